@@ -1,0 +1,46 @@
+# Two commands: `make demo` and `make test`. Each does its own set-up into .venv; later calls find it done.
+PYTHON ?= python3
+BIN := .venv/bin
+SNAKEMAKE := $(BIN)/snakemake --profile profiles/local
+INSTALLED := .venv/.installed
+
+.PHONY: install demo test check location report lock
+
+install: $(INSTALLED)
+
+$(INSTALLED): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("error: Python 3.11 or newer is needed; set PYTHON=")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: install
+	$(SNAKEMAKE) demo
+	@cat results/demo/summary.txt
+
+test: install
+	$(BIN)/python -m pytest
+
+# Lint, format and type checks.
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile rules
+	$(BIN)/snakemake --lint
+	$(BIN)/mypy miaprune
+
+# The Location data set in full, over three seeds; results in results/location_seed_{7,8,9}.
+location: install
+	for seed in 7 8 9; do \
+	  $(SNAKEMAKE) all --config 'datasets=[location]' seed=$$seed results_dir=results/location_seed_$$seed || exit; done
+	$(BIN)/python -m miaprune.results results/location_spread.md results/location_seed_*/tables/attacks.csv
+	@cat results/location_spread.md
+
+report: install
+	$(SNAKEMAKE) all --report results/report.html
+
+# Resolve requirements.lock anew (needs uv).
+lock:
+	uv pip compile --universal --python-version 3.11 --generate-hashes --extra workflow --extra dev \
+	  pyproject.toml --output-file requirements.lock

@@ -1,0 +1,87 @@
+"""Checks of the configuration, the targets and the files of a run, before any job starts."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from miaprune import grid
+from miaprune.grid import GridError, Setting
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot run; the message is one line: what is wrong, where, what would be right."""
+
+
+def check_config(config: Mapping[str, Any], schema: str | Path) -> None:
+    """Raise `ConfigError` or `GridError` on the first thing that is wrong with a configuration."""
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import best_match
+
+    validator = Draft202012Validator(json.loads(Path(schema).read_text()))
+    error = best_match(validator.iter_errors(config))
+    if error is not None:
+        where = ".".join(["config.yaml", *map(str, error.absolute_path)])
+        if error.validator == "additionalProperties":
+            for key in error.instance:
+                grid.known(f"key in {where}:", key, error.schema["properties"])
+        raise ConfigError(f"{where}: {error.message}")
+    for block in (config, *config["demo"]):
+        grid.settings(block)
+    for attack in config["attacks"]:
+        grid.known("attack", attack, grid.ATTACKS)
+    grid.known("attack_recipe", config["attack_recipe"], config["attack_recipes"])
+
+
+def check_targets(arguments: Iterable[str], results_dir: str, settings: Sequence[Setting]) -> None:
+    """Check every command-line argument that names a file of a setting below ``results_dir``.
+
+    Raises `GridError` where the dataset, model, pruner, sparsity or file does not exist in the configured grid.
+    """
+    for argument in arguments:
+        parts = Path(os.path.relpath(argument, results_dir)).parts
+        if argument.startswith("-") or parts[0] == ".." or len(parts) < 3 or parts[-2] in ("tables", "figures"):
+            continue
+        if len(parts) != 4:
+            raise GridError(f"{argument}: no such target; write {results_dir}/dataset/model/pruner_sparsity/attack.json")
+        setting = Setting.parse("/".join(parts[:3]))
+        if setting not in settings:
+            near = [s.variant for s in settings if (s.dataset, s.model) == (setting.dataset, setting.model)]
+            raise GridError(
+                f"{argument}: {setting.path} is not in config.yaml's grid; extend its lists"
+                + (f" or use one of {', '.join(near)}" if near else "")
+            )
+        stem, suffix = os.path.splitext(parts[3])
+        if suffix == ".json":
+            grid.known("attack", stem, grid.ATTACKS)
+        elif suffix == ".safetensors":
+            grid.known("file", stem, (*grid.ROLES, "signals"))
+        else:
+            raise GridError(f"{argument}: no such target; a setting has .json and .safetensors files")
+
+
+def check_files(results_dir: str, data_dir: str, datasets: Iterable[str], inputs: Iterable[str]) -> None:
+    """Check what a run will write to and read from.
+
+    Raises an `OSError` whose message is one line, if ``results_dir`` cannot be written or has no space left, if
+    the archive of one of the ``datasets`` about to be prepared is damaged, or if one of the ``inputs`` is.
+    """
+    from miaprune.files import load_metadata, whole
+
+    try:
+        with whole(Path(results_dir, ".writable")) as temporary:
+            temporary.write_bytes(bytes(1 << 20))
+        Path(results_dir, ".writable").unlink()
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise OSError(f"{results_dir}: cannot write results there ({reason}); set results_dir or free it") from None
+    for name in datasets:
+        from miaprune.datasets import check_archives
+
+        check_archives(name, data_dir)
+    for path in inputs:
+        if path.endswith(".safetensors") and os.path.exists(path):
+            load_metadata(path)

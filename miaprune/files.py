@@ -1,0 +1,61 @@
+"""Files that are written whole or not at all, and read back with a clear word when they are damaged."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+
+class FileError(OSError):
+    """A file that cannot be used; the message is one line: what is wrong, where, what to do."""
+
+
+@contextmanager
+def whole(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path in the same folder that becomes ``path`` when the block ends without an error."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    """Write tensors and JSON-serialisable metadata as safetensors."""
+    # One metadata key: safetensors writes several in no fixed order, and the same job must give the same bytes.
+    text = json.dumps(metadata, sort_keys=True)
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with whole(path) as temporary:
+        save_file(contiguous, temporary, metadata={"miaprune": text})
+
+
+def load_tensors(path: str | Path, prefix: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read the tensors whose names start with ``prefix`` (cut off) and the metadata.
+
+    Raises
+    ------
+    FileError : if the file is truncated, or was not written by `save_tensors`.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = json.loads(file.metadata()["miaprune"])
+            names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118 (no mapping)
+            return {name.removeprefix(prefix): file.get_tensor(name) for name in names}, metadata
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise FileError(f"{path}: damaged or not written by miaprune ({error}); delete it and run again") from None
+
+
+def load_metadata(path: str | Path) -> dict[str, Any]:
+    """Read only the metadata: quick, whatever the size of the tensors."""
+    return load_tensors(path, prefix="\0none")[1]

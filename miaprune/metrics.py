@@ -1,0 +1,135 @@
+"""What a result says: how well an attack tells members from non-members (method, section 10).
+
+Scores are float [n]; a record is called a member when its score is 0 or more. Members are bool [n]. Scores
+may be infinite but not NaN, and both groups must have a record: otherwise `ValueError`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.stats import binomtest
+from sklearn.metrics import roc_auc_score
+
+from miaprune.signals import Signals
+
+FPR_GRID: tuple[float, ...] = tuple(float(f"{10.0 ** (k / 10):.6g}") for k in range(-40, 1))
+"""False positive rates of the ROC points: 1e-4 to 1, ten per decade, to six digits."""
+
+RESAMPLES = 10_000
+"""Bootstrap resamples behind each interval."""
+
+
+def accuracy(scores: np.ndarray, members: np.ndarray) -> float:
+    """Balanced accuracy as a fraction: members and non-members weigh the same."""
+    return float(np.mean(_hit_rates(scores, members)))
+
+
+def auc(scores: np.ndarray, members: np.ndarray) -> float:
+    """Area under the ROC curve; equal scores count half."""
+    _check(scores, members)
+    # Ranks, because scikit-learn takes no infinite scores.
+    return float(roc_auc_score(members, np.unique(scores, return_inverse=True)[1]))
+
+
+def tpr_at_fpr(scores: np.ndarray, members: np.ndarray, fpr: float) -> float:
+    """The largest true positive rate of any threshold whose false positive rate is at most ``fpr``.
+
+    Exact: equal scores share a fate, and nothing is interpolated.
+    """
+    return float(_tpr(scores, members, np.array([fpr]))[0])
+
+
+def roc_points(scores: np.ndarray, members: np.ndarray) -> dict[str, list[float]]:
+    """`tpr_at_fpr` at every rate of `FPR_GRID`: {"fpr": [...], "tpr": [...]}."""
+    return {"fpr": list(FPR_GRID), "tpr": _tpr(scores, members, np.array(FPR_GRID)).tolist()}
+
+
+def bootstrap_interval(scores: np.ndarray, members: np.ndarray, seed: int) -> tuple[float, float]:
+    """95 % percentile bootstrap interval of `accuracy`, members and non-members resampled separately."""
+    rng = np.random.default_rng(seed)
+    sizes = (np.count_nonzero(members), np.count_nonzero(~members))
+    # Only right or wrong matters, so n draws with replacement hold Binomial(n, hit rate) right ones: drawing
+    # that number is the bootstrap itself, no approximation, at a cost that does not grow with n.
+    resampled = [
+        rng.binomial(n, rate, RESAMPLES) / n
+        for n, rate in zip(sizes, _hit_rates(scores, members), strict=True)
+    ]
+    return _percentiles(np.mean(resampled, axis=0))
+
+
+def bootstrap_mean_interval(values: np.ndarray, seed: int) -> tuple[float, float]:
+    """95 % percentile bootstrap interval of the mean of float [n]; memory grows as `RESAMPLES` times n."""
+    draws = np.random.default_rng(seed).choice(values, (RESAMPLES, len(values)))
+    return _percentiles(draws.mean(axis=1))
+
+
+def sign_test(differences: np.ndarray) -> float:
+    """One-sided p-value of the paired sign test that ``differences`` [n] lie above 0; zeros are dropped."""
+    above, below = np.count_nonzero(differences > 0), np.count_nonzero(differences < 0)
+    if above + below == 0:
+        return 1.0
+    return float(binomtest(above, above + below, 0.5, alternative="greater").pvalue)
+
+
+def gaps(signals: Signals) -> dict[str, float]:
+    """What a model does differently on its members; every gap is members minus non-members.
+
+    ``generalization_gap`` of the accuracy, ``confidence_gap`` of the mean posterior of the true class,
+    ``sensitivity_gap`` of the mean sensitivity over records and classes (below 0: members less sensitive).
+    """
+    return {
+        "generalization_gap": _difference(signals.correct, signals.members),
+        "confidence_gap": _difference(signals.confidence, signals.members),
+        "sensitivity_gap": _difference(signals.sensitivities.mean(axis=1), signals.members),
+    }
+
+
+def gaps_per_class(signals: Signals) -> dict[str, np.ndarray]:
+    """Confidence and sensitivity gap within each true class, float64 [C]; NaN where a group is empty."""
+    values = {
+        "confidence_gap": signals.confidence,
+        "sensitivity_gap": signals.sensitivities.mean(axis=1),
+    }
+    classes = [signals.labels == label for label in range(signals.classes)]
+    return {
+        name: np.array([_difference(value[here], signals.members[here]) for here in classes])
+        for name, value in values.items()
+    }
+
+
+def _check(scores: np.ndarray, members: np.ndarray) -> None:
+    inside = np.count_nonzero(members)
+    if not 0 < inside < len(members):
+        raise ValueError(f"metrics need members and non-members; got {inside} and {len(members) - inside}")
+    bad = np.count_nonzero(np.isnan(scores))
+    if bad:
+        raise ValueError(f"{bad} of {len(scores)} scores are NaN; a score must be a number or infinite")
+
+
+def _hit_rates(scores: np.ndarray, members: np.ndarray) -> tuple[float, float]:
+    """Fractions of members called members and of non-members not called members."""
+    _check(scores, members)
+    return float(np.mean(scores[members] >= 0)), float(np.mean(scores[~members] < 0))
+
+
+def _tpr(scores: np.ndarray, members: np.ndarray, fprs: np.ndarray) -> np.ndarray:
+    _check(scores, members)
+    distinct, which = np.unique(scores, return_inverse=True)
+    # For each threshold, from "nobody" to "everybody": the fraction of each group at or above it.
+    false, true = (
+        np.concatenate([[0], np.bincount(which[group], minlength=len(distinct))[::-1].cumsum()]) / group.sum()
+        for group in (~members, members)
+    )
+    return true[np.searchsorted(false, fprs, side="right") - 1]
+
+
+def _percentiles(draws: np.ndarray) -> tuple[float, float]:
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _difference(values: np.ndarray, members: np.ndarray) -> float:
+    """Mean over members minus mean over non-members; NaN if a group is empty."""
+    if members.all() or not members.any():
+        return float("nan")
+    return float(np.mean(values[members], dtype=np.float64) - np.mean(values[~members], dtype=np.float64))

@@ -1,0 +1,101 @@
+"""The four pruners (method, section 5), on `torch.nn.utils.prune`.
+
+A pruner registers its masks on the model: `torch.nn.utils.prune` then keeps them in force, for the weights and
+for their gradients, until `finalise` makes the zeros permanent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import prune as torch_prune
+
+
+def l1(model: nn.Module, sparsity: float) -> None:
+    """Unstructured magnitude pruning: per conv and linear layer the int(n*s) smallest |w| go."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            torch_prune.l1_unstructured(module, "weight", amount=int(module.weight.numel() * sparsity))
+
+
+def _structured(model: nn.Module, sparsity: float, norm: int) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            amount = int(module.out_channels * sparsity)
+            torch_prune.ln_structured(module, "weight", amount=amount, n=norm, dim=0)
+            if module.bias is not None:
+                kept = module.weight_mask.flatten(1)[:, 0]
+                torch_prune.custom_from_mask(module, "bias", kept)
+
+
+def l1_structured(model: nn.Module, sparsity: float) -> None:
+    """Per conv layer the int(filters*s) filters of smallest L1 norm go, weight and bias (Li et al., ICLR 2017)."""
+    _structured(model, sparsity, norm=1)
+
+
+def l2_structured(model: nn.Module, sparsity: float) -> None:
+    """Per conv layer the int(filters*s) filters of smallest L2 norm go, weight and bias."""
+    _structured(model, sparsity, norm=2)
+
+
+def slim(model: nn.Module, sparsity: float) -> None:
+    """Network slimming (Liu et al., ICCV 2017): the int(total*s) smallest batch-norm |gamma| go, gamma and beta.
+
+    One threshold over all layers could empty a layer and cut the network, so each layer keeps its largest
+    channel; the achieved sparsity is then below the requested one.
+    """
+    layers = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    gammas = [layer.weight.detach().abs() for layer in layers]
+    pruned = torch.cat(gammas).argsort(stable=True)[: int(sum(map(len, gammas)) * sparsity)]
+    kept = torch.ones(sum(map(len, gammas)), device=gammas[0].device)
+    kept[pruned] = 0
+    for layer, gamma, mask in zip(layers, gammas, kept.split([len(g) for g in gammas]), strict=True):
+        if not mask.any():
+            mask[gamma.argmax()] = 1
+        torch_prune.custom_from_mask(layer, "weight", mask)
+        torch_prune.custom_from_mask(layer, "bias", mask)
+
+
+PRUNERS: dict[str, Callable[[nn.Module, float], None]] = {
+    "l1": l1,
+    "l1_structured": l1_structured,
+    "l2_structured": l2_structured,
+    "slim": slim,
+}
+
+
+def masks(model: nn.Module) -> dict[str, Tensor]:
+    """The masks in force, by parameter name (``conv1.weight``): 1 keeps, 0 prunes."""
+    return {
+        name.removesuffix("_mask"): mask for name, mask in model.named_buffers() if name.endswith("_mask")
+    }
+
+
+def layer_sparsity(model: nn.Module, pruner: str) -> dict[str, tuple[int, int]]:
+    """Per layer, how many of the pruner's units are gone and how many there were.
+
+    The unit is a weight for `l1`, a filter for the structured pruners and a batch-norm channel for `slim`.
+    """
+    counts = {}
+    for name, mask in masks(model).items():
+        if name.endswith(".weight") or name == "weight":
+            units = mask.flatten() if pruner in ("l1", "slim") else mask.flatten(1)[:, 0]
+            counts[name.removesuffix(".weight")] = (int((units == 0).sum()), len(units))
+    return counts
+
+
+def achieved_sparsity(model: nn.Module, pruner: str) -> float:
+    """The share of the pruner's units that are gone, over the whole model."""
+    gone, there = zip(*layer_sparsity(model, pruner).values(), strict=True)
+    return sum(gone) / sum(there)
+
+
+def finalise(model: nn.Module) -> nn.Module:
+    """Make the masked zeros permanent and drop the masks (in place), leaving a plain model."""
+    for module in model.modules():
+        for name in ("weight", "bias"):
+            if hasattr(module, f"{name}_mask"):
+                torch_prune.remove(module, name)
+    return model

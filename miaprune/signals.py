@@ -1,0 +1,126 @@
+"""Signals: all that an attack sees of a model (method, section 6).
+
+Signals are the boundary between training and attacking: small, cached, and enough to run every attack again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from miaprune.files import load_tensors, save_tensors
+
+if TYPE_CHECKING:  # attacks read signals and need neither scikit-learn nor the loaders at run time
+    from miaprune.datasets import Dataset
+    from miaprune.splits import Split
+
+BATCH = 1024
+
+
+@dataclass(frozen=True)
+class Signals:
+    """What a model reveals about n records of C classes.
+
+    Attributes
+    ----------
+    posteriors : float32 [n, C], softmax of the logits; rows sum to 1.
+    sensitivities : float32 [n, C], mean absolute change of each posterior per unit of input noise.
+    labels : int64 [n], true class, 0-based.
+    members : bool [n], whether the record was in the model's training set.
+    """
+
+    posteriors: np.ndarray
+    sensitivities: np.ndarray
+    labels: np.ndarray
+    members: np.ndarray
+
+    @property
+    def classes(self) -> int:
+        return self.posteriors.shape[1]
+
+    @property
+    def confidence(self) -> np.ndarray:
+        """Posterior of the true class, float32 [n]."""
+        return np.take_along_axis(self.posteriors, self.labels[:, None], axis=1)[:, 0]
+
+    @property
+    def correct(self) -> np.ndarray:
+        """Whether the predicted class is the true one, bool [n]."""
+        return self.posteriors.argmax(axis=1) == self.labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def pool(signals: Sequence[Signals]) -> Signals:
+    """Concatenate the records of several models, as an attack on pooled shadows does (method, section 7)."""
+    return Signals(
+        *(np.concatenate([getattr(s, f) for s in signals]) for f in Signals.__dataclass_fields__)
+    )
+
+
+@torch.inference_mode()
+def measure(
+    model: nn.Module, data: Dataset, split: Split, draws: int, epsilon: float, seed: int
+) -> Signals:
+    """Query a model for the signals of its members (train) and non-members (test).
+
+    The sensitivity of a record x is, per class, the mean over ``draws`` of u ~ N(0, I) of
+    |softmax f(x + epsilon u) - softmax f(x)| / epsilon, in the normalised input space (method, section 6).
+    """
+    device = data.inputs.device
+    index = torch.from_numpy(np.concatenate([split.train, split.test])).to(device)
+    generator = torch.Generator(device).manual_seed(seed)
+    model.eval()
+    posteriors, sensitivities = [], []
+    # epsilon is tiny: with TF32's 10-bit mantissa the sensitivities would be rounding noise.
+    precision, cudnn_tf32 = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        for batch in index.split(BATCH):
+            x = data.batch(batch)
+            p = torch.softmax(model(x), dim=1)
+            total = torch.zeros_like(p)
+            for _ in range(draws):
+                noise = torch.randn(x.shape, generator=generator, device=device)
+                total += (torch.softmax(model(x + epsilon * noise), dim=1) - p).abs()
+            posteriors.append(p)
+            sensitivities.append(total / (draws * epsilon))
+    finally:
+        torch.set_float32_matmul_precision(precision)
+        torch.backends.cudnn.allow_tf32 = cudnn_tf32
+    return Signals(
+        posteriors=torch.cat(posteriors).cpu().numpy(),
+        sensitivities=torch.cat(sensitivities).cpu().numpy(),
+        labels=data.labels[index].cpu().numpy(),
+        members=np.arange(len(index)) < len(split.train),
+    )
+
+
+def save(path: str | Path, signals: Mapping[str, Signals], metadata: Mapping[str, Any]) -> None:
+    """Write the signals of several models, by role (``victim``, ``shadow_0``, ...), and facts about each."""
+    tensors: dict[str, Tensor] = {}
+    for role, s in signals.items():
+        tensors[f"{role}/posteriors"] = torch.from_numpy(s.posteriors)
+        tensors[f"{role}/sensitivities"] = torch.from_numpy(s.sensitivities)
+        tensors[f"{role}/labels"] = torch.from_numpy(s.labels.astype(np.uint8))
+        tensors[f"{role}/members"] = torch.from_numpy(s.members)
+    save_tensors(path, tensors, metadata)
+
+
+def load(path: str | Path, role: str) -> Signals:
+    """Read one model's signals; raises `miaprune.files.FileError` on a damaged file."""
+    arrays = {name: tensor.numpy() for name, tensor in load_tensors(path, prefix=f"{role}/")[0].items()}
+    return Signals(**{**arrays, "labels": arrays["labels"].astype(np.int64)})
+
+
+def load_shadows(path: str | Path, shadows: int) -> Signals:
+    """Read and pool the signals of all shadow models."""
+    return pool([load(path, f"shadow_{i}") for i in range(shadows)])

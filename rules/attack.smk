@@ -1,0 +1,73 @@
+# Signals of a setting's six models, then attacks on them: an attack never sees a model.
+
+
+def data_of(wildcards):
+    dataset = wildcards.setting.split("/")[0]
+    return f"{DATA}/{dataset}/{dataset}.safetensors"
+
+
+rule signals:
+    input:
+        checkpoints(f"{RESULTS}/{{setting}}"),
+        data=data_of,
+    output:
+        f"{RESULTS}/{{setting}}/signals.safetensors",
+    log:
+        f"{RESULTS}/logs/{{setting}}/signals.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/{{setting}}/signals.tsv"
+    params:
+        **config["signals"],
+        seed=config["seed"],
+        device=config["device"],
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=60,
+    script:
+        "../workflow/scripts/signals.py"
+
+
+rule attack:
+    input:
+        f"{RESULTS}/{{setting}}/signals.safetensors",
+    output:
+        f"{RESULTS}/{{setting}}/{{attack}}.json",
+    log:
+        f"{RESULTS}/logs/{{setting}}/{{attack}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/{{setting}}/{{attack}}.tsv"
+    wildcard_constraints:
+        attack=any_of(set(grid.ATTACKS) - set(grid.THRESHOLD_ATTACKS)),
+    params:
+        options=attack_options,
+        seed=config["seed"],
+        device=config["device"],
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=120,
+    script:
+        "../workflow/scripts/attack.py"
+
+
+# The threshold attacks cost milliseconds, so one process runs the family.
+rule threshold_attacks:
+    input:
+        f"{RESULTS}/{{setting}}/signals.safetensors",
+    output:
+        [f"{RESULTS}/{{setting}}/{attack}.json" for attack in grid.THRESHOLD_ATTACKS],
+    log:
+        f"{RESULTS}/logs/{{setting}}/threshold_attacks.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/{{setting}}/threshold_attacks.tsv"
+    params:
+        options={},
+        seed=config["seed"],
+        device="cpu",
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    script:
+        "../workflow/scripts/attack.py"

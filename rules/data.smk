@@ -1,0 +1,17 @@
+# Archives to one prepared file per dataset, which every job then opens in well under a second.
+
+
+rule prepare:
+    output:
+        f"{DATA}/{{dataset}}/{{dataset}}.safetensors",
+    log:
+        f"{RESULTS}/logs/{{dataset}}/prepare.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/{{dataset}}/prepare.tsv"
+    params:
+        data_dir=DATA,
+    resources:
+        mem_mb=6000,
+        runtime=60,
+    script:
+        "../workflow/scripts/prepare.py"

@@ -1,0 +1,22 @@
+# One victim and five shadow models per (dataset, model), alike but for the data.
+
+
+rule train:
+    input:
+        data=f"{DATA}/{{dataset}}/{{dataset}}.safetensors",
+    output:
+        checkpoints(f"{RESULTS}/{{dataset}}/{{model}}/original"),
+    log:
+        f"{RESULTS}/logs/{{dataset}}/{{model}}/original/train.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/{{dataset}}/{{model}}/original/train.tsv"
+    params:
+        recipe=recipe("training"),
+        seed=config["seed"],
+        device=config["device"],
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=240,
+    script:
+        "../workflow/scripts/train.py"

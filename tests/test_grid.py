@@ -1,0 +1,69 @@
+"""The grid: 255 settings, and one clear line for everything outside it."""
+
+import re
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from miaprune import grid
+from miaprune.grid import GridError, Setting
+
+PAPER = yaml.safe_load(open("config.yaml"))
+
+
+def test_the_papers_grid_has_15_originals_and_255_pruned_settings():
+    assert len(grid.originals(PAPER)) == 15
+    assert len(set(grid.pruned(PAPER))) == len(grid.pruned(PAPER)) == 255
+
+
+def test_settings_lists_originals_first_and_each_once():
+    both = grid.settings(PAPER, PAPER)
+    assert len(both) == len(set(both)) == 270
+    assert all(s.pruner is None for s in both[:15])
+
+
+@given(st.sampled_from(grid.settings(PAPER)))
+def test_a_setting_is_its_path(setting):
+    assert Setting.parse(setting.path) == setting
+
+
+def test_paths_are_the_public_interface():
+    assert Setting("cifar10", "resnet18", "l1", "0.7").path == "cifar10/resnet18/l1_0.7"
+    assert Setting("cifar10", "resnet18").path == "cifar10/resnet18/original"
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("cifra10/resnet18/l1_0.7", "unknown dataset 'cifra10': did you mean 'cifar10'?"),
+        ("cifar10/resnet/l1_0.7", "unknown model 'resnet': did you mean 'resnet18'?"),
+        ("cifar10/resnet18/l3_0.7", "unknown pruner 'l3': did you mean 'l1'?"),
+        ("location/resnet18/l1_0.7", "model resnet18 does not take location; use fc"),
+        ("location/fc/slim_0.7", "pruner slim does not apply to model fc; use l1"),
+        ("location/fc/l1_0", "sparsity '0' must be a number above 0 and below 1"),
+        ("location/fc/l1_1", "sparsity '1' must be a number above 0 and below 1"),
+        ("location/fc/l1_1.7", "sparsity '1.7' must be"),
+        ("location/fc/l1_half", "sparsity 'half' must be"),
+        ("location/fc/l1_nan", "sparsity 'nan' must be"),
+        ("location/fc/orignal", "neither 'original' nor pruner_sparsity"),
+        ("location/fc", "no setting"),
+    ],
+)
+def test_what_does_not_exist_is_refused_in_one_line(path, message):
+    with pytest.raises(GridError, match=re.escape(message)) as caught:
+        Setting.parse(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("sparsity", [0, 1, 1.7, -0.5, "half", True, None])
+def test_a_sparsity_in_the_config_lies_between_0_and_1(sparsity):
+    with pytest.raises(GridError, match="above 0 and below 1"):
+        grid.pruned(PAPER | {"sparsities": [0.5, sparsity]})
+
+
+def test_derived_seeds_differ_by_seed_and_purpose():
+    seeds = {grid.derive_seed(s, *p) for s in range(100) for p in (("a", "b"), ("a", "c"), ("ab",))}
+    assert len(seeds) == 300
+    assert grid.derive_seed(7, "a") == grid.derive_seed(7, "a")

@@ -1,0 +1,109 @@
+"""Masks against plain definitions: which units go, and that they stay gone."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from miaprune import models, pruning
+
+SHAPES = {"resnet18": (3, 32, 32), "vgg16": (3, 32, 32), "densenet121": (3, 32, 32), "cnn": (1, 8, 8), "fc": (20,)}
+
+
+def pruned(name, pruner, sparsity, seed=0):
+    model = models.build(name, SHAPES[name], 5, seed)
+    with torch.no_grad():  # as after training: no two batch-norm channels alike
+        generator = torch.Generator().manual_seed(seed)
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.weight.normal_(generator=generator)
+                module.bias.normal_(generator=generator)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    pruning.PRUNERS[pruner](model, sparsity)
+    return model, before
+
+
+@given(st.sampled_from(["fc", "cnn"]), st.floats(0.01, 0.99))
+@settings(deadline=None, max_examples=25)
+def test_l1_prunes_the_smallest_weights_of_each_layer(name, sparsity):
+    model, before = pruned(name, "l1", sparsity)
+    for layer, (gone, there) in pruning.layer_sparsity(model, "l1").items():
+        weight = before[f"{layer}.weight"].abs().flatten()
+        assert (gone, there) == (int(there * sparsity), len(weight))
+        mask = pruning.masks(model)[f"{layer}.weight"].flatten()
+        if gone:
+            assert weight[mask == 0].max() <= weight[mask == 1].min()
+
+
+@pytest.mark.parametrize(("pruner", "norm"), [("l1_structured", 1), ("l2_structured", 2)])
+@pytest.mark.parametrize("sparsity", [0.5, 0.7, 0.9])
+def test_structured_pruners_drop_whole_filters_with_their_bias(pruner, norm, sparsity):
+    model, before = pruned("cnn", pruner, sparsity)
+    kept = pruning.masks(model)
+    convs = [n for n, m in model.named_modules() if isinstance(m, nn.Conv2d)]
+    for layer in convs:
+        norms = before[f"{layer}.weight"].flatten(1).norm(norm, dim=1)
+        mask = kept[f"{layer}.weight"].flatten(1)
+        assert torch.equal(mask.amin(1), mask.amax(1)), "a filter goes whole"
+        assert torch.equal(mask[:, 0], kept[f"{layer}.bias"])
+        gone = mask[:, 0] == 0
+        assert gone.sum() == int(len(norms) * sparsity)
+        assert norms[gone].max() <= norms[~gone].min()
+    assert set(kept) == {f"{layer}.{p}" for layer in convs for p in ("weight", "bias")}, "linear layers stay"
+
+
+@given(st.floats(0.01, 0.99), st.integers(0, 5))
+@settings(deadline=None, max_examples=25)
+def test_slim_has_one_threshold_over_all_layers_and_empties_none(sparsity, seed):
+    model, before = pruned("cnn", "slim", sparsity, seed)
+    gamma = {k.removesuffix(".weight"): before[k].abs() for k in pruning.masks(model) if k.endswith(".weight")}
+    threshold = torch.cat(list(gamma.values())).sort().values[int(sum(map(len, gamma.values())) * sparsity)]
+    for layer, values in gamma.items():
+        expected = values >= threshold
+        expected[values.argmax()] = True
+        for part in ("weight", "bias"):
+            assert torch.equal(pruning.masks(model)[f"{layer}.{part}"].bool(), expected)
+    assert pruning.achieved_sparsity(model, "slim") <= sparsity
+
+
+def test_slim_at_high_sparsity_keeps_a_channel_and_says_what_it_achieved():
+    model = models.build("cnn", (1, 8, 8), 5, seed=0)
+    with torch.no_grad():
+        model[1].weight.mul_(1e-3)  # the first layer's channels are all smaller than the others'
+    pruning.slim(model, 0.5)
+    assert pruning.layer_sparsity(model, "slim")["1"] == (15, 16)
+    assert pruning.achieved_sparsity(model, "slim") == 54 / 112
+    assert model.eval()(torch.randn(4, 1, 8, 8)).std() > 0, "the network is not cut"
+
+
+@pytest.mark.parametrize("name", ["resnet18", "densenet121", "vgg16", "cnn"])
+@pytest.mark.parametrize("pruner", pruning.PRUNERS)
+def test_requested_and_achieved_sparsity_layer_by_layer(name, pruner):
+    model, _ = pruned(name, pruner, 0.7)
+    layers = pruning.layer_sparsity(model, pruner)
+    kinds = {"l1": (nn.Conv2d, nn.Linear), "slim": (nn.BatchNorm2d,)}.get(pruner, (nn.Conv2d,))
+    assert set(layers) == {n for n, m in model.named_modules() if isinstance(m, kinds)}
+    if pruner != "slim":
+        assert all(gone == int(there * 0.7) for gone, there in layers.values())
+    else:
+        total = sum(there for _, there in layers.values())
+        assert 0 <= int(total * 0.7) - sum(gone for gone, _ in layers.values()) <= len(layers)
+
+
+@pytest.mark.parametrize("pruner", pruning.PRUNERS)
+def test_masks_hold_through_training_and_for_good(pruner):
+    model, _ = pruned("cnn", pruner, 0.7)
+    masks = {k: v.clone() for k, v in pruning.masks(model).items()}
+    optimizer = torch.optim.Adam(model.parameters(), 0.1, weight_decay=0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        model(torch.randn(8, 1, 8, 8)).square().mean().backward()
+        optimizer.step()
+    x = torch.randn(4, 1, 8, 8)
+    expected = model.eval()(x)
+    plain = models.build("cnn", (1, 8, 8), 5, seed=1).eval()
+    plain.load_state_dict(pruning.finalise(model).state_dict())
+    assert torch.equal(plain(x), expected)
+    for name, mask in masks.items():
+        assert not plain.state_dict()[name][mask == 0].any()

@@ -1,0 +1,7 @@
+"""Read a dataset's archive, downloading it if it is missing, and write it as one prepared file."""
+
+from miaprune.datasets import prepare
+from miaprune.job import running
+
+with running(snakemake.log[0], threads=1, device="cpu"):
+    prepare(snakemake.wildcards.dataset, snakemake.params.data_dir, snakemake.output[0])

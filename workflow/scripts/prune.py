@@ -1,0 +1,28 @@
+"""Prune the six original models of one (dataset, model), fine-tune them and write their checkpoints."""
+
+from miaprune import datasets, grid, models, pruning, splits
+from miaprune.files import load_tensors, save_tensors
+from miaprune.job import running
+from miaprune.training import CrossEntropy, train
+
+params, wildcards = snakemake.params, snakemake.wildcards
+setting = grid.Setting(wildcards.dataset, wildcards.model, wildcards.pruner, wildcards.sparsity)
+
+with running(snakemake.log[0], snakemake.threads, params.device) as device:
+    data = datasets.load(snakemake.input.data).to(device)
+    trained = []
+    for role, original in zip(grid.ROLES, snakemake.input, strict=False):
+        seed = grid.derive_seed(params.seed, setting.path, role)
+        model = models.build(setting.model, data.input_shape, data.classes, seed).to(device)
+        model.load_state_dict(load_tensors(original)[0])
+        pruning.PRUNERS[setting.pruner](model, float(setting.sparsity))
+        achieved = pruning.achieved_sparsity(model, setting.pruner)
+        layers = pruning.layer_sparsity(model, setting.pruner)
+        print(f"{setting.path} {role}: achieved sparsity {achieved:.4f}; gone of all, per layer: {layers}")
+        split = splits.of_role(role, len(data), params.seed)
+        facts = train(model, data, split, params.recipe, CrossEntropy(), seed)
+        print(f"{role}: {facts}")
+        facts |= {"role": role, "seed": params.seed, "achieved_sparsity": achieved, "layers": layers}
+        trained.append((pruning.finalise(model).state_dict(), facts | {"recipe": params.recipe}))
+    for path, (state, facts) in zip(snakemake.output, trained, strict=True):
+        save_tensors(path, state, facts)
