@@ -1,4 +1,7 @@
-"""The five network architectures (method, section 3)."""
+"""The five network architectures (method, section 3).
+
+torchvision is imported where it is used: that takes 2 s, which jobs on `fc` and `cnn` need not spend.
+"""
 
 from __future__ import annotations
 
@@ -6,27 +9,32 @@ import math
 from collections.abc import Callable
 
 import torch
-import torchvision
-from torch import Tensor, nn
+from torch import nn
 
 
 def resnet18(input_shape: tuple[int, ...], classes: int) -> nn.Module:
     """torchvision's ResNet-18 with a 3x3 stride-1 stem for 32x32 images; the stem's max-pool is kept."""
-    model = torchvision.models.resnet18(num_classes=classes)
+    from torchvision import models
+
+    model = models.resnet18(num_classes=classes)
     model.conv1 = nn.Conv2d(input_shape[0], 64, kernel_size=3, stride=1, padding=1, bias=False)
     return model
 
 
 def densenet121(input_shape: tuple[int, ...], classes: int) -> nn.Module:
     """torchvision's DenseNet-121 with a 3x3 stride-1 stem; the stem's pool is kept."""
-    model = torchvision.models.densenet121(num_classes=classes)
+    from torchvision import models
+
+    model = models.densenet121(num_classes=classes)
     model.features.conv0 = nn.Conv2d(input_shape[0], 64, kernel_size=3, stride=1, padding=1, bias=False)
     return model
 
 
 def vgg16(input_shape: tuple[int, ...], classes: int) -> nn.Module:
     """torchvision's VGG-16-BN on a 1x1 average pool with a 512-4096-4096-C head."""
-    model = torchvision.models.vgg16_bn(num_classes=classes)
+    from torchvision import models
+
+    model = models.vgg16_bn(num_classes=classes)
     model.features[0] = nn.Conv2d(input_shape[0], 64, kernel_size=3, padding=1)
     model.avgpool = nn.AdaptiveAvgPool2d(1)
     model.classifier[0] = nn.Linear(512, 4096)
@@ -88,8 +96,3 @@ def build(name: str, input_shape: tuple[int, ...], classes: int, seed: int) -> n
 def parameter_count(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
-
-def load_weights(model: nn.Module, state: dict[str, Tensor]) -> nn.Module:
-    """Load a dense state dict into a fresh model, strictly."""
-    model.load_state_dict(state)
-    return model

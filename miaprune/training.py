@@ -26,6 +26,9 @@ class Objective(Protocol):
     def backward(self, model: nn.Module, x: Tensor, y: Tensor) -> None:
         """Leave the batch's gradient in the parameters' ``.grad``; x float32 [b, ...], y int64 [b]."""
 
+    def facts(self) -> dict[str, Any]:
+        """What the checkpoint should say about this objective after training."""
+
 
 class CrossEntropy:
     """The undefended objective: mean cross-entropy over shuffled batches."""
@@ -40,6 +43,9 @@ class CrossEntropy:
     def backward(self, model: nn.Module, x: Tensor, y: Tensor) -> None:
         self.loss(model(x), y).backward()
 
+    def facts(self) -> dict[str, Any]:
+        return {}
+
 
 @torch.inference_mode()
 def logits(model: nn.Module, data: Dataset, index: Tensor) -> Tensor:
@@ -50,7 +56,7 @@ def logits(model: nn.Module, data: Dataset, index: Tensor) -> Tensor:
 
 def accuracy(model: nn.Module, data: Dataset, index: Tensor) -> float:
     """Share of the records at ``index`` that the model classifies correctly."""
-    return (logits(model, data, index).argmax(1) == data.labels[index]).float().mean().item()
+    return (logits(model, data, index).argmax(1) == data.labels[index]).double().mean().item()
 
 
 def train(
@@ -94,4 +100,4 @@ def train(
                 break
     model.load_state_dict(best)
     kept = {f"{part}_accuracy": accuracy(model, data, index[part]) for part in ("train", "dev", "test")}
-    return {"epoch": best_epoch, "epochs_run": epoch, **kept}
+    return {"epoch": best_epoch, "epochs_run": epoch, **kept, **objective.facts()}

@@ -8,7 +8,6 @@ move widens the kernel distance between the sets.
 from __future__ import annotations
 
 import numpy as np
-from scipy.spatial.distance import cdist
 
 from miaprune.attacks.base import Attack, Fitted, Options
 from miaprune.signals import Signals
@@ -38,6 +37,8 @@ def compare(points: np.ndarray) -> np.ndarray:
     -------
     float64 [n] : the distance with the record in the member set minus the distance with it in the other one.
     """
+    from scipy.spatial.distance import cdist  # half a second that the other attacks need not spend
+
     n = len(points)
     squared = cdist(points, points, "sqeuclidean")
     # The mean distance, not the median: that one is 0 when most posteriors are saturated.
