@@ -28,3 +28,13 @@ def make_signals(n, classes, seed, member_boost=0.0):
     posteriors = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     sensitivities = posteriors * (1 - posteriors) * rng.uniform(0.5, 1.5, (n, classes))
     return Signals(posteriors.astype("f4"), sensitivities.astype("f4"), labels, members)
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory):
+    """The bundled digits as a prepared dataset."""
+    from miaprune import datasets
+
+    path = tmp_path_factory.mktemp("digits") / "digits.safetensors"
+    datasets.prepare("digits", path.parent, path)
+    return datasets.load(path)

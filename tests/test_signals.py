@@ -1,0 +1,83 @@
+"""Signals against their definition, record by record."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_signals
+from torch import nn
+
+from miaprune import models, signals, splits
+from miaprune.files import FileError
+
+SPLIT = splits.victim_split(1797, 7)
+
+
+def test_posteriors_and_sensitivities_are_their_definitions(digits):
+    model = models.build("cnn", digits.input_shape, digits.classes, seed=0)
+    s = signals.measure(model, digits, SPLIT, draws=3, epsilon=1e-3, seed=5)
+    index = np.concatenate([SPLIT.train, SPLIT.test])
+    assert len(s) == 403 + 405
+    np.testing.assert_array_equal(s.labels, digits.labels[index])
+    np.testing.assert_array_equal(s.members, np.isin(index, SPLIT.train))
+    x = digits.batch(torch.from_numpy(index))
+    generator = torch.Generator().manual_seed(5)  # one batch: the noise is drawn in the same order
+    model = model.eval().double()
+    with torch.no_grad():
+        p = model(x.double()).softmax(1)
+        moved = [model(x.double() + 1e-3 * torch.randn(x.shape, generator=generator)).softmax(1) for _ in range(3)]
+    expected = sum((q - p).abs() for q in moved) / 3e-3
+    np.testing.assert_allclose(s.posteriors, p, atol=1e-6)
+    # float32 posteriors are good to 6e-8, and the definition divides by 1e-3
+    np.testing.assert_allclose(s.sensitivities, expected, atol=5e-4)
+
+
+def test_sensitivity_of_a_linear_model_grows_as_its_weights(digits):
+    """softmax is linear for small logits: doubling a tiny weight doubles every sensitivity."""
+
+    def mean_sensitivity(scale):
+        model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+        nn.init.constant_(model[1].bias, 0)
+        with torch.no_grad():
+            model[1].weight.copy_(scale * torch.randn(10, 64, generator=torch.Generator().manual_seed(0)))
+        return signals.measure(model, digits, SPLIT, 10, 1e-3, 1).sensitivities.mean()
+
+    assert mean_sensitivity(0.02) == pytest.approx(2 * mean_sensitivity(0.01), rel=0.05)
+
+
+def test_save_and_load_give_the_same_signals(tmp_path):
+    path, roles = tmp_path / "signals.safetensors", ("victim", "shadow_0", "shadow_1")
+    given = {role: make_signals(10, 4, seed) for seed, role in enumerate(roles)}
+    signals.save(path, given, {"victim": {"epoch": 3}})
+    for role in roles:
+        loaded = signals.load(path, role)
+        for field in signals.Signals.__dataclass_fields__:
+            np.testing.assert_array_equal(getattr(loaded, field), getattr(given[role], field))
+            assert getattr(loaded, field).dtype == getattr(given[role], field).dtype
+    pooled = signals.load_shadows(path, 2)
+    np.testing.assert_array_equal(pooled.labels, np.r_[given["shadow_0"].labels, given["shadow_1"].labels])
+
+
+def test_a_truncated_file_is_refused(tmp_path):
+    path = tmp_path / "signals.safetensors"
+    signals.save(path, {"victim": make_signals(10, 4, 0)}, {})
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(FileError, match="damaged"):
+        signals.load(path, "victim")
+
+
+def test_confidence_and_correctness_read_the_true_class():
+    s = make_signals(20, 4, 0)
+    for i in range(20):
+        assert s.confidence[i] == s.posteriors[i, s.labels[i]]
+        assert s.correct[i] == (s.posteriors[i].argmax() == s.labels[i])
+
+
+@pytest.mark.gpu
+def test_signals_on_a_gpu_are_true_float32(digits):
+    """TF32's 10-bit mantissa would move posteriors by 1e-4 and drown the sensitivities."""
+    model = models.build("resnet18", (1, 8, 8), 10, seed=0)
+    torch.backends.cuda.matmul.allow_tf32 = True
+    cpu = signals.measure(model, digits, SPLIT, 10, 1e-3, 1)
+    gpu = signals.measure(model.cuda(), digits.to("cuda"), SPLIT, 10, 1e-3, 1)
+    np.testing.assert_allclose(gpu.posteriors, cpu.posteriors, atol=2e-5)
+    assert gpu.sensitivities.mean() == pytest.approx(cpu.sensitivities.mean(), rel=0.05)

@@ -1,0 +1,82 @@
+"""The training loop: what it keeps, when it stops, and that one seed fixes it."""
+
+import pytest
+import torch
+
+from miaprune import models, pruning, splits, training
+from miaprune.training import CrossEntropy, train
+
+RECIPE = {"epochs": 8, "learning_rate": 1e-3, "weight_decay": 5e-4, "batch_size": 64, "patience": 5}
+SPLIT = splits.victim_split(1797, 7)
+
+
+def run(digits, recipe=RECIPE, seed=1, name="fc", prune=None, objective=None):
+    model = models.build(name, digits.input_shape, digits.classes, seed=0)
+    if prune:
+        pruning.PRUNERS[prune](model, 0.5)
+    log = []
+    facts = train(model, digits, SPLIT, recipe, objective or CrossEntropy(), seed, log.append)
+    return model, facts, log
+
+
+@pytest.mark.parametrize("name", ["fc", "cnn"])
+def test_same_seed_same_bytes_and_another_seed_others(digits, name):
+    a, b, c = (run(digits, RECIPE | {"epochs": 2}, seed, name)[0].state_dict() for seed in (1, 1, 2))
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    assert not all(torch.equal(a[k], c[k]) for k in a)
+
+
+def test_it_learns_and_reports_the_accuracy_of_the_weights_it_keeps(digits):
+    model, facts, _ = run(digits, RECIPE | {"epochs": 30})
+    for part in ("train", "dev", "test"):
+        index = torch.from_numpy(getattr(SPLIT, part))
+        predicted = model.eval()(digits.batch(index)).argmax(1)
+        assert facts[f"{part}_accuracy"] == (predicted == digits.labels[index]).double().mean().item()
+    assert facts["test_accuracy"] > 0.85
+
+
+def test_best_dev_weights_are_kept_and_patience_stops(digits, monkeypatch):
+    """Scripted dev accuracies: the best is epoch 3, and 3 worse epochs (patience 2) end it at epoch 6."""
+    scripted = iter([0.1, 0.2, 0.5, 0.4, 0.5, 0.3, 0.9, 0.9])
+    states = []
+
+    def accuracy(model, data, index):
+        states.append({k: v.clone() for k, v in model.state_dict().items()})
+        return next(scripted)
+
+    monkeypatch.setattr(training, "accuracy", accuracy)
+    with pytest.raises(StopIteration):  # the last reading: three accuracies of the kept weights, two left
+        run(digits, RECIPE | {"epochs": 20, "patience": 2})
+    assert len(states) == 6 + 3
+    assert all(torch.equal(states[6][k], states[2][k]) for k in states[2]), "the weights of epoch 3 are kept"
+    assert not torch.equal(states[5]["1.weight"], states[2]["1.weight"])
+
+
+def test_epochs_are_bounded(digits):
+    _, facts, log = run(digits, RECIPE | {"epochs": 3, "patience": 100})
+    assert facts["epochs_run"] == len(log) == 3
+
+
+@pytest.mark.parametrize("pruner", pruning.PRUNERS)
+def test_fine_tuning_keeps_pruned_weights_at_zero(digits, pruner):
+    model, _, _ = run(digits, RECIPE | {"epochs": 2}, name="cnn", prune=pruner)
+    masks = pruning.masks(model)
+    state = pruning.finalise(model).state_dict()
+    assert masks
+    for name, mask in masks.items():
+        assert not state[name][mask == 0].any()
+        assert state[name][mask == 1].all()
+
+
+def test_the_global_generator_is_left_alone(digits):
+    before = torch.get_rng_state()
+    run(digits, RECIPE | {"epochs": 1})
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.gpu
+def test_training_on_a_gpu_reaches_the_same_accuracy(digits):
+    cpu = run(digits, RECIPE | {"epochs": 30}, name="cnn")[1]
+    gpu = run(digits.to("cuda"), RECIPE | {"epochs": 30}, name="cnn")[1]
+    # other kernels, other rounding: equal within 4 standard errors of an accuracy on 405 records
+    assert gpu["test_accuracy"] == pytest.approx(cpu["test_accuracy"], abs=4 * 0.5 / 405**0.5)
