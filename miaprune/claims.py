@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from miaprune import metrics
-from miaprune.results import PLACE, to_markdown, undefended
+from miaprune.results import PLACE, paper_table, to_markdown, undefended
 
 ALPHA = 0.05
 """Level of the sign test."""
@@ -35,7 +35,7 @@ SEED = 0
 SUPPORTED, NOT_SUPPORTED, TOO_FEW = "supported", "not supported", "too few settings to tell"
 
 STATEMENTS = {
-    1: "pruning makes membership inference easier: SAMIA gains accuracy from the original to the pruned model",
+    1: "pruning makes membership inference easier: SAMIA is more accurate than on the original",
     2: "SAMIA is the strongest attack on pruned models: more accurate than the best of the others",
 }
 DIFFERENCES = {
@@ -46,8 +46,8 @@ DIFFERENCES = {
 HEAD = f"""# The paper's claims, tested
 
 Differences are in percentage points of attack accuracy (members and non-members weigh the same), one per
-pruned setting. The rule, fixed beforehand: a claim is **{SUPPORTED}** if the 95 % bootstrap interval of the mean
-difference lies above 0 and a one-sided paired sign test gives p < {ALPHA:g}; otherwise it is
+pruned setting. The rule, fixed beforehand: a claim is **{SUPPORTED}** if the 95 % bootstrap interval of the
+mean difference lies above 0 and a one-sided paired sign test gives p < {ALPHA:g}; otherwise it is
 **{NOT_SUPPORTED}**, or, below {MIN_SETTINGS} settings, there are **{TOO_FEW}**. Undefended models and matched
 adversaries only. Settings that share an original model are not independent, so the p-values are on the small
 side; the rows of single datasets are not corrected for there being several.
@@ -119,6 +119,34 @@ def claims_markdown(claims: Sequence[Claim]) -> str:
     return HEAD + "".join(sections)
 
 
+def summary(attacks: pd.DataFrame, claims: Sequence[Claim]) -> str:
+    """What a run found, for a reader at a terminal who knows neither the paper nor this project."""
+    tables = [
+        f"{dataset}\n{paper_table(attacks, dataset).rename(columns={'test_accuracy': 'test'}).to_string(index=False)}"
+        for dataset in dict.fromkeys(attacks["dataset"])
+    ]
+    verdicts = [
+        f"Claim {claim.number}: {claim.verdict}. {claim.statement[0].upper()}{claim.statement[1:]}.\n"
+        + (
+            f"  Seen: above 0 in {claim.holds} of {claim.settings} settings, on average {claim.effect:+.2f} points "
+            f"(95 % interval {_interval(claim)})."
+            if claim.settings
+            else f"  {claim.detail}."
+        )
+        for claim in claims
+        if claim.scope == "all"
+    ]
+    return "\n\n".join(
+        [
+            "How often each attack tells members (training records) from non-members, in percent: 50 is chance,\n"
+            '100 is certainty. "test" is the attacked model\'s own accuracy on unseen records, in percent; the row\n'
+            '"original" is the model before pruning.',
+            *tables,
+            *verdicts,
+        ]
+    ) + "\n"
+
+
 def _over_original(accuracies: pd.Series, pruned: np.ndarray) -> pd.Series:
     before, after = accuracies[~pruned].droplevel("variant"), accuracies[pruned]
     return after - before.reindex(after.droplevel("variant").index).to_numpy()
@@ -147,7 +175,7 @@ def _claim(number: int, scope: str, differences: pd.Series, note: str) -> Claim:
 
 
 def _detail(differences: pd.Series) -> str:
-    """Which settings, brief even for a whole grid: pruners of a model with the same sparsities go together."""
+    """Which settings, brief even for a whole grid: a model's pruners with the same sparsities go together."""
     if differences.empty:
         return "no setting has the results that this claim compares"
     sparsities: dict[tuple[str, str], dict[str, list[str]]] = {}

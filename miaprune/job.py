@@ -12,7 +12,7 @@ import torch
 
 
 @contextlib.contextmanager
-def running(log: str | Path, threads: int, device: str) -> Iterator[torch.device]:
+def running(log: str | Path, threads: int = 1, device: str = "cpu") -> Iterator[torch.device]:
     """Send the job's output to ``log``, limit torch to ``threads`` and yield the device to compute on.
 
     ``device`` is auto (cuda if there is one), cpu or cuda. An error goes to the log in full, and to the

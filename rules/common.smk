@@ -63,10 +63,6 @@ def attack_options(wildcards):
     return config["attack_recipes"][config["attack_recipe"]]
 
 
-def scope_settings(wildcards):
-    return SCOPES[wildcards.scope]
-
-
 def pairs(settings):
     """(dataset, model) of every original."""
     return [(s.dataset, s.model) for s in settings if s.pruner is None]

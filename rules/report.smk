@@ -3,13 +3,15 @@
 
 rule tables:
     input:
-        results=lambda wildcards: attack_results(scope_settings(wildcards)),
-        signals=lambda wildcards: signals_of(scope_settings(wildcards)),
+        results=lambda wildcards: attack_results(SCOPES[wildcards.scope]),
+        signals=lambda wildcards: signals_of(SCOPES[wildcards.scope]),
     output:
         attacks=f"{RESULTS}/{{scope}}tables/attacks.csv",
         models=f"{RESULTS}/{{scope}}tables/models.csv",
     log:
         f"{RESULTS}/logs/{{scope}}tables.log",
+    params:
+        settings=lambda wildcards: [s.path for s in SCOPES[wildcards.scope]],
     localrule: True
     script:
         "../workflow/scripts/tables.py"
@@ -62,21 +64,49 @@ rule attack_figure:
     log:
         f"{RESULTS}/logs/{{scope}}figures/{{figure}}.log",
     wildcard_constraints:
-        figure="samia_vs_others|gaps_vs_accuracy|accuracy_vs_sparsity_.+",
+        figure="samia_vs_others|gaps_vs_accuracy",
+    params:
+        figure="{figure}",
+        of={},
     localrule: True
     script:
         "../workflow/scripts/attack_figure.py"
 
 
+rule accuracy_figure:
+    input:
+        f"{RESULTS}/{{scope}}tables/attacks.csv",
+    output:
+        pdf=f"{RESULTS}/{{scope}}figures/accuracy_vs_sparsity_{{dataset}}_{{model}}.pdf",
+        png=report(
+            f"{RESULTS}/{{scope}}figures/accuracy_vs_sparsity_{{dataset}}_{{model}}.png",
+            caption="../workflow/report/figure.rst",
+            category="Figures",
+            labels={"figure": "accuracy vs sparsity, {dataset}, {model}"},
+        ),
+    log:
+        f"{RESULTS}/logs/{{scope}}figures/accuracy_vs_sparsity_{{dataset}}_{{model}}.log",
+    params:
+        figure="accuracy_vs_sparsity",
+        of=lambda wildcards: {"dataset": wildcards.dataset, "model": wildcards.model},
+    localrule: True
+    script:
+        "../workflow/scripts/attack_figure.py"
+
+
+def family(wildcards):
+    """The settings of one pruner's family of sparsities."""
+    return [
+        s
+        for s in SCOPES[wildcards.scope]
+        if (s.dataset, s.model, s.pruner) == (wildcards.dataset, wildcards.model, wildcards.pruner)
+    ]
+
+
 def family_signals(wildcards):
     """The original's signals first, then those of the family's pruned settings."""
-    settings = [
-        s
-        for s in scope_settings(wildcards)
-        if (s.dataset, s.model) == (wildcards.dataset, wildcards.model)
-        and s.pruner in (None, wildcards.pruner)
-    ]
-    return signals_of(settings)
+    pruned = family(wildcards)
+    return signals_of([pruned[0].original, *pruned])
 
 
 rule signal_figures:
@@ -92,6 +122,8 @@ rule signal_figures:
         },
     log:
         f"{RESULTS}/logs/{{scope}}figures/signals_{{dataset}}_{{model}}_{{pruner}}.log",
+    params:
+        sparsities=lambda wildcards: [s.sparsity for s in family(wildcards)],
     localrule: True
     script:
         "../workflow/scripts/signal_figures.py"

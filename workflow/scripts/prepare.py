@@ -3,5 +3,5 @@
 from miaprune.datasets import prepare
 from miaprune.job import running
 
-with running(snakemake.log[0], threads=1, device="cpu"):
+with running(snakemake.log[0]):
     prepare(snakemake.wildcards.dataset, snakemake.params.data_dir, snakemake.output[0])

@@ -1,0 +1,16 @@
+"""The paper's claims, tested over a scope's results: claims.csv, claims.md and a summary for the terminal."""
+
+from miaprune import claims, results
+from miaprune.files import whole
+from miaprune.job import running
+
+with running(snakemake.log[0]):
+    attacks = results.read_table(snakemake.input[0])
+    verdicts = claims.evaluate(attacks)
+    results.write_csv(snakemake.output.csv, claims.claims_table(verdicts))
+    for path, text in (
+        (snakemake.output.md, claims.claims_markdown(verdicts)),
+        (snakemake.output.summary, claims.summary(attacks, verdicts)),
+    ):
+        with whole(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")

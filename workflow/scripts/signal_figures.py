@@ -1,0 +1,12 @@
+"""Draw what members and non-members look like to an attacker, the original beside a family of pruned models."""
+
+from miaprune import figures, grid, signals
+from miaprune.job import running
+
+with running(snakemake.log[0]):
+    original, *pruned = (signals.load(path, "victim") for path in snakemake.input)
+    family = dict(zip(snakemake.params.sparsities, pruned, strict=True))
+    title = "/".join((snakemake.wildcards.dataset, snakemake.wildcards.model, snakemake.wildcards.pruner))
+    for draw in (figures.signal_distributions, figures.gaps_per_class):
+        path = getattr(snakemake.output, f"{draw.__name__}_pdf")
+        figures.save(draw(original, family, title), path.removesuffix(".pdf"))
