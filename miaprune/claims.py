@@ -136,15 +136,18 @@ def summary(attacks: pd.DataFrame, claims: Sequence[Claim]) -> str:
         for claim in claims
         if claim.scope == "all"
     ]
-    return "\n\n".join(
-        [
-            "How often each attack tells members (training records) from non-members, in percent: 50 is chance,\n"
-            '100 is certainty. "test" is the attacked model\'s own accuracy on unseen records, in percent; the row\n'
-            '"original" is the model before pruning.',
-            *tables,
-            *verdicts,
-        ]
-    ) + "\n"
+    return (
+        "\n\n".join(
+            [
+                "How often each attack tells members (training records) from non-members, in percent: 50 is chance,\n"
+                '100 is certainty. "test" is the attacked model\'s own accuracy on unseen records, in percent; the row\n'
+                '"original" is the model before pruning.',
+                *tables,
+                *verdicts,
+            ]
+        )
+        + "\n"
+    )
 
 
 def _over_original(accuracies: pd.Series, pruned: np.ndarray) -> pd.Series:

@@ -29,6 +29,11 @@ def check_config(config: Mapping[str, Any], schema: str | Path) -> None:
             for key in error.instance:
                 grid.known(f"key in {where}:", key, error.schema["properties"])
         raise ConfigError(f"{where}: {error.message}")
+    for key in ("results_dir", "data_dir"):
+        if os.path.exists(config[key]) and not os.path.isdir(config[key]):
+            raise ConfigError(
+                f"{config[key]}: cannot write {key} there, it is no folder; set {key} or remove it"
+            )
     for block in (config, *config["demo"]):
         grid.settings(block)
     for attack in config["attacks"]:
@@ -43,10 +48,17 @@ def check_targets(arguments: Iterable[str], results_dir: str, settings: Sequence
     """
     for argument in arguments:
         parts = Path(os.path.relpath(argument, results_dir)).parts
-        if argument.startswith("-") or parts[0] == ".." or len(parts) < 3 or parts[-2] in ("tables", "figures"):
+        if (
+            argument.startswith("-")
+            or parts[0] == ".."
+            or len(parts) < 3
+            or parts[-2] in ("tables", "figures")
+        ):
             continue
         if len(parts) != 4:
-            raise GridError(f"{argument}: no such target; write {results_dir}/dataset/model/pruner_sparsity/attack.json")
+            raise GridError(
+                f"{argument}: no such target; write {results_dir}/dataset/model/pruner_sparsity/attack.json"
+            )
         setting = Setting.parse("/".join(parts[:3]))
         if setting not in settings:
             near = [s.variant for s in settings if (s.dataset, s.model) == (setting.dataset, setting.model)]
@@ -77,7 +89,9 @@ def check_files(results_dir: str, data_dir: str, datasets: Iterable[str], inputs
         Path(results_dir, ".writable").unlink()
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
-        raise OSError(f"{results_dir}: cannot write results there ({reason}); set results_dir or free it") from None
+        raise OSError(
+            f"{results_dir}: cannot write results there ({reason}); set results_dir or free it"
+        ) from None
     for name in datasets:
         from miaprune.datasets import check_archives
 

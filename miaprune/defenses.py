@@ -11,7 +11,7 @@ from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 
 from miaprune.pruning import masks
-from miaprune.training import CrossEntropy, Objective
+from miaprune.training import CrossEntropy
 
 if TYPE_CHECKING:
     from miaprune.datasets import Dataset
@@ -74,7 +74,9 @@ class AdversarialRegularisation(CrossEntropy):
         model.eval()  # the classifier is only queried: no dropout drawn, no batch-norm statistics moved
         for _ in range(self.inference_steps):
             drawn = [
-                group[torch.randint(len(group), (self.batch_size,), generator=self.generator).to(group.device)]
+                group[
+                    torch.randint(len(group), (self.batch_size,), generator=self.generator).to(group.device)
+                ]
                 for group in self.groups
             ]
             index = torch.cat(drawn)
@@ -100,7 +102,9 @@ class DifferentialPrivacy:
     weights get neither gradient nor noise. ``chunk`` bounds how many per-record gradients are held at a time.
     """
 
-    def __init__(self, noise_multiplier: float, clip: float, batch_size: int, delta: float, chunk: int, seed: int):
+    def __init__(
+        self, noise_multiplier: float, clip: float, batch_size: int, delta: float, chunk: int, seed: int
+    ):
         self.noise_multiplier, self.clip, self.delta, self.chunk = noise_multiplier, clip, delta, chunk
         self.batch_size, self.seed, self.rate, self.steps = batch_size, seed, 0.0, 0
         self.noise_generator: torch.Generator | None = None

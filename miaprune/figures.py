@@ -1,15 +1,15 @@
 """Figures of a report: each function takes tables or signals and returns a figure; `save` writes it.
 
-Colours are Okabe and Ito's, which colour-blind readers tell apart, and never carry a meaning alone: markers and
-line styles repeat it. Every figure is seven inches wide, says how many settings, seeds or records stand behind it
-and ends with a caption on how to read it. Nothing here touches matplotlib's global state.
+Colours are Okabe and Ito's, which colour-blind readers tell apart, and never carry a meaning alone: markers
+and line styles repeat it. Every figure is as wide as a page's text, says how many settings, seeds or records
+stand behind it, and ends with a caption on how to read it. Nothing here touches matplotlib's global state.
 """
 
 from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,43 +19,42 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from scipy.stats import pearsonr, spearmanr
 
 from miaprune import grid, metrics
 from miaprune.files import whole
-from miaprune.results import undefended
+from miaprune.results import PLACE, undefended
 from miaprune.signals import Signals
 
-BLACK, ORANGE, SKY, GREEN, BLUE, VERMILLION, PURPLE, GREY = (
-    *("#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7", "#777777"),
-)
-
 WIDTH = 7.0
-"""Inches: a printed page's text width."""
+"""Inches: the width of a printed page's text."""
 
-STYLE: dict[str, Any] = {
+BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
+BLUE, VERMILLION, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#777777"
+
+STYLE: Any = {
     "font.size": 8,
     "axes.titlesize": 8,
     "axes.labelsize": 8,
     "xtick.labelsize": 7,
     "ytick.labelsize": 7,
     "legend.fontsize": 7,
+    "legend.frameon": False,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.linewidth": 0.6,
     "xtick.major.width": 0.6,
     "ytick.major.width": 0.6,
     "axes.grid": True,
+    "axes.axisbelow": True,
     "grid.color": "#E6E6E6",
     "grid.linewidth": 0.5,
-    "axes.axisbelow": True,
-    "lines.linewidth": 1.0,
-    "legend.frameon": False,
-    "pdf.fonttype": 42,  # embeds fonts as text that can be searched and edited
+    "pdf.fonttype": 42,  # text in the PDF can be searched and edited
     "savefig.dpi": 200,
 }
 
-# Marker and colour: one colour per family of attacks, one marker per attack.
+# Marker and colour. Attacks of one family share a colour; no two share both.
 ATTACK_MARKS = {
     "samia": ("o", VERMILLION),
     "nn": ("s", BLUE),
@@ -80,17 +79,29 @@ DATASET_MARKS = {
     "digits": ("P", GREY),
     "cifar10_jpeg": ("X", SKY),
 }
-GAPS = {
-    "generalization_gap": ("generalization gap (points)", 100.0),
-    "confidence_gap": ("confidence gap", 1.0),
-    "sensitivity_gap": ("sensitivity gap", 1.0),
+GROUP_LINES: dict[str, dict[str, Any]] = {
+    "members": {"color": VERMILLION, "linestyle": "-", "linewidth": 1.4},
+    "non-members": {"color": BLUE, "linestyle": "--", "linewidth": 1.2},
 }
+MODEL_MARKERS = "os^v<>PXp"
+
+GAPS = {
+    "generalization_gap": "generalization gap\n(points of accuracy)",
+    "confidence_gap": "confidence gap\n(posterior, 0 to 1)",
+    "sensitivity_gap": "sensitivity gap\n(posterior per unit noise)",
+}
+CONFIDENCES = (1e-3, 1 - 1e-5)
+"""Ends of the confidence axis; what lies beyond is drawn at the end."""
+
+FEW_CLASSES = 30
+"""Up to here a class has room for its name and for one mark per model side by side."""
+
+Marks = dict[str, tuple[str, str]]
 
 
 def save(figure: Figure, path: str | Path) -> None:
     """Write ``path``.pdf and ``path``.png, each whole or not at all; the same figure gives the same bytes."""
-    # Files that carry no date and no version of the writer are equal when the figures are.
-    metadata = {"pdf": {"CreationDate": None, "Producer": None, "Creator": None}, "png": {"Software": None}}
+    metadata: dict[str, dict[str, Any]] = {"pdf": {"CreationDate": None}, "png": {"Software": None}}
     for suffix, facts in metadata.items():
         with whole(f"{path}.{suffix}") as temporary, matplotlib.rc_context(STYLE):
             figure.savefig(temporary, format=suffix, metadata=facts)
@@ -98,97 +109,76 @@ def save(figure: Figure, path: str | Path) -> None:
 
 @matplotlib.rc_context(STYLE)
 def accuracy_vs_sparsity(attacks: pd.DataFrame, dataset: str, model: str) -> Figure:
-    """Attack accuracy against sparsity, a panel per pruner; undefended victims, matched adversaries.
+    """Attack accuracy against sparsity, a panel per pruner and a line per attack, the original's dashed.
 
-    ``attacks`` is an attacks table; seeds are averaged. The originals' accuracies are horizontal lines.
+    ``attacks`` is an attacks table: undefended victims and matched adversaries are drawn, seeds averaged.
     """
     rows = undefended(attacks)
     rows = rows[(rows["dataset"] == dataset) & (rows["model"] == model)]
     pruners = [p for p in grid.PRUNERS if p in set(rows["pruner"])]
     names = [a for a in grid.ATTACKS if a in set(rows["attack"])]
     columns = min(2, max(1, len(pruners)))
-    figure, panels = _figure(max(1, math.ceil(len(pruners) / columns)), columns, panel_height=2.4)
-    for i, axes in enumerate(panels):
-        axes.axhline(50, color=GREY, linewidth=0.8, linestyle=":")
+    figure, panels = _figure(max(1, math.ceil(len(pruners) / 2)), columns, panel_height=2.3, sharey=True)
+    levels = sorted(set(100 * rows["sparsity"].dropna()))
+    # The original has no sparsity on this axis: it stands one step before the first.
+    start = levels[0] - 10 if levels else 0.0
+    places = {start: "original"} if rows["pruner"].isna().any() else {}
+    places |= {level: f"{level:g}" for level in levels}
+    for axes, pruner in zip(panels, pruners or ["no pruned model"], strict=False):
+        axes.axhline(50, color=GREY, linewidth=0.9, linestyle=":")
         for name in reversed(names):  # SAMIA last, on top
-            marker, color = ATTACK_MARKS[name]
-            strong = name == "samia"
-            mine = rows[rows["attack"] == name]
-            for original in mine.loc[mine["pruner"].isna(), "accuracy"]:
-                axes.axhline(
-                    100 * original,
-                    color=color,
-                    linestyle="--",
-                    linewidth=1.2 if strong else 0.5,
-                    alpha=1 if strong else 0.6,
-                )
-            line = mine[mine["pruner"] == pruners[i]].sort_values("sparsity") if pruners else mine[:0]
-            axes.plot(
-                100 * line["sparsity"],
-                100 * line["accuracy"],
-                color=color,
-                marker=marker,
-                linewidth=2.2 if strong else 0.8,
-                markersize=5 if strong else 3.5,
-                clip_on=False,
-                zorder=3,
-            )
-        levels = sorted(set(100 * rows["sparsity"].dropna()))
-        axes.set_xticks(levels, [f"{level:g}" for level in levels])
-        axes.set_title(pruners[i] if pruners else "no pruned model")
-    _label_outer(panels, columns, "sparsity (% of weights or channels)", "attack accuracy (%)")
-    handles = [_handle(*ATTACK_MARKS[name], name, strong=name == "samia") for name in names]
-    handles.append(Line2D([], [], color=BLACK, linestyle="--", linewidth=0.8, label="its original"))
-    handles.append(Line2D([], [], color=GREY, linestyle=":", linewidth=0.8, label="chance"))
+            mine, line = rows[rows["attack"] == name], _line(name)
+            for original in 100 * mine.loc[mine["pruner"].isna(), "accuracy"]:
+                axes.plot([start, *levels], [original] * (1 + len(levels)), markevery=[0], **_dashed(line))
+            mine = mine[mine["pruner"] == pruner].sort_values("sparsity")
+            axes.plot(100 * mine["sparsity"], 100 * mine["accuracy"], **line)
+        axes.set_xticks(list(places), places.values())
+        axes.set(title=pruner, xlabel="sparsity (%)")
+    _blank(panels[len(pruners) or 1 :])
+    _label_rows(panels, columns, "attack accuracy (%)")
+    handles = [Line2D([], [], label=name, **_line(name)) for name in names]
+    handles.append(Line2D([], [], label="its original", **_dashed(_line("blindmi") | {"marker": "o"})))
+    handles.append(Line2D([], [], color=GREY, linewidth=0.9, linestyle=":", label="guessing"))
     figure.legend(handles=handles, loc="outside right center")
-    settings = rows.loc[rows["pruner"].notna(), "variant"].nunique()
     _finish(
         figure,
-        f"Membership inference on {dataset}/{model}",
-        "Accuracy of each attack on the pruned models (solid, one point per sparsity) and on their original "
-        "(dashed, same colour); a solid line above its dashed one means that pruning helped that attack. Members "
-        f"and non-members weigh the same, so guessing gives 50 % (dotted). {_count(settings, 'pruned setting')}, "
-        f"{_seeds(rows)}.",
+        f"Attacks on {dataset}/{model} by sparsity",
+        "Accuracy of each attack on the pruned models (solid line, a mark per sparsity) and on the original "
+        "(hollow mark on the left, and its dashed line). Where the solid line is above the dashed one, the "
+        "attack gained accuracy by the pruning. Members and non-members weigh the same: guessing gives 50 %. "
+        f"{_counts(rows)}.",
     )
     return figure
 
 
 @matplotlib.rc_context(STYLE)
 def samia_vs_others(attacks: pd.DataFrame) -> Figure:
-    """SAMIA's accuracy against every other attack's, a panel each and a point per setting, seeds averaged."""
+    """SAMIA's accuracy against each other attack's: a panel per attack, a point per setting."""
     rows = undefended(attacks)
-    table = rows.pivot(index=["dataset", "model", "variant"], columns="attack", values="accuracy") * 100
+    table = rows.pivot(index=PLACE, columns="attack", values="accuracy") * 100
     names = [a for a in grid.ATTACKS if a in table and a != "samia"] if "samia" in table else []
-    columns = min(4, max(2, len(names)))
-    figure, panels = _figure(max(1, math.ceil(len(names) / columns)), columns, panel_height=1.75)
-    low, high = _limits(table.to_numpy().ravel())
-    datasets = [d for d in grid.DATASETS if d in set(rows["dataset"])]
+    columns = min(5, max(3, len(names)))
+    rows_of_panels = max(1, math.ceil(len(names) / columns))
+    figure, panels = _figure(rows_of_panels, columns, panel_height=1.55 if columns > 3 else 2.4, sharey=True)
+    low, high = _limits(table.to_numpy())
     for axes, name in zip(panels, names, strict=False):
         both = table[[name, "samia"]].dropna()
-        axes.axline((low, low), (high, high), color=GREY, linewidth=0.8)
-        for dataset in datasets:
-            for pruned in (True, False):
-                here = both[
-                    (both.index.get_level_values("dataset") == dataset)
-                    & ((both.index.get_level_values("variant") != "original") == pruned)
-                ]
-                axes.plot(here[name], here["samia"], **_point(dataset, pruned))
+        axes.plot([low, high], [low, high], color=GREY, linewidth=0.8)
+        _scatter(axes, both[name], both["samia"])
         axes.set(xlim=(low, high), ylim=(low, high), aspect="equal", xlabel=f"{name} (%)")
-        axes.set_title(f"above in {(both['samia'] > both[name]).sum()} of {len(both)}")
-    for axes in panels[::columns]:
-        axes.set_ylabel("samia (%)")
-    for axes in panels[len(names) :]:
-        axes.set_axis_off()
-    handles = [_handle(*DATASET_MARKS[d], d, line=False) for d in datasets]
-    figure.legend(handles=[*handles, *_filled_and_hollow()], loc="outside upper center", ncols=6)
-    originals = rows.loc[rows["pruner"].isna(), ["dataset", "model"]].drop_duplicates()
+        axes.set_title(f"{(both['samia'] > both[name]).sum()} of {len(both)} above")
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+    _blank(panels[len(names) :])
+    if not names:
+        panels[0].set_title("no other attack to compare with", loc="left")
+    _label_rows(panels, columns, "samia (%)")
+    _dataset_legend(figure, rows)
     _finish(
         figure,
-        "SAMIA against each other attack",
-        "Attack accuracy; each point is one model. Above the diagonal SAMIA is the more accurate of the two; the "
-        "title counts those points. "
-        f"{_count(len(table) - len(originals), 'pruned setting')} (filled), "
-        f"{_count(len(originals), 'original')} (hollow), {_seeds(rows)}.",
+        "SAMIA against every other attack",
+        "Attack accuracy; each point is one victim model. Above the diagonal SAMIA is the more accurate of "
+        f"the two; each panel's title counts those points. {_counts(rows)}.",
     )
     return figure
 
@@ -197,14 +187,245 @@ def samia_vs_others(attacks: pd.DataFrame) -> Figure:
 def signal_distributions(original: Signals | None, pruned: Mapping[str, Signals], title: str) -> Figure:
     """Cumulative distributions of confidence and sensitivity, members against non-members.
 
-    A column for the original (None if there is none) and for each sparsity of ``pruned``. A record's sensitivity
-    is its mean over classes.
+    A column for the original (None if there is none) and one per sparsity that ``pruned`` maps to signals. A
+    record's sensitivity is its mean over the classes.
     """
     models = _models(original, pruned)
-    figure, panels = _figure(2, max(1, len(models)), panel_height=1.8, sharey=True)
-    readings = {
-        "confidence": lambda s: np.clip(s.confidence.astype(float), *CONFIDENCES),
-        "sensitivity": lambda s: s.sensitivities.mean(axis=1, dtype=float),
-    }
-    ...
+    figure, panels = _figure(2, len(models), panel_height=1.6, sharey=True)
+    sensitivities = [s.sensitivities.mean(axis=1, dtype=float) for s in models.values()]
+    # A sensitivity of exactly 0 (a saturated softmax) has no place on a log axis: draw it at the left end.
+    positive = np.concatenate([s[s > 0] for s in sensitivities])
+    low, high = (positive.min() / 1.5, positive.max() * 1.5) if len(positive) else (0.1, 1.0)
+    for column, (name, signals) in enumerate(models.items()):
+        upper, lower = panels[column], panels[len(models) + column]
+        _cumulative(
+            upper, np.clip(signals.confidence.astype(float), *CONFIDENCES), signals.members, CONFIDENCES
+        )
+        upper.set_xscale("logit")
+        upper.set(xlim=CONFIDENCES, title=name, xlabel="confidence")
+        upper.set_xticks([0.01, 0.5, 0.999], [".01", ".5", ".999"])
+        _cumulative(lower, np.maximum(sensitivities[column], low), signals.members, (low, high))
+        lower.set_xscale("log")
+        lower.set(xlim=(low, high), xlabel="sensitivity")
+        lower.xaxis.set_major_locator(LogLocator(numticks=4))
+        for axes in (upper, lower):
+            axes.xaxis.set_minor_locator(NullLocator())
+            axes.set(ylim=(-0.02, 1.02), yticks=[0, 0.5, 1])
+    _label_rows(panels, len(models), "share at or below")
+    handles = [Line2D([], [], label=group, **line) for group, line in GROUP_LINES.items()]
+    figure.legend(handles=handles, loc="outside upper right", ncols=2)
+    _finish(
+        figure,
+        title,
+        "Share of members and of non-members whose confidence (posterior of the true class; axis stretched "
+        "towards 0 and 1) or sensitivity (mean over classes; log axis) is at or below a value. d is the "
+        "largest vertical distance between the curves: 0 if the signal tells nothing about membership, 1 if "
+        f"one threshold tells all. {_records(models)}.",
+    )
     return figure
+
+
+@matplotlib.rc_context(STYLE)
+def gaps_per_class(original: Signals | None, pruned: Mapping[str, Signals], title: str) -> Figure:
+    """Confidence and sensitivity gap per class: the original (None if there is none) beside each sparsity."""
+    models = _models(original, pruned)
+    gaps = {name: metrics.gaps_per_class(signals) for name, signals in models.items()}
+    reference, first = next(iter(gaps.items()))
+    classes = len(first["confidence_gap"])
+    # One order for both panels, so that a class keeps its place; classes without a gap (NaN) come last.
+    order = np.argsort(first["confidence_gap"], kind="stable")
+    few = classes <= FEW_CLASSES
+    offsets = np.linspace(-0.33, 0.33, len(models)) if few and len(models) > 1 else np.zeros(len(models))
+    marks = _model_marks(models)
+    figure, panels = _figure(2, 1, panel_height=1.8)
+    for axes, key in zip(panels, ("confidence_gap", "sensitivity_gap"), strict=True):
+        axes.axhline(0, color=GREY, linewidth=0.8)
+        axes.grid(axis="x", visible=False)
+        for (name, gap), offset in zip(gaps.items(), offsets, strict=True):
+            finite = gap[key][np.isfinite(gap[key])]
+            marker, color = marks[name]
+            axes.plot(
+                np.arange(classes) + offset,
+                gap[key][order],
+                marker,
+                color=color,
+                markersize=3.5 if few else 2.5,
+                markeredgewidth=0,
+                label=f"{name}: mean {_number(finite.mean(), '+.2g')}" if len(finite) else f"{name}: n/a",
+            )
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), handletextpad=0.1)
+        axes.set(xlim=(-0.6, classes - 0.4), ylabel=GAPS[key])
+        axes.set_xticks(np.arange(classes) if few else [], order.astype(str) if few else [])
+        for edge in np.arange(0.5, classes - 1) if few else []:
+            axes.axvline(edge, color=STYLE["grid.color"], linewidth=0.5)
+    places = "class (0-based label)" if few else f"{classes} classes"
+    panels[1].set_xlabel(f"{places}, sorted by confidence gap ({reference})")
+    _finish(
+        figure,
+        title,
+        "Mean over a class's members minus mean over its non-members, of the confidence (posterior of the "
+        "true class) and of the sensitivity (mean over classes). The further from 0, the more that class "
+        f"gives its members away. A class keeps its place in both panels. {_records(models)}.",
+    )
+    return figure
+
+
+@matplotlib.rc_context(STYLE)
+def gaps_vs_accuracy(attacks: pd.DataFrame, attack: str = "samia") -> Figure:
+    """One attack's accuracy against the victim's three gaps, a point per setting, with the correlations."""
+    rows = undefended(attacks)
+    rows = rows[rows["attack"] == attack].set_index(PLACE)
+    figure, panels = _figure(1, len(GAPS), panel_height=2.3, sharey=True)
+    for axes, (key, label) in zip(panels, GAPS.items(), strict=True):
+        scale = 100 if key == "generalization_gap" else 1
+        both = (rows[[f"victim_{key}", "accuracy"]] * [scale, 100]).dropna()
+        gap, accuracy = both[f"victim_{key}"], both["accuracy"]
+        _scatter(axes, gap, accuracy)
+        axes.set(xlabel=label, title=_correlations(gap.to_numpy(), accuracy.to_numpy()))
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+    _label_rows(panels, len(GAPS), f"{attack} accuracy (%)")
+    _dataset_legend(figure, rows.reset_index())
+    _finish(
+        figure,
+        f"Accuracy of {attack} against the gaps of its victims",
+        "Attack accuracy against how differently the victim treats its members: mean over members minus mean "
+        "over non-members of being right, of the confidence, and of the sensitivity. Each point is one "
+        "victim model; r is Pearson's, ρ Spearman's correlation over n points. "
+        f"{_counts(rows.reset_index())}.",
+    )
+    return figure
+
+
+def _figure(rows: int, columns: int, panel_height: float, sharey: bool = False) -> tuple[Figure, list[Axes]]:
+    """A figure and its panels in reading order; the layout makes room for title, legend and caption."""
+    figure = Figure((WIDTH, rows * panel_height + 1.1), layout="constrained")
+    return figure, list(figure.subplots(rows, columns, sharey=sharey, squeeze=False).flat)
+
+
+def _finish(figure: Figure, title: str, caption: str) -> None:
+    figure.suptitle(title, x=0.01, ha="left", fontsize=9, fontweight="bold")
+    figure.supxlabel("\n".join(textwrap.wrap(caption, 126)), x=0.01, ha="left", fontsize=7, linespacing=1.3)
+
+
+def _label_rows(panels: Sequence[Axes], columns: int, ylabel: str) -> None:
+    for axes in panels[::columns]:
+        axes.set_ylabel(ylabel)
+
+
+def _blank(panels: Sequence[Axes]) -> None:
+    for axes in panels:
+        axes.set_axis_off()
+
+
+def _line(attack: str) -> dict[str, Any]:
+    marker, color = ATTACK_MARKS[attack]
+    width, size = (2.0, 5.5) if attack == "samia" else (0.8, 3.5)
+    return {"marker": marker, "color": color, "linewidth": width, "markersize": size, "markeredgewidth": 0.8}
+
+
+def _dashed(line: Mapping[str, Any]) -> dict[str, Any]:
+    thin = {"linewidth": 0.6 * line["linewidth"], "linestyle": (0, (4, 3)), "markerfacecolor": "white"}
+    return {**line, **thin}
+
+
+def _scatter(axes: Axes, x: pd.Series, y: pd.Series) -> None:
+    """Points by (dataset, model, variant): a dataset's mark, filled if pruned, hollow if an original."""
+    datasets, variants = (x.index.get_level_values(name) for name in ("dataset", "variant"))
+    for dataset in dict.fromkeys(datasets):
+        for is_original in (False, True):
+            here = (datasets == dataset) & ((variants == "original") == is_original)
+            axes.plot(x[here], y[here], **_point(*DATASET_MARKS[dataset], filled=not is_original))
+
+
+def _point(marker: str, color: str, filled: bool) -> dict[str, Any]:
+    face = color if filled else "white"
+    return {
+        "linestyle": "",
+        "marker": marker,
+        "color": color,
+        "markerfacecolor": face,
+        "markersize": 3.0,
+        "alpha": 0.8,
+    }
+
+
+def _dataset_legend(figure: Figure, rows: pd.DataFrame) -> None:
+    handles = [
+        Line2D([], [], label=name, **_point(*mark, filled=True))
+        for name, mark in DATASET_MARKS.items()
+        if name in set(rows["dataset"])
+    ]
+    kinds = (("pruned", True), ("original", False))
+    handles += [Line2D([], [], label=name, **_point("o", GREY, filled)) for name, filled in kinds]
+    figure.legend(handles=handles, loc="outside right center", handletextpad=0.1)
+
+
+def _cumulative(axes: Axes, values: np.ndarray, members: np.ndarray, ends: tuple[float, float]) -> None:
+    """Cumulative shares of both groups and their largest distance (Kolmogorov and Smirnov's)."""
+    steps = np.unique(values)
+    shares = {}
+    for (group, line), here in zip(GROUP_LINES.items(), (members, ~members), strict=True):
+        shares[group] = np.searchsorted(np.sort(values[here]), steps, side="right") / here.sum()
+        # A thousand points look like a hundred thousand, in a file of a hundredth the size.
+        kept = np.unique(np.linspace(0, len(steps) - 1, 1000).round().astype(int))
+        axes.plot(
+            [ends[0], *steps[kept], ends[1]], [0, *shares[group][kept], 1], drawstyle="steps-post", **line
+        )
+    distance = np.abs(np.subtract(*shares.values())).max()
+    axes.text(0.05, 0.95, f"d = {distance:.2f}", transform=axes.transAxes, va="top", fontsize=7)
+
+
+def _models(original: Signals | None, pruned: Mapping[str, Signals]) -> dict[str, Signals]:
+    models = {} if original is None else {"original": original}
+    return models | {f"sparsity {sparsity}": signals for sparsity, signals in pruned.items()}
+
+
+def _model_marks(models: Mapping[str, Signals]) -> Marks:
+    """Black circles for the original, then colours from dark to light in the order given, and markers."""
+    ramp = matplotlib.colormaps["plasma"](np.linspace(0.15, 0.85, len(models)))
+    colors = [
+        BLACK if name == "original" else matplotlib.colors.to_hex(c)
+        for name, c in zip(models, ramp, strict=True)
+    ]
+    return {name: (MODEL_MARKERS[i % len(MODEL_MARKERS)], colors[i]) for i, name in enumerate(models)}
+
+
+def _correlations(x: np.ndarray, y: np.ndarray) -> str:
+    if len(x) < 3 or any(np.allclose(values, values[0], rtol=1e-9, atol=0) for values in (x, y)):
+        return f"r n/a, ρ n/a, n = {len(x)}"
+    r, rho = (_number(correlation(x, y)[0], ".2f") for correlation in (pearsonr, spearmanr))
+    return f"r = {r}, ρ = {rho}, n = {len(x)}"
+
+
+def _limits(values: np.ndarray) -> tuple[float, float]:
+    """Limits that hold all finite values, in percent, with a margin."""
+    shown = values[np.isfinite(values)] if np.isfinite(values).any() else np.array([0.0, 100.0])
+    margin = max(1.0, 0.05 * np.ptp(shown))
+    return float(shown.min() - margin), float(shown.max() + margin)
+
+
+def _counts(rows: pd.DataFrame) -> str:
+    """How many models and seeds stand behind a figure of attack accuracies."""
+    settings = rows.drop_duplicates(PLACE)
+    originals = int(settings["pruner"].isna().sum())
+    seeds = sorted(set(rows["seeds"]))
+    several = f"the mean over {' or '.join(map(str, seeds)) or 'no'} seeds"
+    return (
+        f"{_plural(len(settings) - originals, 'pruned setting')}, {_plural(originals, 'original')}; "
+        f"each point is {'a single seed' if seeds == [1] else several}"
+    )
+
+
+def _records(models: Mapping[str, Signals]) -> str:
+    sizes = {(int(s.members.sum()), int((~s.members).sum())) for s in models.values()}
+    sizes_text = " or ".join(f"{m} members and {n} non-members" for m, n in sorted(sizes))
+    return f"{_plural(len(models), 'victim model')} (one seed), each queried with {sizes_text}"
+
+
+def _number(value: float, spec: str) -> str:
+    """A number with a minus sign as long as its plus."""
+    return format(value, spec).replace("-", "−")
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

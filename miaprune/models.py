@@ -95,4 +95,3 @@ def build(name: str, input_shape: tuple[int, ...], classes: int, seed: int) -> n
 
 def parameter_count(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
-

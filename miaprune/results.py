@@ -166,8 +166,8 @@ def spread_table(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Mean ± standard deviation (sample) over seeds of the test and each attack's accuracy, in percent.
 
     ``frames`` are the attacks tables of runs that differ in their seed alone. Rows are (dataset, model,
-    pruner, sparsity) with their number of seeds; a cell with fewer seeds behind it says so. Undefended victims
-    and matched adversaries only.
+    pruner, sparsity) with their number of seeds; a cell with fewer seeds behind it says so. Undefended
+    victims and matched adversaries only.
 
     Raises
     ------

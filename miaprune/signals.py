@@ -60,15 +60,11 @@ class Signals:
 
 def pool(signals: Sequence[Signals]) -> Signals:
     """Concatenate the records of several models, as an attack on pooled shadows does (method, section 7)."""
-    return Signals(
-        *(np.concatenate([getattr(s, f) for s in signals]) for f in Signals.__dataclass_fields__)
-    )
+    return Signals(*(np.concatenate([getattr(s, f) for s in signals]) for f in Signals.__dataclass_fields__))
 
 
 @torch.inference_mode()
-def measure(
-    model: nn.Module, data: Dataset, split: Split, draws: int, epsilon: float, seed: int
-) -> Signals:
+def measure(model: nn.Module, data: Dataset, split: Split, draws: int, epsilon: float, seed: int) -> Signals:
     """Query a model for the signals of its members (train) and non-members (test).
 
     The sensitivity of a record x is, per class, the mean over ``draws`` of u ~ N(0, I) of

@@ -1,8 +1,9 @@
 # The grid's questions, answered by functions; and the checks that stop a bad run before any job starts.
+import fcntl
 import re
 import sys
+from pathlib import Path
 
-import miaprune
 from miaprune import grid
 from miaprune.config import ConfigError, check_config, check_files, check_targets
 
@@ -13,6 +14,28 @@ try:
     check_targets(sys.argv[1:], config["results_dir"], GRID + DEMO)
 except (ConfigError, grid.GridError) as error:
     sys.exit(f"error: {error}")
+
+
+def forget_stale_lock():
+    """Remove what a killed Snakemake left of its lock on this folder, if no run is alive here.
+
+    Snakemake's lock is a file that outlives a kill -9; the kernel's lock is not, and tells whether anybody runs.
+    """
+    folder = Path(".snakemake")
+    folder.mkdir(exist_ok=True)
+    alive = open(folder / "alive", "w")
+    try:
+        fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for lock in folder.glob("locks/*.lock"):
+            lock.unlink()
+    except BlockingIOError:
+        pass  # somebody runs here: Snakemake's own lock stands
+    fcntl.flock(alive, fcntl.LOCK_SH)
+    return alive
+
+
+if workflow.is_main_process:
+    ALIVE = forget_stale_lock()
 
 RESULTS = config["results_dir"]
 DATA = config["data_dir"]

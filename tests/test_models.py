@@ -24,7 +24,11 @@ def test_parameter_counts(name, shape, classes, count):
 
 @pytest.mark.parametrize(
     ("name", "shape"),
-    [*((name, IMAGE) for name in ("resnet18", "densenet121", "vgg16", "cnn")), ("cnn", (1, 8, 8)), ("fc", (1, 8, 8))],
+    [
+        *((name, IMAGE) for name in ("resnet18", "densenet121", "vgg16", "cnn")),
+        ("cnn", (1, 8, 8)),
+        ("fc", (1, 8, 8)),
+    ],
 )
 def test_logits_have_one_column_per_class(name, shape):
     model = models.build(name, shape, 7, seed=0).eval()

@@ -85,7 +85,9 @@ def test_recipes_set_the_learning_rate_they_describe(recipe):
         schedule.step()
     assert max(rates) == pytest.approx(options["lr"])
     if recipe == "paper":
-        assert [rates[3 * e] for e in (0, 49, 50, 74, 75, 99)] == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4, 1e-5, 1e-5])
+        assert [rates[3 * e] for e in (0, 49, 50, 74, 75, 99)] == pytest.approx(
+            [1e-3, 1e-3, 1e-4, 1e-4, 1e-5, 1e-5]
+        )
 
 
 @pytest.mark.parametrize("name", grid.ATTACKS)

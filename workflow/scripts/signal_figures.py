@@ -1,6 +1,6 @@
 """Draw what members and non-members look like to an attacker, the original beside a family of pruned models."""
 
-from miaprune import figures, grid, signals
+from miaprune import figures, signals
 from miaprune.job import running
 
 with running(snakemake.log[0]):

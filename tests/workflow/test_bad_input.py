@@ -1,0 +1,140 @@
+"""Bad input stops the run before any job starts: one clear line and a non-zero exit."""
+
+import shutil
+import subprocess
+
+import pytest
+from workflow.conftest import Workflow
+
+from miaprune.files import load_metadata
+
+CELL = "results/digits/fc/l1_0.5"
+
+
+def refused(workflow, *arguments):
+    """Run for real, check that no job started, and return the one line on the terminal."""
+    done = workflow.run(*arguments)
+    assert done.returncode != 0
+    assert not list(workflow.folder.glob("results/**/*.log")), "a job started"
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1 and "Traceback" not in done.stderr, done.stderr
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("results/digit/fc/l1_0.5/samia.json", "unknown dataset 'digit': did you mean 'digits'?"),
+        ("results/digits/fcc/l1_0.5/samia.json", "unknown model 'fcc': did you mean 'fc'?"),
+        ("results/digits/fc/l11_0.5/samia.json", "unknown pruner 'l11': did you mean 'l1'?"),
+        ("results/digits/fc/l1_0.5/samja.json", "unknown attack 'samja': did you mean 'samia'?"),
+        ("results/location/resnet18/l1_0.5/samia.json", "model resnet18 does not take location; use fc"),
+        ("results/digits/fc/slim_0.5/samia.json", "pruner slim does not apply to model fc"),
+        ("results/digits/fc/l1_0/samia.json", "sparsity '0' must be a number above 0 and below 1"),
+        ("results/digits/fc/l1_1/samia.json", "sparsity '1' must be"),
+        ("results/digits/fc/l1_1.7/samia.json", "sparsity '1.7' must be"),
+        ("results/digits/fc/l1_high/samia.json", "sparsity 'high' must be"),
+        ("results/digits/fc/l1_0.55/samia.json", "not in config.yaml's grid"),
+        ("results/digits/fc/l1_0.5/victm.safetensors", "did you mean 'victim'?"),
+    ],
+)
+def test_a_target_that_does_not_exist(workflow, target, message):
+    assert message in refused(workflow, target)
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "message"),
+    [
+        (["datasets"], ["digits", "cifar11"], "unknown dataset 'cifar11': did you mean 'cifar10'?"),
+        (["models"], ["resnet"], "unknown model 'resnet': did you mean 'resnet18'?"),
+        (["pruners"], ["l1_structure"], "did you mean 'l1_structured'?"),
+        (["attacks"], ["samia", "confidence"], "unknown attack 'confidence'"),
+        (["sparsities"], [0.5, 1], "sparsity 1 must be a number above 0 and below 1"),
+        (["sparsities"], [0], "sparsity 0 must be"),
+        (["sparsities"], [1.7], "sparsity 1.7 must be"),
+        (["sparsities"], ["half"], "sparsity 'half' must be"),
+        (["sparsitys"], [0.5], "did you mean 'sparsities'?"),
+        (["training", "epoch"], 5, "did you mean 'epochs'?"),
+        (["training", "epochs", "image"], -1, "training.epochs.image: -1 is less than the minimum of 1"),
+        (["attack_recipe"], "papr", "did you mean 'paper'?"),
+        (["device"], "gpu", "device: 'gpu' is not one of"),
+        (["seed"], "seven", "seed: 'seven' is not of type 'integer'"),
+    ],
+)
+def test_a_configuration_that_cannot_run(workflow, keys, value, message):
+    *path, last = keys
+    block = workflow.config
+    for key in path:
+        block = block[key]
+    block[last] = value
+    assert message in refused(workflow, "all")
+
+
+def test_a_damaged_archive(workflow):
+    workflow.config |= {"datasets": ["location"]}
+    archive = workflow.folder / "data/location/dataset_location.tgz"
+    archive.parent.mkdir(parents=True)
+    archive.write_bytes(b"\x1f\x8b truncated")
+    message = refused(workflow, "all")
+    assert str(archive.relative_to(workflow.folder)) in message and "does not match" in message
+
+
+def test_a_truncated_checkpoint(finished, tmp_path):
+    """The victim is cut short after it was made; an attack that needs its signals must say so at once."""
+    shutil.copytree(finished.folder, tmp_path / "copy")
+    broken = Workflow(tmp_path / "copy", finished.config)
+    for old in (broken.folder / CELL).glob("*.json"):
+        old.unlink()
+    (broken.folder / CELL / "signals.safetensors").unlink()
+    victim = broken.folder / CELL / "victim.safetensors"
+    victim.write_bytes(victim.read_bytes()[:1000])
+    done = broken.run(f"{CELL}/samia.json")
+    assert done.returncode != 0
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and f"{CELL}/victim.safetensors: damaged" in errors[0]
+    assert not (broken.folder / CELL / "signals.safetensors").exists()
+
+
+def test_a_results_folder_that_is_a_file(workflow):
+    (workflow.folder / "results").write_text("a file stands in the way")
+    assert "results: cannot write results_dir there" in refused(workflow, "all")
+
+
+@pytest.fixture
+def small_disk(workflow):
+    """A file system of its own for results, mounted with the options a test asks for."""
+    folder = workflow.folder / "results"
+    folder.mkdir()
+
+    def mount(options):
+        command = ["mount", "-t", "tmpfs", "-o", options, "none", str(folder)]
+        if subprocess.run(command, capture_output=True).returncode != 0:
+            pytest.skip("mounting a small file system needs root")
+
+    yield mount
+    subprocess.run(["umount", "-l", str(folder)], capture_output=True)
+
+
+def test_a_read_only_results_folder(workflow, small_disk):
+    small_disk("ro")
+    assert "results: cannot write results there (Read-only file system)" in refused(workflow, "all")
+
+
+def test_no_space_left_at_the_start(workflow, small_disk):
+    small_disk("size=64k")
+    assert "results: cannot write results there (No space left on device)" in refused(workflow, "all")
+
+
+def test_no_space_left_on_the_way(workflow, small_disk):
+    """The job that fills the disk fails in one line and leaves no half-written file; with space it goes on."""
+    small_disk("size=1100k")
+    done = workflow.run(f"{CELL}/conf.json")
+    assert done.returncode != 0
+    assert any(line.startswith("error: ") and "o space left" in line for line in done.stderr.splitlines())
+    files = [p for p in workflow.folder.rglob("results/**/*") if p.is_file() or p.name.endswith(".tmp")]
+    for path in files:
+        assert not path.name.endswith(".tmp")
+        if path.suffix == ".safetensors":
+            load_metadata(path)
+    subprocess.run(["mount", "-o", "remount,size=64m", str(workflow.folder / "results")], check=True)
+    assert workflow.run(f"{CELL}/conf.json").returncode == 0
