@@ -54,6 +54,12 @@ side; the rows of single datasets are not corrected for there being several.
 """
 
 
+SUMMARY_HEAD = """\
+How often each attack tells members (records the model was trained on) from non-members, in percent: 50 is a
+coin toss, 100 is certainty. "test" is the attacked model's own accuracy on unseen records, in percent; rows
+named "original" are models before pruning."""
+
+
 @dataclass(frozen=True)
 class Claim:
     """What was seen of one claim within one scope.
@@ -96,9 +102,7 @@ def evaluate(attacks: pd.DataFrame) -> list[Claim]:
         differences = differences.astype("float64").dropna().round(9)
         claims.append(_claim(number, "all", differences, note))
         datasets = differences.index.get_level_values("dataset")
-        claims += [
-            _claim(number, name, differences[datasets == name], note) for name in dict.fromkeys(datasets)
-        ]
+        claims += [_claim(number, name, differences[datasets == name], note) for name in dict.fromkeys(datasets)]
     return claims
 
 
@@ -121,33 +125,20 @@ def claims_markdown(claims: Sequence[Claim]) -> str:
 
 def summary(attacks: pd.DataFrame, claims: Sequence[Claim]) -> str:
     """What a run found, for a reader at a terminal who knows neither the paper nor this project."""
-    tables = [
-        f"{dataset}\n{paper_table(attacks, dataset).rename(columns={'test_accuracy': 'test'}).to_string(index=False)}"
-        for dataset in dict.fromkeys(attacks["dataset"])
-    ]
-    verdicts = [
-        f"Claim {claim.number}: {claim.verdict}. {claim.statement[0].upper()}{claim.statement[1:]}.\n"
-        + (
-            f"  Seen: above 0 in {claim.holds} of {claim.settings} settings, on average {claim.effect:+.2f} points "
-            f"(95 % interval {_interval(claim)})."
-            if claim.settings
-            else f"  {claim.detail}."
-        )
-        for claim in claims
-        if claim.scope == "all"
-    ]
-    return (
-        "\n\n".join(
-            [
-                "How often each attack tells members (training records) from non-members, in percent: 50 is chance,\n"
-                '100 is certainty. "test" is the attacked model\'s own accuracy on unseen records, in percent; the row\n'
-                '"original" is the model before pruning.',
-                *tables,
-                *verdicts,
-            ]
-        )
-        + "\n"
-    )
+    blocks = [SUMMARY_HEAD]
+    for dataset in dict.fromkeys(attacks["dataset"]):
+        table = paper_table(attacks, dataset).rename(columns={"test_accuracy": "test"})
+        blocks.append(f"{dataset}\n{table.to_string(index=False)}")
+    for claim in claims:
+        if claim.scope == "all":
+            seen = (
+                f"the difference is above 0 in {claim.holds} of {claim.settings} settings, on average "
+                f"{claim.effect:+.2f} points (95 % interval {_interval(claim)})"
+                if claim.settings
+                else claim.detail
+            )
+            blocks.append(f"Claim {claim.number}, {claim.statement}\n  {claim.verdict.upper()}: {seen}.")
+    return "\n\n".join(blocks) + "\n"
 
 
 def _over_original(accuracies: pd.Series, pruned: np.ndarray) -> pd.Series:

@@ -31,9 +31,7 @@ def check_config(config: Mapping[str, Any], schema: str | Path) -> None:
         raise ConfigError(f"{where}: {error.message}")
     for key in ("results_dir", "data_dir"):
         if os.path.exists(config[key]) and not os.path.isdir(config[key]):
-            raise ConfigError(
-                f"{config[key]}: cannot write {key} there, it is no folder; set {key} or remove it"
-            )
+            raise ConfigError(f"{config[key]}: cannot write {key} there, it is no folder; set {key} or remove it")
     for block in (config, *config["demo"]):
         grid.settings(block)
     for attack in config["attacks"]:
@@ -48,12 +46,7 @@ def check_targets(arguments: Iterable[str], results_dir: str, settings: Sequence
     """
     for argument in arguments:
         parts = Path(os.path.relpath(argument, results_dir)).parts
-        if (
-            argument.startswith("-")
-            or parts[0] == ".."
-            or len(parts) < 3
-            or parts[-2] in ("tables", "figures")
-        ):
+        if argument.startswith("-") or parts[0] == ".." or len(parts) < 3 or parts[-2] in ("tables", "figures"):
             continue
         if len(parts) != 4:
             raise GridError(
@@ -89,9 +82,7 @@ def check_files(results_dir: str, data_dir: str, datasets: Iterable[str], inputs
         Path(results_dir, ".writable").unlink()
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
-        raise OSError(
-            f"{results_dir}: cannot write results there ({reason}); set results_dir or free it"
-        ) from None
+        raise OSError(f"{results_dir}: cannot write results there ({reason}); set results_dir or free it") from None
     for name in datasets:
         from miaprune.datasets import check_archives
 

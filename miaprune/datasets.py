@@ -149,9 +149,7 @@ def prepare(name: str, data_dir: str | Path, out: str | Path, download: bool = T
     where = folder / spec.archives[0].name if spec.archives else name
     if inputs.shape != (spec.records, *spec.input_shape) or labels.shape != (spec.records,):
         found = f"inputs {list(inputs.shape)}, labels {list(labels.shape)}"
-        raise DatasetError(
-            f"{where}: {found}, but {name} has {spec.records} records of {list(spec.input_shape)}"
-        )
+        raise DatasetError(f"{where}: {found}, but {name} has {spec.records} records of {list(spec.input_shape)}")
     if labels.max() >= spec.classes:
         raise DatasetError(f"{where}: class {labels.max()} found, but {name} has {spec.classes} classes")
     table = len(spec.input_shape) == 1
@@ -176,9 +174,7 @@ def load(path: str | Path) -> Dataset:
     except OSError as error:
         raise DatasetError(str(error) if isinstance(error, FileError) else f"{path}: {error}") from None
     if facts.get("format") != FORMAT:
-        raise DatasetError(
-            f"{path}: not a dataset prepared by this version of miaprune; delete it and run again"
-        )
+        raise DatasetError(f"{path}: not a dataset prepared by this version of miaprune; delete it and run again")
     shape = facts["input_shape"]
     per_channel = (-1, *(1 for _ in shape[1:]))
     return Dataset(
@@ -283,9 +279,7 @@ def _table(lines: Iterable[bytes], spec: DatasetSpec, where: str) -> tuple[np.nd
         if len(cells) != 2 * width - 1 or (commas != ord(",")).any() or (values > 1).any():
             fields = features.decode(errors="replace").split(",")
             if len(fields) != width:
-                raise DatasetError(
-                    f"{where}, line {number}: {len(fields)} features, but {spec.name} has {width}"
-                )
+                raise DatasetError(f"{where}, line {number}: {len(fields)} features, but {spec.name} has {width}")
             column, value = next((i, f) for i, f in enumerate(fields, start=1) if f not in ("0", "1"))
             raise DatasetError(f"{where}, line {number}: feature {column} is {value!r}, neither 0 nor 1")
         labels.append(int(label) - 1)
@@ -329,9 +323,7 @@ def _read_images(spec: DatasetSpec, folder: Path) -> tuple[np.ndarray, np.ndarra
         for name in sorted(names, key=lambda n: (n.parts[0] == "test", n)):
             with _readable(path / name), Image.open(io.BytesIO(archive.read(str(name)))) as image:
                 # Pillow widens the bilinear filter when it shrinks an image, so this is antialiased.
-                images.append(
-                    np.asarray(image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR))
-                )
+                images.append(np.asarray(image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)))
             labels.append(classes.index(name.parent.name))
     if not images:
         raise DatasetError(f"{path}: not the published archive: no .jpg or .tif images in it")
@@ -406,9 +398,7 @@ _LOCATION = Archive(
     "https://github.com/privacytrustlab/datasets/raw/master/dataset_location.tgz",
 )
 # Their publisher gives no checksums; every line is validated instead.
-_PURCHASE = Archive(
-    "dataset_purchase.tgz", None, "https://www.comp.nus.edu.sg/~reza/files/dataset_purchase.tgz"
-)
+_PURCHASE = Archive("dataset_purchase.tgz", None, "https://www.comp.nus.edu.sg/~reza/files/dataset_purchase.tgz")
 _TEXAS = Archive("dataset_texas.tgz", None, "https://www.comp.nus.edu.sg/~reza/files/dataset_texas.tgz")
 
 _location_csv = partial(_read_csv, member="bangkok")

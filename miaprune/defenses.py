@@ -74,9 +74,7 @@ class AdversarialRegularisation(CrossEntropy):
         model.eval()  # the classifier is only queried: no dropout drawn, no batch-norm statistics moved
         for _ in range(self.inference_steps):
             drawn = [
-                group[
-                    torch.randint(len(group), (self.batch_size,), generator=self.generator).to(group.device)
-                ]
+                group[torch.randint(len(group), (self.batch_size,), generator=self.generator).to(group.device)]
                 for group in self.groups
             ]
             index = torch.cat(drawn)
@@ -102,9 +100,7 @@ class DifferentialPrivacy:
     weights get neither gradient nor noise. ``chunk`` bounds how many per-record gradients are held at a time.
     """
 
-    def __init__(
-        self, noise_multiplier: float, clip: float, batch_size: int, delta: float, chunk: int, seed: int
-    ):
+    def __init__(self, noise_multiplier: float, clip: float, batch_size: int, delta: float, chunk: int, seed: int):
         self.noise_multiplier, self.clip, self.delta, self.chunk = noise_multiplier, clip, delta, chunk
         self.batch_size, self.seed, self.rate, self.steps = batch_size, seed, 0.0, 0
         self.noise_generator: torch.Generator | None = None

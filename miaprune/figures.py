@@ -198,9 +198,7 @@ def signal_distributions(original: Signals | None, pruned: Mapping[str, Signals]
     low, high = (positive.min() / 1.5, positive.max() * 1.5) if len(positive) else (0.1, 1.0)
     for column, (name, signals) in enumerate(models.items()):
         upper, lower = panels[column], panels[len(models) + column]
-        _cumulative(
-            upper, np.clip(signals.confidence.astype(float), *CONFIDENCES), signals.members, CONFIDENCES
-        )
+        _cumulative(upper, np.clip(signals.confidence.astype(float), *CONFIDENCES), signals.members, CONFIDENCES)
         upper.set_xscale("logit")
         upper.set(xlim=CONFIDENCES, title=name, xlabel="confidence")
         upper.set_xticks([0.01, 0.5, 0.999], [".01", ".5", ".999"])
@@ -368,9 +366,7 @@ def _cumulative(axes: Axes, values: np.ndarray, members: np.ndarray, ends: tuple
         shares[group] = np.searchsorted(np.sort(values[here]), steps, side="right") / here.sum()
         # A thousand points look like a hundred thousand, in a file of a hundredth the size.
         kept = np.unique(np.linspace(0, len(steps) - 1, 1000).round().astype(int))
-        axes.plot(
-            [ends[0], *steps[kept], ends[1]], [0, *shares[group][kept], 1], drawstyle="steps-post", **line
-        )
+        axes.plot([ends[0], *steps[kept], ends[1]], [0, *shares[group][kept], 1], drawstyle="steps-post", **line)
     distance = np.abs(np.subtract(*shares.values())).max()
     axes.text(0.05, 0.95, f"d = {distance:.2f}", transform=axes.transAxes, va="top", fontsize=7)
 
@@ -384,8 +380,7 @@ def _model_marks(models: Mapping[str, Signals]) -> Marks:
     """Black circles for the original, then colours from dark to light in the order given, and markers."""
     ramp = matplotlib.colormaps["plasma"](np.linspace(0.15, 0.85, len(models)))
     colors = [
-        BLACK if name == "original" else matplotlib.colors.to_hex(c)
-        for name, c in zip(models, ramp, strict=True)
+        BLACK if name == "original" else matplotlib.colors.to_hex(c) for name, c in zip(models, ramp, strict=True)
     ]
     return {name: (MODEL_MARKERS[i % len(MODEL_MARKERS)], colors[i]) for i, name in enumerate(models)}
 

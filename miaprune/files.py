@@ -53,9 +53,7 @@ def load_tensors(path: str | Path, prefix: str = "") -> tuple[dict[str, Tensor],
             names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118 (no mapping)
             return {name.removeprefix(prefix): file.get_tensor(name) for name in names}, metadata
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise FileError(
-            f"{path}: damaged or not written by miaprune ({error}); delete it and run again"
-        ) from None
+        raise FileError(f"{path}: damaged or not written by miaprune ({error}); delete it and run again") from None
 
 
 def load_metadata(path: str | Path) -> dict[str, Any]:

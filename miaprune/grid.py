@@ -83,17 +83,13 @@ class Setting:
         """The setting whose `path` this is; raises `GridError` if there is none."""
         parts = path.strip("/").split("/")
         if len(parts) != 3:
-            raise GridError(
-                f"{path!r} is no setting: write dataset/model/original or dataset/model/pruner_sparsity"
-            )
+            raise GridError(f"{path!r} is no setting: write dataset/model/original or dataset/model/pruner_sparsity")
         dataset, model, variant = parts
         if variant == "original":
             return cls(dataset, model).check()
         pruner, _, sparsity = variant.rpartition("_")
         if not pruner:
-            raise GridError(
-                f"{path!r}: {variant!r} is neither 'original' nor pruner_sparsity, such as l1_0.7"
-            )
+            raise GridError(f"{path!r}: {variant!r} is neither 'original' nor pruner_sparsity, such as l1_0.7")
         return cls(dataset, model, pruner, sparsity).check()
 
     def check(self) -> Setting:
@@ -148,9 +144,7 @@ def originals(grid: Mapping[str, Sequence[Any]]) -> list[Setting]:
     """
     pairs = product(_unique(grid["datasets"]), _unique(grid["models"]))
     return [
-        Setting(d, m)
-        for d, m in pairs
-        if known("dataset", d, DATASETS) in MODEL_DATASETS[known("model", m, MODELS)]
+        Setting(d, m) for d, m in pairs if known("dataset", d, DATASETS) in MODEL_DATASETS[known("model", m, MODELS)]
     ]
 
 

@@ -28,6 +28,4 @@ def running(log: str | Path, threads: int = 1, device: str = "cpu") -> Iterator[
                 yield torch.device(device)
         except Exception as error:
             traceback.print_exc(file=file)
-            sys.exit(
-                f"error: {error} (details in {log})" if str(error) else f"error: {error!r} (details in {log})"
-            )
+            sys.exit(f"error: {error} (details in {log})" if str(error) else f"error: {error!r} (details in {log})")

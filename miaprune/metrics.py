@@ -52,8 +52,7 @@ def bootstrap_interval(scores: np.ndarray, members: np.ndarray, seed: int) -> tu
     # Only right or wrong matters, so n draws with replacement hold Binomial(n, hit rate) right ones: drawing
     # that number is the bootstrap itself, no approximation, at a cost that does not grow with n.
     resampled = [
-        rng.binomial(n, rate, RESAMPLES) / n
-        for n, rate in zip(sizes, _hit_rates(scores, members), strict=True)
+        rng.binomial(n, rate, RESAMPLES) / n for n, rate in zip(sizes, _hit_rates(scores, members), strict=True)
     ]
     return _percentiles(np.mean(resampled, axis=0))
 

@@ -26,7 +26,7 @@ def _structured(model: nn.Module, sparsity: float, norm: int) -> None:
             amount = int(module.out_channels * sparsity)
             torch_prune.ln_structured(module, "weight", amount=amount, n=norm, dim=0)
             if module.bias is not None:
-                kept = module.weight_mask.flatten(1)[:, 0]
+                kept = module.get_buffer("weight_mask").flatten(1)[:, 0]
                 torch_prune.custom_from_mask(module, "bias", kept)
 
 
@@ -68,9 +68,7 @@ PRUNERS: dict[str, Callable[[nn.Module, float], None]] = {
 
 def masks(model: nn.Module) -> dict[str, Tensor]:
     """The masks in force, by parameter name (``conv1.weight``): 1 keeps, 0 prunes."""
-    return {
-        name.removesuffix("_mask"): mask for name, mask in model.named_buffers() if name.endswith("_mask")
-    }
+    return {name.removesuffix("_mask"): mask for name, mask in model.named_buffers() if name.endswith("_mask")}
 
 
 def layer_sparsity(model: nn.Module, pruner: str) -> dict[str, tuple[int, int]]:

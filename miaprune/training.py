@@ -76,9 +76,7 @@ def train(
     """
     device = data.inputs.device
     index = {part: torch.from_numpy(getattr(split, part)).to(device) for part in ("train", "dev", "test")}
-    optimizer = torch.optim.Adam(
-        model.parameters(), lr=recipe["learning_rate"], weight_decay=recipe["weight_decay"]
-    )
+    optimizer = torch.optim.Adam(model.parameters(), lr=recipe["learning_rate"], weight_decay=recipe["weight_decay"])
     generator = torch.Generator().manual_seed(seed)
     best: dict[str, Tensor] = {}
     best_epoch, best_accuracy, started = 0, -1.0, time.perf_counter()

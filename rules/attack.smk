@@ -16,14 +16,14 @@ rule signals:
         f"{RESULTS}/logs/{{setting}}/signals.log",
     benchmark:
         f"{RESULTS}/benchmarks/{{setting}}/signals.tsv"
-    params:
-        **config["signals"],
-        seed=config["seed"],
-        device=config["device"],
     threads: 1
     resources:
         mem_mb=8000,
         runtime=60,
+    params:
+        **config["signals"],
+        seed=config["seed"],
+        device=config["device"],
     script:
         "../workflow/scripts/signals.py"
 
@@ -39,14 +39,14 @@ rule attack:
         f"{RESULTS}/benchmarks/{{setting}}/{{attack}}.tsv"
     wildcard_constraints:
         attack=any_of(set(grid.ATTACKS) - set(grid.THRESHOLD_ATTACKS)),
-    params:
-        options=attack_options,
-        seed=config["seed"],
-        device=config["device"],
     threads: 1
     resources:
         mem_mb=8000,
         runtime=120,
+    params:
+        options=attack_options,
+        seed=config["seed"],
+        device=config["device"],
     script:
         "../workflow/scripts/attack.py"
 
@@ -61,13 +61,13 @@ rule threshold_attacks:
         f"{RESULTS}/logs/{{setting}}/threshold_attacks.log",
     benchmark:
         f"{RESULTS}/benchmarks/{{setting}}/threshold_attacks.tsv"
-    params:
-        options={},
-        seed=config["seed"],
-        device="cpu",
     threads: 1
     resources:
         mem_mb=4000,
         runtime=30,
+    params:
+        options={},
+        seed=config["seed"],
+        device="cpu",
     script:
         "../workflow/scripts/attack.py"

@@ -99,9 +99,7 @@ def families(settings):
 def figure_names(settings):
     per_pair = [f"accuracy_vs_sparsity_{d}_{m}" for d, m in pairs(settings)]
     per_family = [
-        f"{kind}_{d}_{m}_{p}"
-        for kind in ("signal_distributions", "gaps_per_class")
-        for d, m, p in families(settings)
+        f"{kind}_{d}_{m}_{p}" for kind in ("signal_distributions", "gaps_per_class") for d, m, p in families(settings)
     ]
     return ["samia_vs_others", "gaps_vs_accuracy", *per_pair, *per_family]
 

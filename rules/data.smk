@@ -8,10 +8,10 @@ rule prepare:
         f"{RESULTS}/logs/{{dataset}}/prepare.log",
     benchmark:
         f"{RESULTS}/benchmarks/{{dataset}}/prepare.tsv"
-    params:
-        data_dir=DATA,
     resources:
         mem_mb=6000,
         runtime=60,
+    params:
+        data_dir=DATA,
     script:
         "../workflow/scripts/prepare.py"

@@ -11,13 +11,13 @@ rule prune:
         f"{RESULTS}/logs/{{dataset}}/{{model}}/{{pruner}}_{{sparsity}}/prune.log",
     benchmark:
         f"{RESULTS}/benchmarks/{{dataset}}/{{model}}/{{pruner}}_{{sparsity}}/prune.tsv"
-    params:
-        recipe=recipe("finetuning"),
-        seed=config["seed"],
-        device=config["device"],
     threads: 1
     resources:
         mem_mb=8000,
         runtime=240,
+    params:
+        recipe=recipe("finetuning"),
+        seed=config["seed"],
+        device=config["device"],
     script:
         "../workflow/scripts/prune.py"

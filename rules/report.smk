@@ -10,9 +10,9 @@ rule tables:
         models=f"{RESULTS}/{{scope}}tables/models.csv",
     log:
         f"{RESULTS}/logs/{{scope}}tables.log",
+    localrule: True
     params:
         settings=lambda wildcards: [s.path for s in SCOPES[wildcards.scope]],
-    localrule: True
     script:
         "../workflow/scripts/tables.py"
 
@@ -39,9 +39,7 @@ rule claims:
         f"{RESULTS}/{{scope}}tables/attacks.csv",
     output:
         csv=f"{RESULTS}/{{scope}}claims.csv",
-        md=report(
-            f"{RESULTS}/{{scope}}claims.md", caption="../workflow/report/claims.rst", category="Claims"
-        ),
+        md=report(f"{RESULTS}/{{scope}}claims.md", caption="../workflow/report/claims.rst", category="Claims"),
         summary=f"{RESULTS}/{{scope}}summary.txt",
     log:
         f"{RESULTS}/logs/{{scope}}claims.log",
@@ -65,10 +63,10 @@ rule attack_figure:
         f"{RESULTS}/logs/{{scope}}figures/{{figure}}.log",
     wildcard_constraints:
         figure="samia_vs_others|gaps_vs_accuracy",
+    localrule: True
     params:
         figure="{figure}",
         of={},
-    localrule: True
     script:
         "../workflow/scripts/attack_figure.py"
 
@@ -86,10 +84,10 @@ rule accuracy_figure:
         ),
     log:
         f"{RESULTS}/logs/{{scope}}figures/accuracy_vs_sparsity_{{dataset}}_{{model}}.log",
+    localrule: True
     params:
         figure="accuracy_vs_sparsity",
         of=lambda wildcards: {"dataset": wildcards.dataset, "model": wildcards.model},
-    localrule: True
     script:
         "../workflow/scripts/attack_figure.py"
 
@@ -114,16 +112,14 @@ rule signal_figures:
         family_signals,
     output:
         **{
-            f"{kind}_{suffix}": (
-                f"{RESULTS}/{{scope}}figures/{kind}_{{dataset}}_{{model}}_{{pruner}}.{suffix}"
-            )
+            f"{kind}_{suffix}": (f"{RESULTS}/{{scope}}figures/{kind}_{{dataset}}_{{model}}_{{pruner}}.{suffix}")
             for kind in ("signal_distributions", "gaps_per_class")
             for suffix in ("pdf", "png")
         },
     log:
         f"{RESULTS}/logs/{{scope}}figures/signals_{{dataset}}_{{model}}_{{pruner}}.log",
+    localrule: True
     params:
         sparsities=lambda wildcards: [s.sparsity for s in family(wildcards)],
-    localrule: True
     script:
         "../workflow/scripts/signal_figures.py"

@@ -10,13 +10,13 @@ rule train:
         f"{RESULTS}/logs/{{dataset}}/{{model}}/original/train.log",
     benchmark:
         f"{RESULTS}/benchmarks/{{dataset}}/{{model}}/original/train.tsv"
-    params:
-        recipe=recipe("training"),
-        seed=config["seed"],
-        device=config["device"],
     threads: 1
     resources:
         mem_mb=8000,
         runtime=240,
+    params:
+        recipe=recipe("training"),
+        seed=config["seed"],
+        device=config["device"],
     script:
         "../workflow/scripts/train.py"

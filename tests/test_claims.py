@@ -154,9 +154,7 @@ def test_many_exceptions_are_counted_and_pruners_grouped():
             table += rows(grid.Setting("cifar10", "vgg16", pruner, level), samia=55 - i)
     detail = evaluate(table)[1, "all"].detail
     levels = ", ".join(LEVELS)
-    assert (
-        f"cifar10/vgg16 (l1, l1_structured, l2_structured at {levels}; slim at 0.5). Not above 0: " in detail
-    )
+    assert f"cifar10/vgg16 (l1, l1_structured, l2_structured at {levels}; slim at 0.5). Not above 0: " in detail
     assert "Not above 0: cifar10/vgg16/slim_0.5 (-8.00), " in detail
     assert detail.endswith(" and 6 more")
 

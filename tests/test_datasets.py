@@ -137,9 +137,7 @@ def test_packed_bits_come_back_in_any_width(width, records, seed):
 def test_batch_trains_although_first_made_in_inference_mode():
     datasets._bits.cache_clear()
     unused = torch.tensor(0.0)
-    data = datasets.Dataset(
-        "t", torch.tensor([[160]], dtype=torch.uint8), torch.zeros(1), 2, unused, unused, 3
-    )
+    data = datasets.Dataset("t", torch.tensor([[160]], dtype=torch.uint8), torch.zeros(1), 2, unused, unused, 3)
     with torch.inference_mode():
         data.batch(torch.tensor([0]))
     layer = torch.nn.Linear(3, 1)
@@ -236,9 +234,7 @@ def test_wrong_checksum(tmp_path):
 def test_missing_archives_may_be_downloaded_later(tmp_path):
     for name in set(SPECS) - {"cifar10_jpeg"}:
         check_archives(name, tmp_path)
-    with pytest.raises(
-        DatasetError, match=r"cifar10_jpeg\.zip is missing: get it \(sha256:907df7.*put it there"
-    ):
+    with pytest.raises(DatasetError, match=r"cifar10_jpeg\.zip is missing: get it \(sha256:907df7.*put it there"):
         check_archives("cifar10_jpeg", tmp_path)
 
 
@@ -276,9 +272,7 @@ def test_failed_download_leaves_nothing(content, shrink, tmp_path):
         source.write_bytes(content)
     shrink("location", 3, checksum="sha256:00", url=source.as_uri())
     reason = "does not match sha256:00" if content else "No such file"
-    with pytest.raises(
-        DatasetError, match=rf"is missing: get it from .*put it there \(download failed: .*{reason}"
-    ):
+    with pytest.raises(DatasetError, match=rf"is missing: get it from .*put it there \(download failed: .*{reason}"):
         prepare("location", tmp_path, tmp_path / "out")
     assert list((tmp_path / "location").iterdir()) == []
 
@@ -478,9 +472,7 @@ def test_foreign_prepared_file(tmp_path):
 
 
 def real(name):
-    return pytest.mark.skipif(
-        not (SHARED / name).exists(), reason=f"{name} is not in MIAPRUNE_SHARED/datasets"
-    )
+    return pytest.mark.skipif(not (SHARED / name).exists(), reason=f"{name} is not in MIAPRUNE_SHARED/datasets")
 
 
 @real("dataset_location.tgz")
@@ -492,9 +484,7 @@ def test_real_location(tmp_path):
     prepare("location", tmp_path, tmp_path / "out", download=False)
     data = load(tmp_path / "out")
     with tarfile.open(archive) as tar:
-        plain = np.genfromtxt(
-            io.StringIO(tar.extractfile("bangkok").read().decode().replace('"', "")), delimiter=","
-        )
+        plain = np.genfromtxt(io.StringIO(tar.extractfile("bangkok").read().decode().replace('"', "")), delimiter=",")
     assert len(data) == 5_010 and data.input_shape == (446,)
     assert data.labels.unique().tolist() == list(range(30))
     assert np.array_equal(data.labels + 1, plain[:, 0])

@@ -216,9 +216,7 @@ def test_degenerate_tables_are_drawn(name):
 def test_degenerate_signals_are_drawn(kind):
     some = signals()
     if kind == "saturated":
-        some = signals(
-            posteriors=np.eye(10, dtype="f4")[some.labels], sensitivities=np.zeros((300, 10), "f4")
-        )
+        some = signals(posteriors=np.eye(10, dtype="f4")[some.labels], sensitivities=np.zeros((300, 10), "f4"))
     if kind == "missing class":
         some = signals(labels=np.where(some.labels == 3, 4, some.labels))
     original = None if kind == "no original" else some

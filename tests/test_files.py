@@ -26,7 +26,7 @@ def test_a_truncated_file_is_named_in_one_line(tmp_path, keep):
     path = tmp_path / "victim.safetensors"
     files.save_tensors(path, {"x": torch.ones(1000)}, {})
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(files.FileError, match="victim.safetensors: damaged") as caught:
+    with pytest.raises(files.FileError, match=r"victim\.safetensors: damaged") as caught:
         files.load_metadata(path)
     assert "\n" not in str(caught.value)
 

@@ -1,6 +1,7 @@
 """The grid: 255 settings, and one clear line for everything outside it."""
 
 import re
+from pathlib import Path
 
 import pytest
 import yaml
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from miaprune import grid
 from miaprune.grid import GridError, Setting
 
-PAPER = yaml.safe_load(open("config.yaml"))
+PAPER = yaml.safe_load(Path("config.yaml").read_text())
 
 
 def test_the_papers_grid_has_15_originals_and_255_pruned_settings():

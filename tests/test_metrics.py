@@ -24,8 +24,7 @@ def plain_rates(rows, threshold):
     """(FPR, TPR) of ``score >= threshold``; a threshold of None calls nobody."""
     called = [(m, threshold is not None and s >= threshold) for s, m in rows]
     return tuple(
-        sum(c for m, c in called if m == group) / sum(m == group for m, _ in called)
-        for group in (False, True)
+        sum(c for m, c in called if m == group) / sum(m == group for m, _ in called) for group in (False, True)
     )
 
 
@@ -51,9 +50,7 @@ def test_accuracy_balances_unequal_groups():
 @untimed
 @given(records)
 def test_auc_is_the_chance_that_a_member_scores_higher(rows):
-    wins = [
-        1.0 if a > b else 0.5 if a == b else 0.0 for a, inside in rows if inside for b, out in rows if not out
-    ]
+    wins = [1.0 if a > b else 0.5 if a == b else 0.0 for a, inside in rows if inside for b, out in rows if not out]
     assert metrics.auc(*arrays(rows)) == pytest.approx(np.mean(wins), abs=1e-12)
 
 
@@ -158,9 +155,7 @@ def test_sign_test_of_nothing_is_no_evidence():
 
 def five_records():
     """Class 0: two members and a non-member; class 1: a member and a non-member; class 2: nothing."""
-    posteriors = np.array(
-        [[0.75, 0.25, 0], [0.5, 0.25, 0.25], [0.25, 0.75, 0], [0, 1, 0], [0.5, 0.5, 0]], np.float32
-    )
+    posteriors = np.array([[0.75, 0.25, 0], [0.5, 0.25, 0.25], [0.25, 0.75, 0], [0, 1, 0], [0.5, 0.5, 0]], np.float32)
     means = np.array([1, 2, 4, 3, 8], np.float32)
     return Signals(
         posteriors,

@@ -63,9 +63,7 @@ def test_structured_pruners_drop_whole_filters_with_their_bias(pruner, norm, spa
 @settings(deadline=None, max_examples=25)
 def test_slim_has_one_threshold_over_all_layers_and_empties_none(sparsity, seed):
     model, before = pruned("cnn", "slim", sparsity, seed)
-    gamma = {
-        k.removesuffix(".weight"): before[k].abs() for k in pruning.masks(model) if k.endswith(".weight")
-    }
+    gamma = {k.removesuffix(".weight"): before[k].abs() for k in pruning.masks(model) if k.endswith(".weight")}
     threshold = torch.cat(list(gamma.values())).sort().values[int(sum(map(len, gamma.values())) * sparsity)]
     for layer, values in gamma.items():
         expected = values >= threshold

@@ -24,9 +24,7 @@ def test_posteriors_and_sensitivities_are_their_definitions(digits):
     model = model.eval().double()
     with torch.no_grad():
         p = model(x.double()).softmax(1)
-        moved = [
-            model(x.double() + 1e-3 * torch.randn(x.shape, generator=generator)).softmax(1) for _ in range(3)
-        ]
+        moved = [model(x.double() + 1e-3 * torch.randn(x.shape, generator=generator)).softmax(1) for _ in range(3)]
     expected = sum((q - p).abs() for q in moved) / 3e-3
     np.testing.assert_allclose(s.posteriors, p, atol=1e-6)
     # float32 posteriors are good to 6e-8, and the definition divides by 1e-3

@@ -98,9 +98,7 @@ def _fit_per_class(value: Value, shadows: Signals, options: Options, seed: int, 
     return fitted
 
 
-def _score(
-    value: Value, fitted: Fitted, victim: Signals, options: Options, seed: int, device: str
-) -> np.ndarray:
+def _score(value: Value, fitted: Fitted, victim: Signals, options: Options, seed: int, device: str) -> np.ndarray:
     return value(victim) - fitted["thresholds"][victim.labels]
 
 

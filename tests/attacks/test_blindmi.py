@@ -34,11 +34,7 @@ def plain_distance(points, inside):
     a, b = inside.sum(), (~inside).sum()
     if not a or not b:
         return 0.0
-    mmd = (
-        kernel[inside][:, inside].mean()
-        + kernel[~inside][:, ~inside].mean()
-        - 2 * kernel[inside][:, ~inside].mean()
-    )
+    mmd = kernel[inside][:, inside].mean() + kernel[~inside][:, ~inside].mean() - 2 * kernel[inside][:, ~inside].mean()
     return a * b / len(points) * mmd
 
 

@@ -1,5 +1,7 @@
 """The neural attacks: the encoder against torch's own, the dropout's rate, and what they can and cannot tell."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from torch import nn
 from miaprune import grid, metrics
 from miaprune.attacks import ATTACKS, neural
 
-RECIPES = yaml.safe_load(open("config.yaml"))["attack_recipes"]
+RECIPES = yaml.safe_load(Path("config.yaml").read_text())["attack_recipes"]
 QUICK = RECIPES["fast"] | {"epochs": 5}
 
 
@@ -85,9 +87,7 @@ def test_recipes_set_the_learning_rate_they_describe(recipe):
         schedule.step()
     assert max(rates) == pytest.approx(options["lr"])
     if recipe == "paper":
-        assert [rates[3 * e] for e in (0, 49, 50, 74, 75, 99)] == pytest.approx(
-            [1e-3, 1e-3, 1e-4, 1e-4, 1e-5, 1e-5]
-        )
+        assert [rates[3 * e] for e in (0, 49, 50, 74, 75, 99)] == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4, 1e-5, 1e-5])
 
 
 @pytest.mark.parametrize("name", grid.ATTACKS)

@@ -40,9 +40,7 @@ def test_a_killed_run_finishes_when_started_again(workflow, finished, how):
     assert {p: p.stat().st_mtime_ns for p in (workflow.folder / ORIGINAL).iterdir() if p in before} == before
     assert not list(workflow.folder.rglob("results/**/*.tmp"))
     # the interruption leaves no trace in the result: same bytes as the undisturbed run's
-    assert (workflow.folder / CELL / "conf.json").read_bytes() == (
-        finished.folder / CELL / "conf.json"
-    ).read_bytes()
+    assert (workflow.folder / CELL / "conf.json").read_bytes() == (finished.folder / CELL / "conf.json").read_bytes()
     assert (workflow.folder / CELL / "signals.safetensors").read_bytes() == (
         finished.folder / CELL / "signals.safetensors"
     ).read_bytes()

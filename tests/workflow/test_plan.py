@@ -20,9 +20,7 @@ def change(finished):
 
 def results(plan):
     """Planned files other than tables, claims and figures."""
-    return [
-        file for file in plan if "/tables/" not in file and "/figures/" not in file and file.count("/") > 2
-    ]
+    return [file for file in plan if "/tables/" not in file and "/figures/" not in file and file.count("/") > 2]
 
 
 def checkpoints(folder):
@@ -78,9 +76,7 @@ def test_a_threshold_attack_is_there_already(change):
 
 def test_a_changed_attack_epoch_count_plans_that_attack_again(change):
     change.config["attack_recipes"][change.config["attack_recipe"]]["epochs"] = 3
-    assert results(change.plan("all")) == [
-        f"results/digits/fc/{v}/samia.json" for v in ("l1_0.5", "original")
-    ]
+    assert results(change.plan("all")) == [f"results/digits/fc/{v}/samia.json" for v in ("l1_0.5", "original")]
 
 
 def test_a_changed_pruning_epoch_count_plans_pruned_settings_only(change):
