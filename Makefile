@@ -34,7 +34,7 @@ check: install
 location: install
 	for seed in 7 8 9; do \
 	  $(SNAKEMAKE) all --config 'datasets=[location]' seed=$$seed results_dir=results/location_seed_$$seed || exit; done
-	$(BIN)/python -m miaprune.results results/location_spread.md results/location_seed_*/tables/attacks.csv
+	$(BIN)/python -m miaprune.tables results/location_spread.md results/location_seed_*/tables/attacks.csv
 	@cat results/location_spread.md
 
 report: install

@@ -21,9 +21,22 @@ rule all:
         report_files(""),
 
 
+# The parts of `all`: every attack on undefended models, on defended ones, and by mismatched adversaries.
 rule attacks:
     input:
-        attack_results(GRID),
+        attack_results(
+            (victim, adversary) for victim, adversary in GRID if (victim.defense, adversary) == (None, "matched")
+        ),
+
+
+rule defenses:
+    input:
+        attack_results((victim, adversary) for victim, adversary in GRID if victim.defense),
+
+
+rule transfer:
+    input:
+        attack_results((victim, adversary) for victim, adversary in GRID if adversary.startswith("shadows_")),
 
 
 rule demo:

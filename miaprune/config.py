@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from miaprune import grid
-from miaprune.grid import GridError, Setting
+from miaprune.grid import Attacked, GridError, Setting
 
 
 class ConfigError(ValueError):
@@ -32,40 +32,52 @@ def check_config(config: Mapping[str, Any], schema: str | Path) -> None:
     for key in ("results_dir", "data_dir"):
         if os.path.exists(config[key]) and not os.path.isdir(config[key]):
             raise ConfigError(f"{config[key]}: cannot write {key} there, it is no folder; set {key} or remove it")
-    for block in (config, *config["demo"]):
-        grid.settings(block)
+    for block, grids in ((config, [config]), (config["demo"], config["demo"]["grid"])):
+        settings = grid.settings(*grids)
+        grid.attacked(settings, block)
+        for name, kept in block["parts"].items():
+            for key, names in (("datasets", grid.DATASETS), ("models", grid.MODELS), ("pruners", grid.PRUNERS)):
+                for value in kept.get(key, []):
+                    grid.known(f"{key[:-1]} in part {name}:", value, names)
     for attack in config["attacks"]:
         grid.known("attack", attack, grid.ATTACKS)
     grid.known("attack_recipe", config["attack_recipe"], config["attack_recipes"])
 
 
-def check_targets(arguments: Iterable[str], results_dir: str, settings: Sequence[Setting]) -> None:
+def check_targets(arguments: Iterable[str], results_dir: str, attacked: Sequence[Attacked]) -> None:
     """Check every command-line argument that names a file of a setting below ``results_dir``.
 
-    Raises `GridError` where the dataset, model, pruner, sparsity or file does not exist in the configured grid.
+    Raises `GridError` where the dataset, model, pruner, sparsity, defence, adversary or file is not one of the
+    configured grid's.
     """
+    settings = {victim for victim, _ in attacked}
     for argument in arguments:
         parts = Path(os.path.relpath(argument, results_dir)).parts
         if argument.startswith("-") or parts[0] == ".." or len(parts) < 3 or parts[-2] in ("tables", "figures"):
             continue
-        if len(parts) != 4:
-            raise GridError(
-                f"{argument}: no such target; write {results_dir}/dataset/model/pruner_sparsity/attack.json"
-            )
-        setting = Setting.parse("/".join(parts[:3]))
-        if setting not in settings:
-            near = [s.variant for s in settings if (s.dataset, s.model) == (setting.dataset, setting.model)]
-            raise GridError(
-                f"{argument}: {setting.path} is not in config.yaml's grid; extend its lists"
-                + (f" or use one of {', '.join(near)}" if near else "")
-            )
-        stem, suffix = os.path.splitext(parts[3])
+        *folder, file = parts
+        adversary = folder.pop() if folder[-1] == "unaware" or folder[-1].startswith("shadows_") else "matched"
+        victim = Setting.parse("/".join(folder))
+        shadows = grid.shadows_of(victim, adversary)
+        if adversary == "unaware" and victim.defense is None:
+            raise GridError(f"{argument}: only a defended victim has an unaware adversary; write pruner_sparsity/ppb_4")
+        if adversary.startswith("shadows_") and (victim.defense or victim.pruner is None or shadows == victim):
+            raise GridError(f"{argument}: a mismatched adversary's victim is undefended and pruned otherwise than it")
+        for setting in (victim, shadows):
+            if setting not in settings:
+                near = [s for s in settings if (s.dataset, s.model) == (victim.dataset, victim.model)]
+                names = sorted(s.path.split("/", 2)[2] for s in near if bool(s.defense) == bool(setting.defense))
+                raise GridError(
+                    f"{argument}: {setting.path} is not in config.yaml's grid; extend its lists"
+                    + (f" or use one of {', '.join(names)}" if names else "")
+                )
+        stem, suffix = os.path.splitext(file)
         if suffix == ".json":
             grid.known("attack", stem, grid.ATTACKS)
-        elif suffix == ".safetensors":
+        elif suffix == ".safetensors" and adversary == "matched":
             grid.known("file", stem, (*grid.ROLES, "signals"))
         else:
-            raise GridError(f"{argument}: no such target; a setting has .json and .safetensors files")
+            raise GridError(f"{argument}: no such target; write {results_dir}/{'/'.join(folder)}/samia.json, say")
 
 
 def check_files(results_dir: str, data_dir: str, datasets: Iterable[str], inputs: Iterable[str]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 
+from miaprune.grid import derive_seed
+from miaprune.models import initialise
 from miaprune.pruning import masks
-from miaprune.training import CrossEntropy
+from miaprune.training import CrossEntropy, Objective
 
 if TYPE_CHECKING:
     from miaprune.datasets import Dataset
@@ -51,20 +53,28 @@ class AdversarialRegularisation(CrossEntropy):
     """
 
     def __init__(
-        self, strength: float, data: Dataset, split: Split, inference_steps: int, batch_size: int, seed: int
+        self,
+        strength: float,
+        data: Dataset,
+        split: Split,
+        inference_steps: int,
+        inference_lr: float,
+        batch_size: int,
+        seed: int,
     ) -> None:
         device = data.inputs.device
         self.strength, self.data, self.batch_size = strength, data, batch_size
         self.inference_steps = inference_steps
-        self.generator = torch.Generator().manual_seed(seed)
+        # A seed of its own: the plain one already gives the order of the batches.
+        self.generator = torch.Generator().manual_seed(derive_seed(seed, "inference"))
         self.groups = [torch.from_numpy(index).to(device) for index in (split.dev, split.train)]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.inference = nn.Sequential(
+        with torch.random.fork_rng(devices=[]):  # constructing a layer draws throw-away weights
+            inference = nn.Sequential(
                 nn.Linear(2 * data.classes, 512), nn.ReLU(), nn.Linear(512, 256), nn.ReLU(),
                 nn.Linear(256, 128), nn.ReLU(), nn.Linear(128, 2),
-            ).to(device)  # fmt: skip
-        self.optimizer = torch.optim.Adam(self.inference.parameters(), lr=1e-3)
+            )  # fmt: skip
+        self.inference = initialise(inference, self.generator).to(device)
+        self.optimizer = torch.optim.Adam(self.inference.parameters(), lr=inference_lr)
 
     def _membership_loss(self, logits: Tensor, y: Tensor, members: Tensor) -> Tensor:
         features = torch.cat([logits.softmax(1), F.one_hot(y, self.data.classes)], dim=1)
@@ -100,13 +110,16 @@ class DifferentialPrivacy:
     weights get neither gradient nor noise. ``chunk`` bounds how many per-record gradients are held at a time.
     """
 
-    def __init__(self, noise_multiplier: float, clip: float, batch_size: int, delta: float, chunk: int, seed: int):
+    def __init__(self, noise_multiplier: float, clip: float, delta: float, chunk: int, seed: int) -> None:
         self.noise_multiplier, self.clip, self.delta, self.chunk = noise_multiplier, clip, delta, chunk
-        self.batch_size, self.seed, self.rate, self.steps = batch_size, seed, 0.0, 0
+        # A seed of its own: the plain one also draws the batches, and the noise must not depend on who is in them.
+        self.noise_seed = derive_seed(seed, "noise")
         self.noise_generator: torch.Generator | None = None
+        self.rate, self.expected_batch, self.steps = 0.0, 0, 0
 
     def batches(self, index: Tensor, size: int, generator: torch.Generator) -> Iterator[Tensor]:
-        self.rate = min(1.0, size / len(index))
+        self.expected_batch = min(size, len(index))
+        self.rate = self.expected_batch / len(index)
         for _ in range(-(-len(index) // size)):
             yield index[(torch.rand(len(index), generator=generator) < self.rate).to(index.device)]
 
@@ -127,6 +140,7 @@ class DifferentialPrivacy:
             factors = (self.clip / norms.clamp(min=1e-12)).clamp(max=1.0)
             for name, g in gradients.items():
                 total[name] += torch.einsum("n,n...->...", factors, g)
+            del gradients, g  # else they are still held while the next chunk's are computed
         return total
 
     def backward(self, model: nn.Module, x: Tensor, y: Tensor) -> None:
@@ -134,24 +148,28 @@ class DifferentialPrivacy:
             if isinstance(module, nn.BatchNorm2d):
                 module.eval()
         if self.noise_generator is None:
-            self.noise_generator = torch.Generator(x.device).manual_seed(self.seed)
+            self.noise_generator = torch.Generator(x.device).manual_seed(self.noise_seed)
         kept = masks(model)
         total = self.clipped_sum(model, x, y)
         for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=self.noise_generator, device=parameter.device)
             mask = kept.get(name.removesuffix("_orig"), torch.ones((), device=parameter.device))
             noisy = total[name] + self.noise_multiplier * self.clip * noise
-            parameter.grad = noisy * mask / self.batch_size
+            parameter.grad = noisy * mask / self.expected_batch
         self.steps += 1
 
     def facts(self) -> dict[str, Any]:
-        """What the steps taken so far guarantee, from Opacus' Renyi accountant."""
+        """What the steps taken so far guarantee a training record, from Opacus' Renyi accountant.
+
+        All steps count, also those after the epoch whose weights are kept: they took part in choosing it.
+        """
         return {
             "privacy": {
                 "epsilon": epsilon(self.noise_multiplier, self.rate, self.steps, self.delta),
                 "delta": self.delta,
                 "steps": self.steps,
-                "covers": "the fine-tuning alone: the original model was trained without privacy on the same records",
+                "covers": "what the fine-tuning alone reveals of its training records; not the original model and the "
+                "pruning of it (trained without privacy on the same records), not the dev records it is stopped by",
             }
         }
 
@@ -163,3 +181,46 @@ def epsilon(noise_multiplier: float, sample_rate: float, steps: int, delta: floa
     accountant = RDPAccountant()
     accountant.history = [(noise_multiplier, sample_rate, steps)]
     return float(accountant.get_epsilon(delta))
+
+
+Builder = Callable[[float, Mapping[str, Any], "Dataset", "Split", Mapping[str, Any], int], Objective]
+"""(strength, options, data, split, recipe, seed) -> objective."""
+
+
+def _ppb(
+    strength: float, options: Mapping[str, Any], data: Dataset, split: Split, recipe: Mapping[str, Any], seed: int
+) -> Objective:
+    return PairBalancing(strength)
+
+
+def _adv(
+    strength: float, options: Mapping[str, Any], data: Dataset, split: Split, recipe: Mapping[str, Any], seed: int
+) -> Objective:
+    steps, lr = options["inference_steps"], options["inference_lr"]
+    return AdversarialRegularisation(strength, data, split, steps, lr, recipe["batch_size"], seed)
+
+
+def _dp(
+    strength: float, options: Mapping[str, Any], data: Dataset, split: Split, recipe: Mapping[str, Any], seed: int
+) -> Objective:
+    return DifferentialPrivacy(strength, options["clip"], options["delta"], options["chunk"], seed)
+
+
+DEFENSES: dict[str, Builder] = {"ppb": _ppb, "adv": _adv, "dp": _dp}
+
+
+def build(
+    defense: str,
+    strength: float,
+    options: Mapping[str, Any],
+    data: Dataset,
+    split: Split,
+    recipe: Mapping[str, Any],
+    seed: int,
+) -> Objective:
+    """The objective of one of `DEFENSES` for one fine-tuning run of ``recipe`` on ``split`` of ``data``.
+
+    ``strength`` is λ of ppb, θ of adv and the noise multiplier σ of dp; ``options`` is the defence's block of
+    ``defense_options`` in ``config.yaml``. An objective holds the state of its run, so it serves one run.
+    """
+    return DEFENSES[defense](strength, options, data, split, recipe, seed)

@@ -17,15 +17,19 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from scipy.stats import pearsonr, spearmanr
 
 from miaprune import grid, metrics
+from miaprune.claims import PPB_STRENGTH
 from miaprune.files import whole
-from miaprune.results import PLACE, undefended
 from miaprune.signals import Signals
+from miaprune.tables import PLACE, over_seeds, undefended
 
 WIDTH = 7.0
 """Inches: the width of a printed page's text."""
@@ -83,6 +87,10 @@ GROUP_LINES: dict[str, dict[str, Any]] = {
     "members": {"color": VERMILLION, "linestyle": "-", "linewidth": 1.4},
     "non-members": {"color": BLUE, "linestyle": "--", "linewidth": 1.2},
 }
+DEFENSE_MARKS = {"ppb": ("o", BLUE), "adv": ("s", ORANGE), "dp": ("^", GREEN)}
+STRENGTHS = {"ppb": "λ", "adv": "θ", "dp": "σ"}
+"""What the strength of each defence is called (method, section 9)."""
+
 MODEL_MARKERS = "os^v<>PXp"
 
 GAPS = {
@@ -90,6 +98,11 @@ GAPS = {
     "confidence_gap": "confidence gap\n(posterior, 0 to 1)",
     "sensitivity_gap": "sensitivity gap\n(posterior per unit noise)",
 }
+ORIGINAL_MARK = ("*", BLACK)
+UNDEFENDED_MARK = ("D", PURPLE)
+HEAT = matplotlib.colormaps["Blues"]
+"""Of one hue, from light to dark: it keeps its order in grey print."""
+
 CONFIDENCES = (1e-3, 1 - 1e-5)
 """Ends of the confidence axis; what lies beyond is drawn at the end."""
 
@@ -179,6 +192,169 @@ def samia_vs_others(attacks: pd.DataFrame) -> Figure:
         "SAMIA against every other attack",
         "Attack accuracy; each point is one victim model. Above the diagonal SAMIA is the more accurate of "
         f"the two; each panel's title counts those points. {_counts(rows)}.",
+    )
+    return figure
+
+
+@matplotlib.rc_context(STYLE)
+def frontier(attacks: pd.DataFrame, dataset: str, model: str) -> Figure:
+    """SAMIA's accuracy against the victim's test accuracy, by defence and strength: privacy against utility.
+
+    A panel per sparsity, and a row of panels per pruner if there are several. Of the pruners those with the most
+    defended versions are drawn: where one was swept over strengths, the others have nothing to compare.
+    """
+    rows = _samia(attacks, dataset, model)
+    # The unaware adversary's rows are of the same victims: they add no version.
+    versions = rows[rows["defense"].notna()].groupby("pruner")[["defense", "strength"]].apply(_distinct)
+    pruners = [p for p in grid.PRUNERS if versions.get(p, 0) == max(versions, default=-1)]
+    rows = rows[rows["pruner"].isna() | rows["pruner"].isin(pruners)]
+    defended = rows[rows["defense"].notna()]
+    levels = sorted(set(defended["sparsity"]))
+    places = [(p, s) for p in pruners for s in levels]
+    columns = max(1, min(3, len(levels)) if len(pruners) < 2 else len(levels))
+    rows_of_panels = max(1, math.ceil(len(places) / columns))
+    figure, panels = _figure(rows_of_panels, columns, 2.1 if columns < 4 else 1.5, sharey=True, sharex=True)
+    for axes, (pruner, level) in zip(panels, places, strict=False):
+        here = rows[(rows["pruner"] == pruner) & (rows["sparsity"] == level)]
+        axes.axhline(50, color=GREY, linewidth=0.9, linestyle=":")
+        for name, mark in DEFENSE_MARKS.items():
+            mine = here[here["defense"] == name].sort_values("strength")
+            for adversary in ("unaware", "matched"):
+                _victims(axes, mine[mine["adversary"] == adversary], *mark, filled=adversary == "matched")
+            for _, one in mine.drop_duplicates("strength").iterrows():
+                highest = mine.loc[mine["strength"] == one["strength"], "accuracy"].max()
+                at = (100 * one["victim_test_accuracy"], 100 * highest)
+                axes.annotate(
+                    f"{one['strength']:g}",
+                    at,
+                    (0, 4),
+                    textcoords="offset points",
+                    ha="center",
+                    color=mark[1],
+                    fontsize=7,
+                )
+        _victims(axes, here[here["defense"].isna()], *UNDEFENDED_MARK, filled=True)
+        _victims(axes, rows[rows["pruner"].isna()], *ORIGINAL_MARK, filled=True)
+        axes.set_title(f"sparsity {level:g}" if len(pruners) < 2 else f"{pruner} {level:g}")
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.tick_params(labelbottom=True)
+    _blank(panels[len(places) :])
+    if not places:
+        panels[0].set_title("no defended model", loc="left")
+    _label_rows(panels, columns, "SAMIA accuracy (%)")
+    for axes in panels[max(0, len(places) - columns) : len(places)]:
+        axes.set_xlabel("test accuracy (%)")
+    shown = [name for name in DEFENSE_MARKS if name in set(defended["defense"])]
+    handles = [Line2D([], [], label="original", **_victim(*ORIGINAL_MARK, filled=True))]
+    handles += [Line2D([], [], label="pruned, undefended", **_victim(*UNDEFENDED_MARK, filled=True))]
+    handles += [
+        Line2D([], [], label=f"{name} ({STRENGTHS[name]})", **_victim(*DEFENSE_MARKS[name], filled=True))
+        for name in shown
+    ]
+    handles += [
+        Line2D([], [], label=label, **_victim("o", GREY, filled=filled))
+        for label, filled in (("adaptive adversary", True), ("unaware adversary", False))
+    ]
+    handles.append(Line2D([], [], color=GREY, linewidth=0.9, linestyle=":", label="guessing"))
+    figure.legend(handles=handles, loc="outside right center")
+    _finish(
+        figure,
+        f"Privacy against utility: defences on {dataset}/{model}{_by(pruners)}",
+        "Accuracy of SAMIA (the attack of the claims) against the test accuracy of its victim: the lower and the "
+        "further right, the better the defence. Each defence's strengths stand beside its points and are joined in "
+        "ascending order. Filled: the adaptive adversary, whose shadow models are defended alike; hollow, above or "
+        f"below it: the unaware one, who attacks the same victim with undefended shadows. {_counts(rows)}.",
+    )
+    return figure
+
+
+@matplotlib.rc_context(STYLE)
+def defense_effect(attacks: pd.DataFrame, dataset: str, model: str) -> Figure:
+    """SAMIA's accuracy against sparsity, without and with PPB at the claims' strength: a panel per pruner."""
+    rows = _samia(attacks, dataset, model)
+    ppb = (rows["defense"] == "ppb") & (rows["strength"] == PPB_STRENGTH)
+    pruners = [p for p in grid.PRUNERS if p in set(rows.loc[ppb, "pruner"])]
+    rows = rows[(rows["defense"].isna() | ppb) & (rows["pruner"].isna() | rows["pruner"].isin(pruners))]
+    columns = min(2, max(1, len(pruners)))
+    figure, panels = _figure(max(1, math.ceil(len(pruners) / 2)), columns, panel_height=2.1, sharey=True)
+    lines = {
+        "undefended": (rows["defense"].isna(), _line_of(*UNDEFENDED_MARK, filled=True)),
+        "PPB, unaware adversary": (rows["adversary"] == "unaware", _line_of(*DEFENSE_MARKS["ppb"], filled=False)),
+        "PPB, adaptive adversary": (
+            rows["defense"].notna() & (rows["adversary"] == "matched"),
+            _line_of(*DEFENSE_MARKS["ppb"], filled=True),
+        ),
+    }
+    originals = {"color": BLACK, "linewidth": 1.0, "linestyle": (0, (4, 3))}
+    for axes, pruner in zip(panels, pruners, strict=False):
+        axes.axhline(50, color=GREY, linewidth=0.9, linestyle=":")
+        for original in 100 * rows.loc[rows["pruner"].isna(), "accuracy"]:
+            axes.axhline(original, **originals)
+        for here, line in lines.values():
+            mine = rows[here & (rows["pruner"] == pruner)].sort_values("sparsity")
+            axes.plot(100 * mine["sparsity"], 100 * mine["accuracy"], **line)
+        axes.set(title=pruner, xlabel="sparsity (%)", xticks=sorted(set(100 * rows["sparsity"].dropna())))
+    _blank(panels[len(pruners) :])
+    if not pruners:
+        panels[0].set_title("no model defended by PPB", loc="left")
+    _label_rows(panels, columns, "SAMIA accuracy (%)")
+    handles = [Line2D([], [], label=label, **line) for label, (_, line) in lines.items()]
+    handles.append(Line2D([], [], label="its original", **originals))
+    handles.append(Line2D([], [], color=GREY, linewidth=0.9, linestyle=":", label="guessing"))
+    figure.legend(handles=handles, loc="outside right center")
+    _finish(
+        figure,
+        f"What PPB (λ = {PPB_STRENGTH:g}) does to SAMIA on {dataset}/{model}",
+        "Accuracy of SAMIA on pruned models without a defence and with PPB in fine-tuning. The adaptive adversary "
+        "defends the shadow models alike, the unaware one doesn't. PPB helps where the round marks are below the "
+        "diamonds, and undoes what pruning gave the attack where they are below the dashed line. Guessing gives "
+        f"50 %. {_counts(rows)}.",
+    )
+    return figure
+
+
+@matplotlib.rc_context(STYLE)
+def transfer(attacks: pd.DataFrame, dataset: str, model: str) -> Figure:
+    """SAMIA's accuracy by how the shadows (rows) and the victim (columns) were pruned: a heat map per family.
+
+    First a panel per pruner with several sparsities, then one per sparsity with several pruners; panels without
+    a mismatched adversary are left out.
+    """
+    rows = _samia(attacks, dataset, model, mismatched=True)
+    rows = rows[rows["pruner"].notna() & rows["defense"].isna()]
+    rows = rows.assign(shadows=rows["variant"].where(rows["adversary"] == "matched", _shadows(rows["adversary"])))
+    accuracies = (100 * rows.set_index(["shadows", "variant"])["accuracy"]).to_dict()
+    variants = list(dict.fromkeys(zip(rows["pruner"], rows["sparsity"], strict=True)))
+    pruners = [p for p in grid.PRUNERS if p in {p for p, _ in variants}]
+    levels = sorted({s for _, s in variants})
+    families = [(f"{p}: sparsity", {f"{p}_{s:g}": f"{s:g}" for s in levels}) for p in pruners]
+    families += [(f"sparsity {s:g}: pruner", {f"{p}_{s:g}": p for p in pruners}) for s in levels]
+    maps = []
+    for title, names in families:
+        values = np.array([[accuracies.get((a, b), math.nan) for b in names] for a in names])
+        if np.isfinite(values[~np.eye(len(names), dtype=bool)]).any():
+            maps.append((title, list(names.values()), values))
+    columns = min(3, max(1, len(maps)))
+    figure, panels = _figure(max(1, math.ceil(len(maps) / columns)), columns, panel_height=2.3)
+    shown = np.concatenate([values[np.isfinite(values)] for _, _, values in maps] or [np.array([50.0])])
+    norm = Normalize(min(50.0, shown.min()), max(shown.max(), 51.0))
+    for axes, (title, names, values) in zip(panels, maps, strict=False):
+        _heat_map(axes, values, names, norm)
+        axes.set_title(title)
+    _blank(panels[len(maps) :])
+    if maps:
+        for axes in panels[: len(maps)]:
+            axes.set_xlabel("victim's")
+        _label_rows(panels, columns, "shadows'")
+        figure.colorbar(ScalarMappable(norm, HEAT), ax=panels, label="SAMIA accuracy (%)", shrink=0.6, aspect=30)
+    else:
+        panels[0].set_title("no mismatched adversary", loc="left")
+    _finish(
+        figure,
+        f"Mismatched adversaries on {dataset}/{model}",
+        "Accuracy of SAMIA in percent, when the shadow models were pruned otherwise (row) than the victim (column). "
+        "The framed diagonal is the matched adversary: a cell shows what not knowing costs the attack by how much it "
+        f"is below the framed one of its column. Guessing gives 50 %. {_counts(rows)}.",
     )
     return figure
 
@@ -294,10 +470,12 @@ def gaps_vs_accuracy(attacks: pd.DataFrame, attack: str = "samia") -> Figure:
     return figure
 
 
-def _figure(rows: int, columns: int, panel_height: float, sharey: bool = False) -> tuple[Figure, list[Axes]]:
+def _figure(
+    rows: int, columns: int, panel_height: float, sharey: bool = False, sharex: bool = False
+) -> tuple[Figure, list[Axes]]:
     """A figure and its panels in reading order; the layout makes room for title, legend and caption."""
     figure = Figure((WIDTH, rows * panel_height + 1.1), layout="constrained")
-    return figure, list(figure.subplots(rows, columns, sharey=sharey, squeeze=False).flat)
+    return figure, list(figure.subplots(rows, columns, sharex=sharex, sharey=sharey, squeeze=False).flat)
 
 
 def _finish(figure: Figure, title: str, caption: str) -> None:
@@ -358,6 +536,66 @@ def _dataset_legend(figure: Figure, rows: pd.DataFrame) -> None:
     figure.legend(handles=handles, loc="outside right center", handletextpad=0.1)
 
 
+def _samia(attacks: pd.DataFrame, dataset: str, model: str, mismatched: bool = False) -> pd.DataFrame:
+    """SAMIA's rows on one model, averaged over seeds, without the mismatched adversaries unless asked for."""
+    rows = attacks[(attacks["dataset"] == dataset) & (attacks["model"] == model) & (attacks["attack"] == "samia")]
+    return over_seeds(rows if mismatched else rows[rows["adversary"].isin(["matched", "unaware"])])
+
+
+def _distinct(rows: pd.DataFrame) -> int:
+    return len(rows.drop_duplicates())
+
+
+def _by(pruners: Sequence[str]) -> str:
+    return f", {pruners[0]}" if len(pruners) == 1 else ""
+
+
+def _victims(axes: Axes, rows: pd.DataFrame, marker: str, color: str, filled: bool) -> None:
+    """Points of `frontier`, joined in the order of ``rows``."""
+    axes.plot(100 * rows["victim_test_accuracy"], 100 * rows["accuracy"], **_victim(marker, color, filled))
+
+
+def _victim(marker: str, color: str, filled: bool) -> dict[str, Any]:
+    return _line_of(marker, color, filled) | {"linewidth": 0.6, "markersize": 4.0}
+
+
+def _line_of(marker: str, color: str, filled: bool) -> dict[str, Any]:
+    """A line of one adversary: filled marks and solid, or hollow marks and dashed."""
+    face, style = (color, "-") if filled else ("white", (0, (3, 2)))
+    return {
+        "marker": marker,
+        "color": color,
+        "markerfacecolor": face,
+        "markersize": 5.0,
+        "markeredgewidth": 0.9,
+        "linewidth": 1.4,
+        "linestyle": style,
+    }
+
+
+def _shadows(adversaries: pd.Series) -> pd.Series:
+    return adversaries.str.removeprefix("shadows_")
+
+
+def _heat_map(axes: Axes, values: np.ndarray, names: Sequence[str], norm: Normalize) -> None:
+    """Percentages [n, n] with a number in each cell and the diagonal framed; a missing one is blank."""
+    axes.imshow(values, cmap=HEAT, norm=norm)
+    for (i, j), value in np.ndenumerate(values):
+        if np.isfinite(value):
+            light = norm(value) < 0.55
+            axes.text(j, i, f"{value:.1f}", ha="center", va="center", fontsize=7, color=BLACK if light else "white")
+        if i == j:
+            axes.add_patch(Rectangle((j - 0.47, i - 0.47), 0.94, 0.94, fill=False, color=VERMILLION, linewidth=1.2))
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_xticks(range(len(names)), names, rotation=30 if max(map(len, names)) > 4 else 0, rotation_mode="anchor")
+    if max(map(len, names)) > 4:
+        for label in axes.get_xticklabels():
+            label.set_ha("right")
+
+
 def _cumulative(axes: Axes, values: np.ndarray, members: np.ndarray, ends: tuple[float, float]) -> None:
     """Cumulative shares of both groups and their largest distance (Kolmogorov and Smirnov's)."""
     steps = np.unique(values)
@@ -401,14 +639,14 @@ def _limits(values: np.ndarray) -> tuple[float, float]:
 
 def _counts(rows: pd.DataFrame) -> str:
     """How many models and seeds stand behind a figure of attack accuracies."""
-    settings = rows.drop_duplicates(PLACE)
-    originals = int(settings["pruner"].isna().sum())
+    settings = rows.drop_duplicates([*PLACE, "defense", "strength"])
+    originals, defended = int(settings["pruner"].isna().sum()), int(settings["defense"].notna().sum())
+    pruned = _plural(len(settings) - originals - defended, "pruned setting")
+    if defended:
+        pruned += f", {_plural(defended, 'defended one')}"
     seeds = sorted(set(rows["seeds"]))
     several = f"the mean over {' or '.join(map(str, seeds)) or 'no'} seeds"
-    return (
-        f"{_plural(len(settings) - originals, 'pruned setting')}, {_plural(originals, 'original')}; "
-        f"each point is {'a single seed' if seeds == [1] else several}"
-    )
+    return f"{pruned}, {_plural(originals, 'original')}; each point is {'a single seed' if seeds == [1] else several}"
 
 
 def _records(models: Mapping[str, Signals]) -> str:

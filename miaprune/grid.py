@@ -7,9 +7,10 @@ planning thousands of jobs stays fast.
 from __future__ import annotations
 
 import difflib
+import math
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -41,6 +42,8 @@ THRESHOLD_ATTACKS = ("conf", "xent", "mentr", "top1_conf", "conf_global", "corr"
 NEURAL_ATTACKS = ("samia", "nn", "nn_top3", "nn_cls")
 ATTACKS = (*NEURAL_ATTACKS, *THRESHOLD_ATTACKS, "blindmi")
 
+DEFENSES = ("ppb", "adv", "dp")
+
 SHADOWS = 5
 """Shadow models per setting (method, section 4)."""
 
@@ -53,44 +56,49 @@ class GridError(ValueError):
 
 @dataclass(frozen=True)
 class Setting:
-    """One cell of the grid: an original model (``pruner`` is None) or a pruned one.
+    """One cell of the grid: an original model (``pruner`` is None), a pruned one, or a pruned and defended one.
 
-    ``sparsity`` is the text used in paths and in ``config.yaml``, such as "0.7".
+    ``sparsity`` and ``strength`` are texts as in paths and in ``config.yaml``, such as "0.7" and "4".
     """
 
     dataset: str
     model: str
     pruner: str | None = None
     sparsity: str | None = None
+    defense: str | None = None
+    strength: str | None = None
 
     @property
     def variant(self) -> str:
-        """The last folder of the path: ``original`` or ``{pruner}_{sparsity}``."""
+        """``original`` or ``{pruner}_{sparsity}``: how the model was pruned, whatever the defence."""
         return "original" if self.pruner is None else f"{self.pruner}_{self.sparsity}"
 
     @property
     def path(self) -> str:
         """Folder below ``results_dir`` that holds everything about this setting."""
-        return f"{self.dataset}/{self.model}/{self.variant}"
+        folder = f"{self.dataset}/{self.model}/{self.variant}"
+        return folder if self.defense is None else f"{folder}/{self.defense}_{self.strength}"
 
     @property
     def original(self) -> Setting:
         """The unpruned setting that this one starts from."""
         return Setting(self.dataset, self.model)
 
+    @property
+    def undefended(self) -> Setting:
+        """The same model pruned alike, without a defence."""
+        return replace(self, defense=None, strength=None)
+
     @classmethod
     def parse(cls, path: str) -> Setting:
         """The setting whose `path` this is; raises `GridError` if there is none."""
         parts = path.strip("/").split("/")
-        if len(parts) != 3:
+        if len(parts) not in (3, 4):
             raise GridError(f"{path!r} is no setting: write dataset/model/original or dataset/model/pruner_sparsity")
-        dataset, model, variant = parts
-        if variant == "original":
-            return cls(dataset, model).check()
-        pruner, _, sparsity = variant.rpartition("_")
-        if not pruner:
-            raise GridError(f"{path!r}: {variant!r} is neither 'original' nor pruner_sparsity, such as l1_0.7")
-        return cls(dataset, model, pruner, sparsity).check()
+        dataset, model, variant, *defended = parts
+        pruner, sparsity = (None, None) if variant == "original" else _halves(path, variant, "pruner_sparsity")
+        defense, strength = _halves(path, defended[0], "defense_strength") if defended else (None, None)
+        return cls(dataset, model, pruner, sparsity, defense, strength).check()
 
     def check(self) -> Setting:
         """Return self, or raise `GridError` if a name is unknown or the combination does not exist."""
@@ -101,7 +109,7 @@ class Setting:
             raise GridError(
                 f"{self.dataset}/{self.model}: model {self.model} does not take {self.dataset}; use {_either(fitting)}"
             )
-        if self.pruner is not None and self.sparsity is not None:
+        if self.pruner is not None:
             known("pruner", self.pruner, PRUNERS)
             if self.model not in PRUNER_MODELS[self.pruner]:
                 fitting = [p for p in PRUNERS if self.model in PRUNER_MODELS[p]]
@@ -109,7 +117,20 @@ class Setting:
                     f"{self.path}: pruner {self.pruner} does not apply to model {self.model}; use {_either(fitting)}"
                 )
             sparsity_value(self.sparsity)
+        if self.defense is not None:
+            known("defense", self.defense, DEFENSES)
+            if self.pruner is None:
+                raise GridError(f"{self.path}: defences act in fine-tuning; name a pruner_sparsity, not 'original'")
+            strength_value(self.defense, self.strength)
         return self
+
+
+def _halves(path: str, name: str, form: str) -> tuple[str, str]:
+    """Split ``pruner_sparsity`` or ``defense_strength`` at its last underscore."""
+    kind, _, value = name.rpartition("_")
+    if not kind:
+        raise GridError(f"{path!r}: {name!r} is neither 'original' nor {form}, such as l1_0.7 or ppb_4")
+    return kind, value
 
 
 def _either(names: Sequence[str]) -> str:
@@ -131,9 +152,21 @@ def sparsity_value(text: object) -> float:
     try:
         value = float(str(text))
     except ValueError:
-        value = float("nan")
+        value = math.nan
     if isinstance(text, bool) or not 0.0 < value < 1.0:
         raise GridError(f"sparsity {text!r} must be a number above 0 and below 1, such as 0.7")
+    return value
+
+
+def strength_value(defense: str, text: object) -> float:
+    """The number behind a defence's strength; raise `GridError` if it is negative, not a number, or 0 for `dp`."""
+    try:
+        value = float(str(text))
+    except ValueError:
+        value = math.nan
+    least = "above 0" if defense == "dp" else "0 or more"
+    if isinstance(text, bool) or not 0 <= value < math.inf or (defense == "dp" and value == 0):
+        raise GridError(f"strength {text!r} of defense {defense} must be a number {least}, such as 4")
     return value
 
 
@@ -165,6 +198,67 @@ def pruned(grid: Mapping[str, Sequence[Any]]) -> list[Setting]:
 def settings(*grids: Mapping[str, Sequence[Any]]) -> list[Setting]:
     """Originals and pruned settings of one or more grid blocks, each once, originals first."""
     return _unique([s for g in grids for s in originals(g)] + [s for g in grids for s in pruned(g)])
+
+
+Attacked = tuple[Setting, str]
+"""A victim and its adversary: matched, unaware, or shadows_{pruner}_{sparsity} for a mismatched one (section 8)."""
+
+
+def part(settings: Iterable[Setting], names: Mapping[str, Sequence[Any]]) -> list[Setting]:
+    """The pruned settings that a named part of the grid picks: per kind the values it keeps, all if it names none."""
+    kinds = {"datasets": "dataset", "models": "model", "pruners": "pruner", "sparsities": "sparsity"}
+    return [
+        s
+        for s in settings
+        if s.pruner is not None and all(getattr(s, kinds[key]) in map(str, kept) for key, kept in names.items())
+    ]
+
+
+def attacked(settings: Sequence[Setting], block: Mapping[str, Any]) -> list[Attacked]:
+    """Everything that is attacked: the settings, their defended versions, and the mismatched adversaries.
+
+    ``block`` holds ``parts`` (by name), ``defenses`` (entries with defense, strengths, part and adversaries) and
+    ``transfer``, the part whose settings are attacked with each other's shadows where they differ in sparsity
+    alone or in pruner alone.
+    """
+    pairs = [(s, "matched") for s in settings]
+    for entry in block["defenses"]:
+        known("defense", entry["defense"], DEFENSES)
+        for strength in entry["strengths"]:
+            strength_value(entry["defense"], strength)
+            for s in _part(settings, block, entry["part"]):
+                victim = replace(s, defense=entry["defense"], strength=str(strength))
+                # The adaptive adversary is the matched one: its shadows are pruned and defended like the victim.
+                pairs += [(victim, "matched" if a == "adaptive" else a) for a in entry["adversaries"]]
+    crossed = _part(settings, block, block["transfer"])
+    pairs += [
+        (victim, f"shadows_{shadows.variant}")
+        for victim, shadows in product(crossed, crossed)
+        if (victim.dataset, victim.model) == (shadows.dataset, shadows.model)
+        and (victim.pruner == shadows.pruner) != (victim.sparsity == shadows.sparsity)
+    ]
+    return _unique(pairs)
+
+
+def _part(settings: Iterable[Setting], block: Mapping[str, Any], name: str) -> list[Setting]:
+    return part(settings, block["parts"][known("part", name, block["parts"])])
+
+
+def folder(victim: Setting, adversary: str) -> str:
+    """Folder below ``results_dir`` that holds the results of this adversary's attacks on this victim."""
+    return victim.path if adversary == "matched" else f"{victim.path}/{adversary}"
+
+
+def shadows_of(victim: Setting, adversary: str) -> Setting:
+    """The setting whose shadows an adversary trains on (method, section 8).
+
+    ``adversary`` is matched, unaware, or shadows_{pruner}_{sparsity} for a mismatched one.
+    """
+    if adversary == "matched":
+        return victim
+    if adversary == "unaware":
+        return victim.undefended
+    return Setting.parse(f"{victim.dataset}/{victim.model}/{adversary.removeprefix('shadows_')}")
 
 
 def _unique(items: Iterable[Any]) -> list[Any]:

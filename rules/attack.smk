@@ -30,9 +30,10 @@ rule signals:
 
 rule attack:
     input:
-        f"{RESULTS}/{{setting}}/signals.safetensors",
+        victim=f"{RESULTS}/{{setting}}/signals.safetensors",
     output:
         f"{RESULTS}/{{setting}}/{{attack}}.json",
+        attackers=f"{RESULTS}/{{setting}}/attackers/{{attack}}.safetensors",
     log:
         f"{RESULTS}/logs/{{setting}}/{{attack}}.log",
     benchmark:
@@ -44,7 +45,7 @@ rule attack:
         mem_mb=8000,
         runtime=120,
     params:
-        options=attack_options,
+        options=lambda wildcards: {wildcards.attack: attack_options(wildcards.attack)},
         seed=config["seed"],
         device=config["device"],
     script:
@@ -54,9 +55,10 @@ rule attack:
 # The threshold attacks cost milliseconds, so one process runs the family.
 rule threshold_attacks:
     input:
-        f"{RESULTS}/{{setting}}/signals.safetensors",
+        victim=f"{RESULTS}/{{setting}}/signals.safetensors",
     output:
         [f"{RESULTS}/{{setting}}/{attack}.json" for attack in grid.THRESHOLD_ATTACKS],
+        attackers=[f"{RESULTS}/{{setting}}/attackers/{attack}.safetensors" for attack in grid.THRESHOLD_ATTACKS],
     log:
         f"{RESULTS}/logs/{{setting}}/threshold_attacks.log",
     benchmark:
@@ -66,8 +68,38 @@ rule threshold_attacks:
         mem_mb=4000,
         runtime=30,
     params:
-        options={},
+        options={attack: attack_options(attack) for attack in grid.THRESHOLD_ATTACKS},
         seed=config["seed"],
         device="cpu",
+    script:
+        "../workflow/scripts/attack.py"
+
+
+def shadows_of(wildcards):
+    return grid.shadows_of(grid.Setting.parse(wildcards.setting), wildcards.adversary).path
+
+
+# The unaware and the mismatched adversaries train nothing: their attackers were fitted on another setting's
+# shadows for that setting's own results, and only score this victim.
+rule transferred_attacks:
+    input:
+        victim=f"{RESULTS}/{{setting}}/signals.safetensors",
+        attackers=lambda wildcards: [
+            f"{RESULTS}/{shadows_of(wildcards)}/attackers/{attack}.safetensors" for attack in config["attacks"]
+        ],
+    output:
+        [f"{RESULTS}/{{setting}}/{{adversary}}/{attack}.json" for attack in config["attacks"]],
+    log:
+        f"{RESULTS}/logs/{{setting}}/{{adversary}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/{{setting}}/{{adversary}}.tsv"
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=30,
+    params:
+        options={attack: attack_options(attack) for attack in config["attacks"]},
+        seed=config["seed"],
+        device=config["device"],
     script:
         "../workflow/scripts/attack.py"

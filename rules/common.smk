@@ -9,8 +9,8 @@ from miaprune.config import ConfigError, check_config, check_files, check_target
 
 try:
     check_config(config, f"{workflow.basedir}/workflow/schemas/config.schema.json")
-    GRID = grid.settings(config)
-    DEMO = grid.settings(*config["demo"])
+    GRID = grid.attacked(grid.settings(config), config)
+    DEMO = grid.attacked(grid.settings(*config["demo"]["grid"]), config["demo"])
     check_targets(sys.argv[1:], config["results_dir"], GRID + DEMO)
 except (ConfigError, grid.GridError) as error:
     sys.exit(f"error: {error}")
@@ -39,26 +39,33 @@ if workflow.is_main_process:
 
 RESULTS = config["results_dir"]
 DATA = config["data_dir"]
-# The report of the whole grid lies in {results_dir}; that of the demo in {results_dir}/demo.
+# What is attacked, by the folder of its report: the whole grid's lies in {results_dir}, the demo's in demo/.
 SCOPES = {"": GRID, "demo/": DEMO}
+SETTINGS = list(dict.fromkeys(victim for victim, _ in GRID + DEMO))
 
 
 def any_of(names):
-    return "|".join(sorted({re.escape(str(name)) for name in names}))
+    return "|".join(sorted({re.escape(str(name)) for name in names if name is not None}))
+
+
+PRUNED = rf"({any_of(s.pruner for s in SETTINGS)})_({any_of(s.sparsity for s in SETTINGS)})"
 
 
 wildcard_constraints:
-    dataset=any_of(s.dataset for s in GRID + DEMO),
-    model=any_of(s.model for s in GRID + DEMO),
-    pruner=any_of(grid.PRUNERS),
-    sparsity=any_of(s.sparsity for s in GRID + DEMO if s.sparsity),
-    setting=r"[^/]+/[^/]+/(original|[a-z0-9_]+_0?\.\d+)",
+    dataset=any_of(s.dataset for s in SETTINGS),
+    model=any_of(s.model for s in SETTINGS),
+    pruner=any_of(s.pruner for s in SETTINGS),
+    sparsity=any_of(s.sparsity for s in SETTINGS),
+    defense=any_of(grid.DEFENSES),
+    strength=any_of(s.strength for s in SETTINGS) or "none",
+    setting=rf"[^/]+/[^/]+/(original|{PRUNED}(/({any_of(grid.DEFENSES)})_[^/]+)?)",
+    adversary=rf"unaware|shadows_{PRUNED}",
     attack=any_of(grid.ATTACKS),
     scope=any_of(SCOPES),
 
 
-def attack_results(settings):
-    return [f"{RESULTS}/{s.path}/{a}.json" for s in settings for a in config["attacks"]]
+def attack_results(attacked):
+    return [f"{RESULTS}/{grid.folder(*a)}/{attack}.json" for a in attacked for attack in config["attacks"]]
 
 
 def checkpoints(folder):
@@ -67,6 +74,10 @@ def checkpoints(folder):
 
 def signals_of(settings):
     return [f"{RESULTS}/{s.path}/signals.safetensors" for s in settings]
+
+
+def settings_of(scope):
+    return list(dict.fromkeys(victim for victim, _ in SCOPES[scope]))
 
 
 def recipe(stage):
@@ -80,40 +91,53 @@ def recipe(stage):
     return of
 
 
-def attack_options(wildcards):
-    if wildcards.attack == "blindmi":
-        return config["blindmi"]
-    return config["attack_recipes"][config["attack_recipe"]]
+def attack_options(attack):
+    if attack in grid.NEURAL_ATTACKS:
+        return config["attack_recipes"][config["attack_recipe"]]
+    return config.get(attack, {})
 
 
-def pairs(settings):
+def pairs(scope):
     """(dataset, model) of every original."""
-    return [(s.dataset, s.model) for s in settings if s.pruner is None]
+    return [(s.dataset, s.model) for s in settings_of(scope) if s.pruner is None]
 
 
-def families(settings):
+def families(scope):
     """(dataset, model, pruner) of every family of sparsities."""
-    return list(dict.fromkeys((s.dataset, s.model, s.pruner) for s in settings if s.pruner))
+    return list(dict.fromkeys((s.dataset, s.model, s.pruner) for s in settings_of(scope) if s.pruner))
 
 
-def figure_names(settings):
-    per_pair = [f"accuracy_vs_sparsity_{d}_{m}" for d, m in pairs(settings)]
-    per_family = [
-        f"{kind}_{d}_{m}_{p}" for kind in ("signal_distributions", "gaps_per_class") for d, m, p in families(settings)
-    ]
-    return ["samia_vs_others", "gaps_vs_accuracy", *per_pair, *per_family]
+def defended_pairs(scope):
+    """(dataset, model) of every pair with defended victims."""
+    return list(dict.fromkeys((s.dataset, s.model) for s in settings_of(scope) if s.defense))
+
+
+def transfer_pairs(scope):
+    """(dataset, model) of every pair with mismatched adversaries."""
+    return list(dict.fromkeys((v.dataset, v.model) for v, a in SCOPES[scope] if a.startswith("shadows_")))
+
+
+PAIR_FIGURES = {
+    "accuracy_vs_sparsity": pairs,
+    "frontier": defended_pairs,
+    "defense_effect": defended_pairs,
+    "transfer": transfer_pairs,
+}
 
 
 def report_files(scope):
-    settings = SCOPES[scope]
     root = f"{RESULTS}/{scope}"
-    tables = ["attacks", "models", *dict.fromkeys(s.dataset for s in settings)]
+    tables = ["attacks", "models", *dict.fromkeys(s.dataset for s in settings_of(scope))]
+    tables += [f"{d}_defenses" for d in dict.fromkeys(s.dataset for s in settings_of(scope) if s.defense)]
+    figures = ["samia_vs_others", "gaps_vs_accuracy"]
+    figures += [f"{figure}_{d}_{m}" for figure, of in PAIR_FIGURES.items() for d, m in of(scope)]
+    figures += [
+        f"{figure}_{d}_{m}_{p}" for figure in ("signal_distributions", "gaps_per_class") for d, m, p in families(scope)
+    ]
     return [
         *(f"{root}tables/{name}.csv" for name in tables),
-        *(f"{root}figures/{name}.{suffix}" for name in figure_names(settings) for suffix in ("pdf", "png")),
-        f"{root}claims.csv",
-        f"{root}claims.md",
-        f"{root}summary.txt",
+        *(f"{root}figures/{name}.{suffix}" for name in figures for suffix in ("pdf", "png")),
+        *(f"{root}{name}" for name in ("claims.csv", "claims.md", "summary.txt")),
     ]
 
 

@@ -17,7 +17,23 @@ rule prune:
         runtime=240,
     params:
         recipe=recipe("finetuning"),
+        defense={},
         seed=config["seed"],
         device=config["device"],
     script:
         "../workflow/scripts/prune.py"
+
+
+# The same with a defence in fine-tuning.
+use rule prune as defend with:
+    output:
+        checkpoints(f"{RESULTS}/{{dataset}}/{{model}}/{{pruner}}_{{sparsity}}/{{defense}}_{{strength}}"),
+    log:
+        f"{RESULTS}/logs/{{dataset}}/{{model}}/{{pruner}}_{{sparsity}}/{{defense}}_{{strength}}/prune.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/{{dataset}}/{{model}}/{{pruner}}_{{sparsity}}/{{defense}}_{{strength}}/prune.tsv"
+    params:
+        recipe=recipe("finetuning"),
+        defense=lambda wildcards: config["defense_options"][wildcards.defense],
+        seed=config["seed"],
+        device=config["device"],

@@ -4,7 +4,7 @@
 rule tables:
     input:
         results=lambda wildcards: attack_results(SCOPES[wildcards.scope]),
-        signals=lambda wildcards: signals_of(SCOPES[wildcards.scope]),
+        signals=lambda wildcards: signals_of(settings_of(wildcards.scope)),
     output:
         attacks=f"{RESULTS}/{{scope}}tables/attacks.csv",
         models=f"{RESULTS}/{{scope}}tables/models.csv",
@@ -12,7 +12,7 @@ rule tables:
         f"{RESULTS}/logs/{{scope}}tables.log",
     localrule: True
     params:
-        settings=lambda wildcards: [s.path for s in SCOPES[wildcards.scope]],
+        settings=lambda wildcards: [s.path for s in settings_of(wildcards.scope)],
     script:
         "../workflow/scripts/tables.py"
 
@@ -30,8 +30,29 @@ rule paper_table:
     log:
         f"{RESULTS}/logs/{{scope}}tables_{{dataset}}.log",
     localrule: True
+    params:
+        table="paper_table",
     script:
-        "../workflow/scripts/paper_table.py"
+        "../workflow/scripts/dataset_table.py"
+
+
+rule defense_table:
+    input:
+        f"{RESULTS}/{{scope}}tables/attacks.csv",
+    output:
+        report(
+            f"{RESULTS}/{{scope}}tables/{{dataset}}_defenses.csv",
+            caption="../workflow/report/defense_table.rst",
+            category="Tables",
+            labels={"dataset": "{dataset}, defences"},
+        ),
+    log:
+        f"{RESULTS}/logs/{{scope}}tables_{{dataset}}_defenses.log",
+    localrule: True
+    params:
+        table="defense_table",
+    script:
+        "../workflow/scripts/dataset_table.py"
 
 
 rule claims:
@@ -71,33 +92,36 @@ rule attack_figure:
         "../workflow/scripts/attack_figure.py"
 
 
-rule accuracy_figure:
+rule pair_figure:
     input:
         f"{RESULTS}/{{scope}}tables/attacks.csv",
     output:
-        pdf=f"{RESULTS}/{{scope}}figures/accuracy_vs_sparsity_{{dataset}}_{{model}}.pdf",
+        pdf=f"{RESULTS}/{{scope}}figures/{{figure}}_{{dataset}}_{{model}}.pdf",
         png=report(
-            f"{RESULTS}/{{scope}}figures/accuracy_vs_sparsity_{{dataset}}_{{model}}.png",
+            f"{RESULTS}/{{scope}}figures/{{figure}}_{{dataset}}_{{model}}.png",
             caption="../workflow/report/figure.rst",
             category="Figures",
-            labels={"figure": "accuracy vs sparsity, {dataset}, {model}"},
+            labels={"figure": "{figure}, {dataset}, {model}"},
         ),
     log:
-        f"{RESULTS}/logs/{{scope}}figures/accuracy_vs_sparsity_{{dataset}}_{{model}}.log",
+        f"{RESULTS}/logs/{{scope}}figures/{{figure}}_{{dataset}}_{{model}}.log",
+    wildcard_constraints:
+        figure=any_of(PAIR_FIGURES),
     localrule: True
     params:
-        figure="accuracy_vs_sparsity",
+        figure="{figure}",
         of=lambda wildcards: {"dataset": wildcards.dataset, "model": wildcards.model},
     script:
         "../workflow/scripts/attack_figure.py"
 
 
 def family(wildcards):
-    """The settings of one pruner's family of sparsities."""
+    """The settings of one pruner's family of sparsities, and with PPB as the claims have it."""
     return [
         s
-        for s in SCOPES[wildcards.scope]
+        for s in settings_of(wildcards.scope)
         if (s.dataset, s.model, s.pruner) == (wildcards.dataset, wildcards.model, wildcards.pruner)
+        and (s.defense, s.strength) in ((None, None), ("ppb", "4"))
     ]
 
 
@@ -105,6 +129,10 @@ def family_signals(wildcards):
     """The original's signals first, then those of the family's pruned settings."""
     pruned = family(wildcards)
     return signals_of([pruned[0].original, *pruned])
+
+
+def family_labels(wildcards):
+    return [f"{s.sparsity} + {s.defense} {s.strength}" if s.defense else s.sparsity for s in family(wildcards)]
 
 
 rule signal_figures:
@@ -120,6 +148,6 @@ rule signal_figures:
         f"{RESULTS}/logs/{{scope}}figures/signals_{{dataset}}_{{model}}_{{pruner}}.log",
     localrule: True
     params:
-        sparsities=lambda wildcards: [s.sparsity for s in family(wildcards)],
+        labels=family_labels,
     script:
         "../workflow/scripts/signal_figures.py"

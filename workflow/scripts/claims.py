@@ -1,13 +1,13 @@
 """The paper's claims, tested over a scope's results: claims.csv, claims.md and a summary for the terminal."""
 
-from miaprune import claims, results
+from miaprune import claims, tables
 from miaprune.files import whole
 from miaprune.job import running
 
 with running(snakemake.log[0]):
-    attacks = results.read_table(snakemake.input[0])
+    attacks = tables.read_table(snakemake.input[0])
     verdicts = claims.evaluate(attacks)
-    results.write_csv(snakemake.output.csv, claims.claims_table(verdicts))
+    tables.write_csv(snakemake.output.csv, claims.claims_table(verdicts))
     for path, text in (
         (snakemake.output.md, claims.claims_markdown(verdicts)),
         (snakemake.output.summary, claims.summary(attacks, verdicts)),

@@ -5,7 +5,7 @@ from miaprune.job import running
 
 with running(snakemake.log[0]):
     original, *pruned = (signals.load(path, "victim") for path in snakemake.input)
-    family = dict(zip(snakemake.params.sparsities, pruned, strict=True))
+    family = dict(zip(snakemake.params.labels, pruned, strict=True))
     title = "/".join((snakemake.wildcards.dataset, snakemake.wildcards.model, snakemake.wildcards.pruner))
     for draw in (figures.signal_distributions, figures.gaps_per_class):
         path = getattr(snakemake.output, f"{draw.__name__}_pdf")

@@ -2,16 +2,16 @@
 
 from dataclasses import asdict
 
-from miaprune import grid, results
+from miaprune import grid, results, tables
 from miaprune.files import load_metadata
 from miaprune.job import running
 
 with running(snakemake.log[0]):
     attacks = [results.read_result(path) for path in snakemake.input.results]
-    results.write_csv(snakemake.output.attacks, results.attacks_table(attacks))
+    tables.write_csv(snakemake.output.attacks, tables.attacks_table(attacks))
     models = [
         asdict(grid.Setting.parse(path)) | facts
         for path, signals in zip(snakemake.params.settings, snakemake.input.signals, strict=True)
         for facts in load_metadata(signals).values()
     ]
-    results.write_csv(snakemake.output.models, results.models_table(models))
+    tables.write_csv(snakemake.output.models, tables.models_table(models))
