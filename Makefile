@@ -27,13 +27,13 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile rules
-	$(BIN)/snakemake --lint
 	$(BIN)/mypy miaprune
 
-# The Location data set in full, over three seeds; results in results/location_seed_{7,8,9}.
+# The Location data set: every attack over three seeds; results in results/location_seed_{7,8,9}.
 location: install
 	for seed in 7 8 9; do \
-	  $(SNAKEMAKE) all --config 'datasets=[location]' seed=$$seed results_dir=results/location_seed_$$seed || exit; done
+	  $(SNAKEMAKE) all --config 'datasets=[location]' 'defenses=[]' transfer=null \
+	    seed=$$seed results_dir=results/location_seed_$$seed || exit; done
 	$(BIN)/python -m miaprune.tables results/location_spread.md results/location_seed_*/tables/attacks.csv
 	@cat results/location_spread.md
 

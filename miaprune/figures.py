@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -213,7 +212,7 @@ def frontier(attacks: pd.DataFrame, dataset: str, model: str) -> Figure:
     places = [(p, s) for p in pruners for s in levels]
     columns = max(1, min(3, len(levels)) if len(pruners) < 2 else len(levels))
     rows_of_panels = max(1, math.ceil(len(places) / columns))
-    figure, panels = _figure(rows_of_panels, columns, 2.1 if columns < 4 else 1.5, sharey=True, sharex=True)
+    figure, panels = _figure(rows_of_panels, columns, 2.2 if columns < 4 else 1.5, sharey=True, sharex=True)
     for axes, (pruner, level) in zip(panels, places, strict=False):
         here = rows[(rows["pruner"] == pruner) & (rows["sparsity"] == level)]
         axes.axhline(50, color=GREY, linewidth=0.9, linestyle=":")
@@ -221,36 +220,27 @@ def frontier(attacks: pd.DataFrame, dataset: str, model: str) -> Figure:
             mine = here[here["defense"] == name].sort_values("strength")
             for adversary in ("unaware", "matched"):
                 _victims(axes, mine[mine["adversary"] == adversary], *mark, filled=adversary == "matched")
-            for _, one in mine.drop_duplicates("strength").iterrows():
-                highest = mine.loc[mine["strength"] == one["strength"], "accuracy"].max()
-                at = (100 * one["victim_test_accuracy"], 100 * highest)
-                axes.annotate(
-                    f"{one['strength']:g}",
-                    at,
-                    (0, 4),
-                    textcoords="offset points",
-                    ha="center",
-                    color=mark[1],
-                    fontsize=7,
-                )
+            _name_strongest(axes, mine, mark[1])
         _victims(axes, here[here["defense"].isna()], *UNDEFENDED_MARK, filled=True)
         _victims(axes, rows[rows["pruner"].isna()], *ORIGINAL_MARK, filled=True)
-        axes.set_title(f"sparsity {level:g}" if len(pruners) < 2 else f"{pruner} {level:g}")
-        axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.margins(x=0.15)
+        axes.set_title(f"sparsity {level:g}")
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         axes.tick_params(labelbottom=True)
     _blank(panels[len(places) :])
     if not places:
         panels[0].set_title("no defended model", loc="left")
-    _label_rows(panels, columns, "SAMIA accuracy (%)")
+    for first, pruner in zip(panels[::columns], pruners if len(pruners) > 1 else [""] * len(panels), strict=False):
+        first.set_ylabel(f"{pruner}\nSAMIA accuracy (%)".strip())
     for axes in panels[max(0, len(places) - columns) : len(places)]:
-        axes.set_xlabel("test accuracy (%)")
-    shown = [name for name in DEFENSE_MARKS if name in set(defended["defense"])]
-    handles = [Line2D([], [], label="original", **_victim(*ORIGINAL_MARK, filled=True))]
-    handles += [Line2D([], [], label="pruned, undefended", **_victim(*UNDEFENDED_MARK, filled=True))]
-    handles += [
-        Line2D([], [], label=f"{name} ({STRENGTHS[name]})", **_victim(*DEFENSE_MARKS[name], filled=True))
-        for name in shown
-    ]
+        axes.set_xlabel("test accuracy (%)" if columns < 4 else "test acc. (%)")
+    handles = [Line2D([], [], label="original", **_victim(*ORIGINAL_MARK, filled=True) | {"linestyle": ""})]
+    handles.append(Line2D([], [], label="pruned only", **_victim(*UNDEFENDED_MARK, filled=True) | {"linestyle": ""}))
+    for name, mark in DEFENSE_MARKS.items():
+        strengths = sorted(set(defended.loc[defended["defense"] == name, "strength"]))
+        if strengths:
+            label = f"{name}, {STRENGTHS[name]} = {', '.join(f'{s:g}' for s in strengths)}"
+            handles.append(Line2D([], [], label=label, **_victim(*mark, filled=True)))
     handles += [
         Line2D([], [], label=label, **_victim("o", GREY, filled=filled))
         for label, filled in (("adaptive adversary", True), ("unaware adversary", False))
@@ -261,9 +251,9 @@ def frontier(attacks: pd.DataFrame, dataset: str, model: str) -> Figure:
         figure,
         f"Privacy against utility: defences on {dataset}/{model}{_by(pruners)}",
         "Accuracy of SAMIA (the attack of the claims) against the test accuracy of its victim: the lower and the "
-        "further right, the better the defence. Each defence's strengths stand beside its points and are joined in "
-        "ascending order. Filled: the adaptive adversary, whose shadow models are defended alike; hollow, above or "
-        f"below it: the unaware one, who attacks the same victim with undefended shadows. {_counts(rows)}.",
+        "further right, the better the defence. A defence's strengths are joined in ascending order; the strongest is "
+        "named. Filled: the adaptive adversary, whose shadow models are defended alike; hollow, above or below it: "
+        f"the unaware one, who attacks the same victim with undefended shadows. {_counts(rows)}.",
     )
     return figure
 
@@ -285,7 +275,7 @@ def defense_effect(attacks: pd.DataFrame, dataset: str, model: str) -> Figure:
             _line_of(*DEFENSE_MARKS["ppb"], filled=True),
         ),
     }
-    originals = {"color": BLACK, "linewidth": 1.0, "linestyle": (0, (4, 3))}
+    originals: dict[str, Any] = {"color": BLACK, "linewidth": 1.0, "linestyle": (0, (4, 3))}
     for axes, pruner in zip(panels, pruners, strict=False):
         axes.axhline(50, color=GREY, linewidth=0.9, linestyle=":")
         for original in 100 * rows.loc[rows["pruner"].isna(), "accuracy"]:
@@ -322,39 +312,39 @@ def transfer(attacks: pd.DataFrame, dataset: str, model: str) -> Figure:
     """
     rows = _samia(attacks, dataset, model, mismatched=True)
     rows = rows[rows["pruner"].notna() & rows["defense"].isna()]
-    rows = rows.assign(shadows=rows["variant"].where(rows["adversary"] == "matched", _shadows(rows["adversary"])))
-    accuracies = (100 * rows.set_index(["shadows", "variant"])["accuracy"]).to_dict()
+    rows = rows.assign(
+        shadows=rows["variant"].where(rows["adversary"] == "matched", rows["adversary"].str.removeprefix("shadows_"))
+    )
+    accuracies = dict(zip(zip(shadows, rows["variant"], strict=True), 100 * rows["accuracy"], strict=True))
     variants = list(dict.fromkeys(zip(rows["pruner"], rows["sparsity"], strict=True)))
     pruners = [p for p in grid.PRUNERS if p in {p for p, _ in variants}]
     levels = sorted({s for _, s in variants})
-    families = [(f"{p}: sparsity", {f"{p}_{s:g}": f"{s:g}" for s in levels}) for p in pruners]
-    families += [(f"sparsity {s:g}: pruner", {f"{p}_{s:g}": p for p in pruners}) for s in levels]
+    families = [(f"{p}, by sparsity", {f"{p}_{s:g}": f"{s:g}" for s in levels}) for p in pruners]
+    families += [(f"sparsity {s:g}, by pruner", {f"{p}_{s:g}": p for p in pruners}) for s in levels]
     maps = []
     for title, names in families:
         values = np.array([[accuracies.get((a, b), math.nan) for b in names] for a in names])
         if np.isfinite(values[~np.eye(len(names), dtype=bool)]).any():
             maps.append((title, list(names.values()), values))
-    columns = min(3, max(1, len(maps)))
-    figure, panels = _figure(max(1, math.ceil(len(maps) / columns)), columns, panel_height=2.3)
+    figure, panels = _figure(max(1, math.ceil(len(maps) / 3)), 3, panel_height=2.1)
+    # One scale for all panels, from guessing or below up: a shade means the same everywhere.
     shown = np.concatenate([values[np.isfinite(values)] for _, _, values in maps] or [np.array([50.0])])
-    norm = Normalize(min(50.0, shown.min()), max(shown.max(), 51.0))
-    for axes, (title, names, values) in zip(panels, maps, strict=False):
-        _heat_map(axes, values, names, norm)
-        axes.set_title(title)
+    norm = Normalize(min(50.0, shown.min()), max(51.0, shown.max()))
+    for axes, (title, labels, values) in zip(panels, maps, strict=False):
+        _heat_map(axes, values, labels, norm)
+        axes.set(title=title, xlabel="victim's")
     _blank(panels[len(maps) :])
-    if maps:
-        for axes in panels[: len(maps)]:
-            axes.set_xlabel("victim's")
-        _label_rows(panels, columns, "shadows'")
-        figure.colorbar(ScalarMappable(norm, HEAT), ax=panels, label="SAMIA accuracy (%)", shrink=0.6, aspect=30)
-    else:
+    if not maps:
         panels[0].set_title("no mismatched adversary", loc="left")
+    _label_rows(panels, 3, "shadow models'")
+    victims = _plural(rows["variant"].nunique(), "victim model")
     _finish(
         figure,
         f"Mismatched adversaries on {dataset}/{model}",
         "Accuracy of SAMIA in percent, when the shadow models were pruned otherwise (row) than the victim (column). "
-        "The framed diagonal is the matched adversary: a cell shows what not knowing costs the attack by how much it "
-        f"is below the framed one of its column. Guessing gives 50 %. {_counts(rows)}.",
+        "The framed diagonal is the matched adversary: how far a cell is below the framed one of its column is what "
+        "not knowing how the victim was pruned costs the attack. The darker, the more accurate; guessing gives 50 %. "
+        f"{victims}; each cell is {_seeds(rows)}.",
     )
     return figure
 
@@ -363,29 +353,40 @@ def transfer(attacks: pd.DataFrame, dataset: str, model: str) -> Figure:
 def signal_distributions(original: Signals | None, pruned: Mapping[str, Signals], title: str) -> Figure:
     """Cumulative distributions of confidence and sensitivity, members against non-members.
 
-    A column for the original (None if there is none) and one per sparsity that ``pruned`` maps to signals. A
-    record's sensitivity is its mean over the classes.
+    A column for the original (None if there is none) and one per pruned model, whose label is its sparsity ("0.7"),
+    with a defence after a plus where there is one ("0.7 + ppb 4"). More than six models go over several pairs of
+    rows, the last one flush right: a family's defended models stand below the undefended ones. A record's
+    sensitivity is its mean over the classes.
     """
     models = _models(original, pruned)
-    figure, panels = _figure(2, len(models), panel_height=1.6, sharey=True)
+    pairs = math.ceil(len(models) / 6)
+    columns = math.ceil(len(models) / pairs)
+    figure, panels = _figure(2 * pairs, columns, panel_height=1.6, sharey=True)
+    empty = pairs * columns - len(models)
+    places = [(k // columns, k % columns) for k in range((pairs - 1) * columns)]
+    places += [(pairs - 1, column) for column in range(empty, columns)]
     sensitivities = [s.sensitivities.mean(axis=1, dtype=float) for s in models.values()]
     # A sensitivity of exactly 0 (a saturated softmax) has no place on a log axis: draw it at the left end.
     positive = np.concatenate([s[s > 0] for s in sensitivities])
     low, high = (positive.min() / 1.5, positive.max() * 1.5) if len(positive) else (0.1, 1.0)
-    for column, (name, signals) in enumerate(models.items()):
-        upper, lower = panels[column], panels[len(models) + column]
+    for (pair, column), sensitivity, (name, signals) in zip(places, sensitivities, models.items(), strict=True):
+        upper, lower = (panels[(2 * pair + row) * columns + column] for row in (0, 1))
         _cumulative(upper, np.clip(signals.confidence.astype(float), *CONFIDENCES), signals.members, CONFIDENCES)
         upper.set_xscale("logit")
-        upper.set(xlim=CONFIDENCES, title=name, xlabel="confidence")
+        upper.set(xlim=CONFIDENCES, title=name.replace(" + ", "\n+ "), xlabel="confidence")
         upper.set_xticks([0.01, 0.5, 0.999], [".01", ".5", ".999"])
-        _cumulative(lower, np.maximum(sensitivities[column], low), signals.members, (low, high))
+        _cumulative(lower, np.maximum(sensitivity, low), signals.members, (low, high))
         lower.set_xscale("log")
         lower.set(xlim=(low, high), xlabel="sensitivity")
         lower.xaxis.set_major_locator(LogLocator(numticks=4))
         for axes in (upper, lower):
             axes.xaxis.set_minor_locator(NullLocator())
             axes.set(ylim=(-0.02, 1.02), yticks=[0, 0.5, 1])
-    _label_rows(panels, len(models), "share at or below")
+            if column == (empty if pair == pairs - 1 else 0):
+                axes.tick_params(labelleft=True)
+                axes.set_ylabel("share at or below")
+    for row in (-2, -1):
+        _blank(panels[len(panels) + row * columns :][:empty])
     handles = [Line2D([], [], label=group, **line) for group, line in GROUP_LINES.items()]
     figure.legend(handles=handles, loc="outside upper right", ncols=2)
     _finish(
@@ -394,14 +395,17 @@ def signal_distributions(original: Signals | None, pruned: Mapping[str, Signals]
         "Share of members and of non-members whose confidence (posterior of the true class; axis stretched "
         "towards 0 and 1) or sensitivity (mean over classes; log axis) is at or below a value. d is the "
         "largest vertical distance between the curves: 0 if the signal tells nothing about membership, 1 if "
-        f"one threshold tells all. {_records(models)}.",
+        f"one threshold tells all. {_records(models)}.{_plus(models)}",
     )
     return figure
 
 
 @matplotlib.rc_context(STYLE)
 def gaps_per_class(original: Signals | None, pruned: Mapping[str, Signals], title: str) -> Figure:
-    """Confidence and sensitivity gap per class: the original (None if there is none) beside each sparsity."""
+    """Confidence and sensitivity gap per class: the original (None if there is none) beside the pruned models.
+
+    Labels as in `signal_distributions`; a defended model has the mark of its undefended one, hollow.
+    """
     models = _models(original, pruned)
     gaps = {name: metrics.gaps_per_class(signals) for name, signals in models.items()}
     reference, first = next(iter(gaps.items()))
@@ -410,21 +414,22 @@ def gaps_per_class(original: Signals | None, pruned: Mapping[str, Signals], titl
     order = np.argsort(first["confidence_gap"], kind="stable")
     few = classes <= FEW_CLASSES
     offsets = np.linspace(-0.33, 0.33, len(models)) if few and len(models) > 1 else np.zeros(len(models))
-    marks = _model_marks(models)
+    marks = _model_marks(dict.fromkeys(name.partition(" + ")[0] for name in models))
     figure, panels = _figure(2, 1, panel_height=1.8)
     for axes, key in zip(panels, ("confidence_gap", "sensitivity_gap"), strict=True):
         axes.axhline(0, color=GREY, linewidth=0.8)
         axes.grid(axis="x", visible=False)
         for (name, gap), offset in zip(gaps.items(), offsets, strict=True):
             finite = gap[key][np.isfinite(gap[key])]
-            marker, color = marks[name]
+            marker, color = marks[name.partition(" + ")[0]]
             axes.plot(
                 np.arange(classes) + offset,
                 gap[key][order],
                 marker,
                 color=color,
                 markersize=3.5 if few else 2.5,
-                markeredgewidth=0,
+                markerfacecolor="white" if " + " in name else color,
+                markeredgewidth=0.7,
                 label=f"{name}: mean {_number(finite.mean(), '+.2g')}" if len(finite) else f"{name}: n/a",
             )
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), handletextpad=0.1)
@@ -439,7 +444,7 @@ def gaps_per_class(original: Signals | None, pruned: Mapping[str, Signals], titl
         title,
         "Mean over a class's members minus mean over its non-members, of the confidence (posterior of the "
         "true class) and of the sensitivity (mean over classes). The further from 0, the more that class "
-        f"gives its members away. A class keeps its place in both panels. {_records(models)}.",
+        f"gives its members away. A class keeps its place in both panels. {_records(models)}.{_plus(models)}",
     )
     return figure
 
@@ -555,6 +560,15 @@ def _victims(axes: Axes, rows: pd.DataFrame, marker: str, color: str, filled: bo
     axes.plot(100 * rows["victim_test_accuracy"], 100 * rows["accuracy"], **_victim(marker, color, filled))
 
 
+def _name_strongest(axes: Axes, rows: pd.DataFrame, color: str) -> None:
+    """Write the greatest strength, if there are several, on the left of its points in `frontier`."""
+    strongest = rows[rows["strength"] == rows["strength"].max()]
+    if rows["strength"].nunique() > 1:
+        at = (100 * strongest["victim_test_accuracy"].iloc[0], 100 * strongest["accuracy"].mean())
+        beside: dict[str, Any] = {"xytext": (-4, 0), "textcoords": "offset points", "ha": "right", "va": "center"}
+        axes.annotate(f"{strongest['strength'].iloc[0]:g}", at, **beside, color=color, fontsize=7)
+
+
 def _victim(marker: str, color: str, filled: bool) -> dict[str, Any]:
     return _line_of(marker, color, filled) | {"linewidth": 0.6, "markersize": 4.0}
 
@@ -573,10 +587,6 @@ def _line_of(marker: str, color: str, filled: bool) -> dict[str, Any]:
     }
 
 
-def _shadows(adversaries: pd.Series) -> pd.Series:
-    return adversaries.str.removeprefix("shadows_")
-
-
 def _heat_map(axes: Axes, values: np.ndarray, names: Sequence[str], norm: Normalize) -> None:
     """Percentages [n, n] with a number in each cell and the diagonal framed; a missing one is blank."""
     axes.imshow(values, cmap=HEAT, norm=norm)
@@ -585,15 +595,15 @@ def _heat_map(axes: Axes, values: np.ndarray, names: Sequence[str], norm: Normal
             light = norm(value) < 0.55
             axes.text(j, i, f"{value:.1f}", ha="center", va="center", fontsize=7, color=BLACK if light else "white")
         if i == j:
-            axes.add_patch(Rectangle((j - 0.47, i - 0.47), 0.94, 0.94, fill=False, color=VERMILLION, linewidth=1.2))
+            axes.add_patch(Rectangle((j - 0.47, i - 0.47), 0.94, 0.94, fill=False, color=VERMILLION, clip_on=False))
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
     axes.set_yticks(range(len(names)), names)
-    axes.set_xticks(range(len(names)), names, rotation=30 if max(map(len, names)) > 4 else 0, rotation_mode="anchor")
-    if max(map(len, names)) > 4:
-        for label in axes.get_xticklabels():
-            label.set_ha("right")
+    slanted: dict[str, Any] = (
+        {"rotation": 30, "rotation_mode": "anchor", "ha": "right"} if max(map(len, names)) > 4 else {}
+    )
+    axes.set_xticks(range(len(names)), names, **slanted)
 
 
 def _cumulative(axes: Axes, values: np.ndarray, members: np.ndarray, ends: tuple[float, float]) -> None:
@@ -614,7 +624,11 @@ def _models(original: Signals | None, pruned: Mapping[str, Signals]) -> dict[str
     return models | {f"sparsity {sparsity}": signals for sparsity, signals in pruned.items()}
 
 
-def _model_marks(models: Mapping[str, Signals]) -> Marks:
+def _plus(models: Mapping[str, Signals]) -> str:
+    return " After a plus: a defence in fine-tuning." if any(" + " in name for name in models) else ""
+
+
+def _model_marks(models: Collection[str]) -> Marks:
     """Black circles for the original, then colours from dark to light in the order given, and markers."""
     ramp = matplotlib.colormaps["plasma"](np.linspace(0.15, 0.85, len(models)))
     colors = [
@@ -644,9 +658,12 @@ def _counts(rows: pd.DataFrame) -> str:
     pruned = _plural(len(settings) - originals - defended, "pruned setting")
     if defended:
         pruned += f", {_plural(defended, 'defended one')}"
+    return f"{pruned}, {_plural(originals, 'original')}; each point is {_seeds(rows)}"
+
+
+def _seeds(rows: pd.DataFrame) -> str:
     seeds = sorted(set(rows["seeds"]))
-    several = f"the mean over {' or '.join(map(str, seeds)) or 'no'} seeds"
-    return f"{pruned}, {_plural(originals, 'original')}; each point is {'a single seed' if seeds == [1] else several}"
+    return "a single seed" if seeds == [1] else f"the mean over {' or '.join(map(str, seeds)) or 'no'} seeds"
 
 
 def _records(models: Mapping[str, Signals]) -> str:

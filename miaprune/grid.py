@@ -42,6 +42,13 @@ THRESHOLD_ATTACKS = ("conf", "xent", "mentr", "top1_conf", "conf_global", "corr"
 NEURAL_ATTACKS = ("samia", "nn", "nn_top3", "nn_cls")
 ATTACKS = (*NEURAL_ATTACKS, *THRESHOLD_ATTACKS, "blindmi")
 
+ATTACK_FAMILIES: dict[str, tuple[str, ...]] = {
+    "samia": ("samia",),
+    "nn": ("nn", "nn_top3", "nn_cls"),
+    "cheap": (*THRESHOLD_ATTACKS, "blindmi"),
+}
+"""Attacks that share a process, as starting one costs more than most of them: a job computes a whole family."""
+
 DEFENSES = ("ppb", "adv", "dp")
 
 SHADOWS = 5
@@ -218,8 +225,8 @@ def attacked(settings: Sequence[Setting], block: Mapping[str, Any]) -> list[Atta
     """Everything that is attacked: the settings, their defended versions, and the mismatched adversaries.
 
     ``block`` holds ``parts`` (by name), ``defenses`` (entries with defense, strengths, part and adversaries) and
-    ``transfer``, the part whose settings are attacked with each other's shadows where they differ in sparsity
-    alone or in pruner alone.
+    ``transfer``, the part (None for none) whose settings are attacked with each other's shadows where they differ
+    in sparsity alone or in pruner alone.
     """
     pairs = [(s, "matched") for s in settings]
     for entry in block["defenses"]:
@@ -230,7 +237,7 @@ def attacked(settings: Sequence[Setting], block: Mapping[str, Any]) -> list[Atta
                 victim = replace(s, defense=entry["defense"], strength=str(strength))
                 # The adaptive adversary is the matched one: its shadows are pruned and defended like the victim.
                 pairs += [(victim, "matched" if a == "adaptive" else a) for a in entry["adversaries"]]
-    crossed = _part(settings, block, block["transfer"])
+    crossed = _part(settings, block, block["transfer"]) if block["transfer"] else []
     pairs += [
         (victim, f"shadows_{shadows.variant}")
         for victim, shadows in product(crossed, crossed)

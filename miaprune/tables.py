@@ -86,18 +86,18 @@ def defense_table(attacks: pd.DataFrame, dataset: str) -> pd.DataFrame:
     for both.
     """
     rows = over_seeds(attacks[attacks["dataset"] == dataset])
-    places = list(dict.fromkeys(zip(rows["model"], rows["variant"], strict=True)))
-    versions = {
-        (places.index((model, variant)), 0 if pd.isna(defense) else 1 + grid.DEFENSES.index(defense), strength): version
-        for (model, variant, defense, strength), version in rows.groupby(
-            ["model", "variant", "defense", "strength"], dropna=False
-        )
-    }
-    defended = {place for place, defense, _ in versions if defense}
+    place = rows["model"] + "/" + rows["variant"]
+    rows = rows[place.isin(place[rows["defense"].notna()])]
+    places, defenses = list(dict.fromkeys(place)), (None, *grid.DEFENSES)
+
+    def position(version: pd.DataFrame) -> tuple[int, int, float]:
+        first = version.iloc[0]
+        return places.index(f"{first['model']}/{first['variant']}"), defenses.index(first["defense"]), first["strength"]
+
+    versions = [version for _, version in rows.groupby(["model", "variant", "defense", "strength"], dropna=False)]
     columns = ["model", "pruner", "sparsity", "defense", "strength", "test_accuracy", "epsilon"]
     columns += [f"{attack} {name}" for name in ("adaptive", "unaware") for attack in ("samia", "best other")]
-    table = [_defense_row(versions[key]) for key in sorted(versions) if key[0] in defended]
-    return pd.DataFrame(table, columns=columns)
+    return pd.DataFrame([_defense_row(version) for version in sorted(versions, key=position)], columns=columns)
 
 
 def spread_table(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:

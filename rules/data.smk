@@ -12,6 +12,6 @@ rule prepare:
         mem_mb=6000,
         runtime=60,
     params:
-        data_dir=DATA,
+        data_dir=lambda wildcards, output: str(Path(output[0]).parents[1]),
     script:
         "../workflow/scripts/prepare.py"

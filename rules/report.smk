@@ -115,26 +115,6 @@ rule pair_figure:
         "../workflow/scripts/attack_figure.py"
 
 
-def family(wildcards):
-    """The settings of one pruner's family of sparsities, and with PPB as the claims have it."""
-    return [
-        s
-        for s in settings_of(wildcards.scope)
-        if (s.dataset, s.model, s.pruner) == (wildcards.dataset, wildcards.model, wildcards.pruner)
-        and (s.defense, s.strength) in ((None, None), ("ppb", "4"))
-    ]
-
-
-def family_signals(wildcards):
-    """The original's signals first, then those of the family's pruned settings."""
-    pruned = family(wildcards)
-    return signals_of([pruned[0].original, *pruned])
-
-
-def family_labels(wildcards):
-    return [f"{s.sparsity} + {s.defense} {s.strength}" if s.defense else s.sparsity for s in family(wildcards)]
-
-
 rule signal_figures:
     input:
         family_signals,

@@ -114,7 +114,7 @@ def test_strength_zero_is_exactly_the_undefended_training(digits, defense, name,
 @pytest.mark.parametrize("defense", DEFENSES)
 @pytest.mark.parametrize(("name", "pruner"), PRUNED)
 def test_pruned_weights_are_exactly_zero_after_training(digits, defense, name, pruner):
-    model, _ = trained(digits, objective_of(digits, defense), name, pruner)
+    model, _ = trained(digits, objective_of(digits, defense), name, pruner, RECIPE | {"epochs": 1})
     masks = pruning.masks(model)
     state = pruning.finalise(copy.deepcopy(model)).state_dict()
     assert masks
@@ -227,11 +227,12 @@ def test_adv_inference_steps_leave_the_classifier_alone(digits):
     for parameter in model.parameters():
         parameter.grad = torch.full_like(parameter, 0.5)
     model.train()
-    before, draws = copy.deepcopy(model), torch.get_rng_state()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    draws = torch.get_rng_state()
     inference = copy.deepcopy(objective.inference)
     objective._train_inference(model)
     assert not equal_states(inference, objective.inference)
-    assert equal_states(before, model)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     assert all((parameter.grad == 0.5).all() for parameter in model.parameters())
     assert torch.equal(draws, torch.get_rng_state())
     assert all(module.training for module in model.modules())
@@ -323,13 +324,13 @@ def test_dp_takes_a_pruned_resnet18():
     model = models.build("resnet18", (3, 32, 32), 5, seed=0)
     pruning.l1_structured(model, 0.5)
     pruning.slim(model, 0.5)
-    model = frozen(model)
-    x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    model = frozen(model).float()
+    x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     y = torch.tensor([0, 3])
     per_record = list(record_gradients(model, x, y))
     expected = {name: sum(g[name] / max(1.0, norm(g)) for g in per_record) for name in per_record[0]}
     dp = defenses.DifferentialPrivacy(1.0, clip=1.0, delta=1e-5, chunk=2, seed=1)
-    assert_close(dp.clipped_sum(model, x, y), expected)
+    assert_close(dp.clipped_sum(model, x, y), expected, rel=1e-4)
 
 
 def test_dp_holds_one_chunk_of_gradients_at_a_time(digits, monkeypatch):
@@ -360,9 +361,9 @@ def test_dp_draws_dropout_for_each_record_by_itself(digits):
     total = objective_of(digits, "dp", clip=1e9).clipped_sum(model.train(), x, y)
     # the gradient of a hidden bias is 0 where its unit is dropped (or inactive): one shared draw would drop half of
     # the active units for both records, two draws a quarter of them
-    kept = total["1.bias"] != 0
-    active = model[2](model[1](model[0](x)))[0] > 0
-    assert kept[active].double().mean().item() == pytest.approx(0.75, abs=4 * (0.75 * 0.25 / active.sum()) ** 0.5)
+    active = model[1](model[0](x))[0] > 0
+    kept = (total["1.bias"] != 0)[active].double()
+    assert kept.mean().item() == pytest.approx(0.75, abs=4 * (0.75 * 0.25 / len(kept)) ** 0.5)
 
 
 def test_dp_keeps_the_statistics_of_batch_norm_but_trains_its_weights(digits):

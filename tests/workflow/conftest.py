@@ -19,6 +19,8 @@ SMALL = {
     "sparsities": [0.5],
     "attacks": ["samia", "conf"],
     "device": "cpu",
+    "defenses": [],
+    "transfer": None,
 }
 
 
@@ -43,7 +45,7 @@ class Workflow:
         )
 
     def plan(self, *arguments):
-        """The files that a dry run would make, sorted, without logs and reports' figures."""
+        """The files that a dry run would make, sorted."""
         done = self.run("--dry-run", *arguments)
         assert done.returncode == 0, done.stdout + done.stderr
         outputs = re.findall(r"^    output: (.*)$", done.stdout + done.stderr, flags=re.M)

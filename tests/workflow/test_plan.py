@@ -8,8 +8,9 @@ import pytest
 import yaml
 from workflow.conftest import ROOT, Workflow
 
-CELL = "results/digits/fc/l1_0.5"
-THRESHOLD = ("conf", "xent", "mentr", "top1_conf", "conf_global", "corr")
+from miaprune import grid
+
+ORIGINAL, CELL = "results/digits/fc/original", "results/digits/fc/l1_0.5"
 
 
 @pytest.fixture
@@ -19,7 +20,7 @@ def change(finished):
 
 
 def results(plan):
-    """Planned files other than tables, claims and figures."""
+    """Planned files of settings: no tables, claims, figures."""
     return [file for file in plan if "/tables/" not in file and "/figures/" not in file and file.count("/") > 2]
 
 
@@ -27,9 +28,21 @@ def checkpoints(folder):
     return [f"{folder}/{role}.safetensors" for role in ("victim", *(f"shadow_{i}" for i in range(5)))]
 
 
+def family(folder, name):
+    """What the job of a family of attacks makes."""
+    attacks = grid.ATTACK_FAMILIES[name]
+    return [f"{folder}/{a}.json" for a in attacks] + [f"{folder}/attackers/{a}.safetensors" for a in attacks]
+
+
+def setting(folder):
+    """Everything that a setting attacked by samia and conf consists of."""
+    signals = f"{folder}/signals.safetensors"
+    return sorted([*checkpoints(folder), signals, *family(folder, "samia"), *family(folder, "cheap")])
+
+
 def test_the_papers_grid_is_15_originals_and_255_settings_with_every_attack(tmp_path):
     paper = Workflow(tmp_path, yaml.safe_load((ROOT / "config.yaml").read_text()))
-    files = results(paper.plan("all"))
+    files = results(paper.plan("attacks"))
     assert len([f for f in files if f.endswith("original/victim.safetensors")]) == 15
     assert len([f for f in files if re.search(r"/l\d|/slim", f) and f.endswith("victim.safetensors")]) == 255
     attacks = Counter(f.rsplit("/", 1)[1] for f in files if f.endswith(".json"))
@@ -41,34 +54,29 @@ def test_a_finished_run_plans_nothing(finished):
 
 
 def test_one_cell_plans_just_what_it_needs(workflow):
-    plan = workflow.plan(f"{CELL}/samia.json")
-    assert results(plan) == sorted(
-        [*checkpoints("results/digits/fc/original"), *checkpoints(CELL), f"{CELL}/signals.safetensors",
-         f"{CELL}/samia.json"]
-    )  # fmt: skip
+    plan = results(workflow.plan(f"{CELL}/samia.json"))
+    signals = f"{CELL}/signals.safetensors"
+    assert plan == sorted([*checkpoints(ORIGINAL), *checkpoints(CELL), signals, *family(CELL, "samia")])
 
 
 def test_a_new_sparsity_plans_its_own_setting(change):
     change.config["sparsities"].append(0.8)
-    cell = "results/digits/fc/l1_0.8"
-    expected = [*checkpoints(cell), f"{cell}/signals.safetensors", f"{cell}/samia.json"]
-    assert results(change.plan("all")) == sorted(expected + [f"{cell}/{a}.json" for a in THRESHOLD])
+    assert results(change.plan("all")) == setting("results/digits/fc/l1_0.8")
 
 
-def test_a_new_pruner_plans_its_own_settings_and_model(change):
+def test_a_new_model_plans_its_own_settings(change):
     change.config["models"].append("cnn")
-    plan = results(change.plan("all"))
-    assert plan and all(file.startswith("results/digits/cnn/") for file in plan)
+    assert results(change.plan("all")) == sorted(
+        setting("results/digits/cnn/l1_0.5") + setting("results/digits/cnn/original")
+    )
 
 
-def test_a_new_attack_plans_itself_on_every_setting(change):
+def test_a_new_attack_plans_its_family_on_every_setting(change):
     change.config["attacks"].append("nn_top3")
-    expected = [f"results/digits/fc/{v}/nn_top3.json" for v in ("l1_0.5", "original")]
-    assert results(change.plan("all")) == expected
+    assert results(change.plan("all")) == sorted(family(CELL, "nn") + family(ORIGINAL, "nn"))
 
 
-def test_a_threshold_attack_is_there_already(change):
-    """The family costs milliseconds and is computed together, so only the reports change."""
+def test_another_attack_of_a_family_is_there_already(change):
     change.config["attacks"].append("mentr")
     plan = change.plan("all")
     assert results(plan) == [] and "results/tables/attacks.csv" in plan
@@ -76,14 +84,28 @@ def test_a_threshold_attack_is_there_already(change):
 
 def test_a_changed_attack_epoch_count_plans_that_attack_again(change):
     change.config["attack_recipes"][change.config["attack_recipe"]]["epochs"] = 3
-    assert results(change.plan("all")) == [f"results/digits/fc/{v}/samia.json" for v in ("l1_0.5", "original")]
+    assert results(change.plan("all")) == sorted(family(CELL, "samia") + family(ORIGINAL, "samia"))
 
 
 def test_a_changed_pruning_epoch_count_plans_pruned_settings_only(change):
     change.config["finetuning"]["epochs"]["image"] = 3
-    plan = results(change.plan("all"))
-    expected = [*checkpoints(CELL), f"{CELL}/signals.safetensors", f"{CELL}/samia.json"]
-    assert plan == sorted(expected + [f"{CELL}/{a}.json" for a in THRESHOLD])
+    assert results(change.plan("all")) == setting(CELL)
+
+
+def test_a_defense_plans_its_own_models_and_the_unaware_adversary_none(change):
+    entry = {"defense": "ppb", "strengths": [4], "part": "all", "adversaries": ["adaptive", "unaware"]}
+    change.config["defenses"] = [entry]
+    unaware = [f"{CELL}/ppb_4/unaware/{attack}.json" for attack in ("samia", "conf")]
+    assert results(change.plan("defenses")) == sorted(setting(f"{CELL}/ppb_4") + unaware)
+
+
+def test_mismatched_adversaries_train_nothing_that_other_targets_need(change):
+    change.config["sparsities"].append(0.8)
+    change.config["transfer"] = "all"
+    other = "results/digits/fc/l1_0.8"
+    crossed = [f"{a}/shadows_l1_{s}/{n}.json" for a, s in ((CELL, 0.8), (other, 0.5)) for n in ("samia", "conf")]
+    plan = results(change.plan("transfer"))
+    assert plan == sorted(setting(other) + crossed)
 
 
 def test_the_other_kinds_epoch_count_plans_nothing(change):
