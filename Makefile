@@ -16,7 +16,7 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@touch $@
 
 demo: install
-	$(SNAKEMAKE) demo
+	$(SNAKEMAKE) demo --quiet rules
 	@cat results/demo/summary.txt
 
 test: install
@@ -32,7 +32,7 @@ check: install
 # The Location data set: every attack over three seeds; results in results/location_seed_{7,8,9}.
 location: install
 	for seed in 7 8 9; do \
-	  $(SNAKEMAKE) all --config 'datasets=[location]' 'defenses=[]' transfer=null \
+	  $(SNAKEMAKE) all --config 'datasets=[location]' 'defenses=[]' transfer=none --quiet rules \
 	    seed=$$seed results_dir=results/location_seed_$$seed || exit; done
 	$(BIN)/python -m miaprune.tables results/location_spread.md results/location_seed_*/tables/attacks.csv
 	@cat results/location_spread.md

@@ -203,9 +203,8 @@ def frontier(attacks: pd.DataFrame, dataset: str, model: str) -> Figure:
     defended versions are drawn: where one was swept over strengths, the others have nothing to compare.
     """
     rows = _samia(attacks, dataset, model)
-    # The unaware adversary's rows are of the same victims: they add no version.
-    versions = rows[rows["defense"].notna()].groupby("pruner")[["defense", "strength"]].apply(_distinct)
-    pruners = [p for p in grid.PRUNERS if versions.get(p, 0) == max(versions, default=-1)]
+    versions = rows[rows["defense"].notna()].drop_duplicates(["pruner", "defense", "strength"])["pruner"].value_counts()
+    pruners = [p for p in grid.PRUNERS if p in versions and versions[p] == versions.max()]
     rows = rows[rows["pruner"].isna() | rows["pruner"].isin(pruners)]
     defended = rows[rows["defense"].notna()]
     levels = sorted(set(defended["sparsity"]))
@@ -223,15 +222,16 @@ def frontier(attacks: pd.DataFrame, dataset: str, model: str) -> Figure:
             _name_strongest(axes, mine, mark[1])
         _victims(axes, here[here["defense"].isna()], *UNDEFENDED_MARK, filled=True)
         _victims(axes, rows[rows["pruner"].isna()], *ORIGINAL_MARK, filled=True)
-        axes.margins(x=0.15)
+        axes.margins(0.12)
         axes.set_title(f"sparsity {level:g}")
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         axes.tick_params(labelbottom=True)
     _blank(panels[len(places) :])
     if not places:
         panels[0].set_title("no defended model", loc="left")
-    for first, pruner in zip(panels[::columns], pruners if len(pruners) > 1 else [""] * len(panels), strict=False):
-        first.set_ylabel(f"{pruner}\nSAMIA accuracy (%)".strip())
+    _label_rows(panels, columns, "SAMIA accuracy (%)")
+    for first, pruner in zip(panels[::columns], pruners if len(pruners) > 1 else [], strict=False):
+        first.set_ylabel(f"{pruner}\nSAMIA accuracy (%)")
     for axes in panels[max(0, len(places) - columns) : len(places)]:
         axes.set_xlabel("test accuracy (%)" if columns < 4 else "test acc. (%)")
     handles = [Line2D([], [], label="original", **_victim(*ORIGINAL_MARK, filled=True) | {"linestyle": ""})]
@@ -247,9 +247,10 @@ def frontier(attacks: pd.DataFrame, dataset: str, model: str) -> Figure:
     ]
     handles.append(Line2D([], [], color=GREY, linewidth=0.9, linestyle=":", label="guessing"))
     figure.legend(handles=handles, loc="outside right center")
+    place = "/".join((dataset, model, *(pruners if len(pruners) == 1 else [])))
     _finish(
         figure,
-        f"Privacy against utility: defences on {dataset}/{model}{_by(pruners)}",
+        f"Privacy against utility: defences on {place}",
         "Accuracy of SAMIA (the attack of the claims) against the test accuracy of its victim: the lower and the "
         "further right, the better the defence. A defence's strengths are joined in ascending order; the strongest is "
         "named. Filled: the adaptive adversary, whose shadow models are defended alike; hollow, above or below it: "
@@ -312,9 +313,7 @@ def transfer(attacks: pd.DataFrame, dataset: str, model: str) -> Figure:
     """
     rows = _samia(attacks, dataset, model, mismatched=True)
     rows = rows[rows["pruner"].notna() & rows["defense"].isna()]
-    rows = rows.assign(
-        shadows=rows["variant"].where(rows["adversary"] == "matched", rows["adversary"].str.removeprefix("shadows_"))
-    )
+    shadows = rows["variant"].where(rows["adversary"] == "matched", rows["adversary"].str.removeprefix("shadows_"))
     accuracies = dict(zip(zip(shadows, rows["variant"], strict=True), 100 * rows["accuracy"], strict=True))
     variants = list(dict.fromkeys(zip(rows["pruner"], rows["sparsity"], strict=True)))
     pruners = [p for p in grid.PRUNERS if p in {p for p, _ in variants}]
@@ -485,7 +484,9 @@ def _figure(
 
 def _finish(figure: Figure, title: str, caption: str) -> None:
     figure.suptitle(title, x=0.01, ha="left", fontsize=9, fontweight="bold")
-    figure.supxlabel("\n".join(textwrap.wrap(caption, 126)), x=0.01, ha="left", fontsize=7, linespacing=1.3)
+    figure.supxlabel(
+        "\n".join(textwrap.wrap(caption, 126, break_on_hyphens=False)), x=0.01, ha="left", fontsize=7, linespacing=1.3
+    )
 
 
 def _label_rows(panels: Sequence[Axes], columns: int, ylabel: str) -> None:
@@ -547,26 +548,18 @@ def _samia(attacks: pd.DataFrame, dataset: str, model: str, mismatched: bool = F
     return over_seeds(rows if mismatched else rows[rows["adversary"].isin(["matched", "unaware"])])
 
 
-def _distinct(rows: pd.DataFrame) -> int:
-    return len(rows.drop_duplicates())
-
-
-def _by(pruners: Sequence[str]) -> str:
-    return f", {pruners[0]}" if len(pruners) == 1 else ""
-
-
 def _victims(axes: Axes, rows: pd.DataFrame, marker: str, color: str, filled: bool) -> None:
     """Points of `frontier`, joined in the order of ``rows``."""
     axes.plot(100 * rows["victim_test_accuracy"], 100 * rows["accuracy"], **_victim(marker, color, filled))
 
 
 def _name_strongest(axes: Axes, rows: pd.DataFrame, color: str) -> None:
-    """Write the greatest strength, if there are several, on the left of its points in `frontier`."""
+    """Write the greatest strength, if there are several, below its points in `frontier`."""
     strongest = rows[rows["strength"] == rows["strength"].max()]
     if rows["strength"].nunique() > 1:
-        at = (100 * strongest["victim_test_accuracy"].iloc[0], 100 * strongest["accuracy"].mean())
-        beside: dict[str, Any] = {"xytext": (-4, 0), "textcoords": "offset points", "ha": "right", "va": "center"}
-        axes.annotate(f"{strongest['strength'].iloc[0]:g}", at, **beside, color=color, fontsize=7)
+        at = (100 * strongest["victim_test_accuracy"].iloc[0], 100 * strongest["accuracy"].min())
+        below: dict[str, Any] = {"xytext": (0, -4), "textcoords": "offset points", "ha": "center", "va": "top"}
+        axes.annotate(f"{strongest['strength'].iloc[0]:g}", at, **below, color=color, fontsize=7)
 
 
 def _victim(marker: str, color: str, filled: bool) -> dict[str, Any]:
@@ -600,10 +593,8 @@ def _heat_map(axes: Axes, values: np.ndarray, names: Sequence[str], norm: Normal
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
     axes.set_yticks(range(len(names)), names)
-    slanted: dict[str, Any] = (
-        {"rotation": 30, "rotation_mode": "anchor", "ha": "right"} if max(map(len, names)) > 4 else {}
-    )
-    axes.set_xticks(range(len(names)), names, **slanted)
+    slanted: dict[str, Any] = {"rotation": 30, "rotation_mode": "anchor", "ha": "right"}
+    axes.set_xticks(range(len(names)), names, **(slanted if max(map(len, names)) > 4 else {}))
 
 
 def _cumulative(axes: Axes, values: np.ndarray, members: np.ndarray, ends: tuple[float, float]) -> None:

@@ -225,7 +225,7 @@ def attacked(settings: Sequence[Setting], block: Mapping[str, Any]) -> list[Atta
     """Everything that is attacked: the settings, their defended versions, and the mismatched adversaries.
 
     ``block`` holds ``parts`` (by name), ``defenses`` (entries with defense, strengths, part and adversaries) and
-    ``transfer``, the part (None for none) whose settings are attacked with each other's shadows where they differ
+    ``transfer``, the part ("none": no part) whose settings are attacked with each other's shadows where they differ
     in sparsity alone or in pruner alone.
     """
     pairs = [(s, "matched") for s in settings]
@@ -237,7 +237,7 @@ def attacked(settings: Sequence[Setting], block: Mapping[str, Any]) -> list[Atta
                 victim = replace(s, defense=entry["defense"], strength=str(strength))
                 # The adaptive adversary is the matched one: its shadows are pruned and defended like the victim.
                 pairs += [(victim, "matched" if a == "adaptive" else a) for a in entry["adversaries"]]
-    crossed = _part(settings, block, block["transfer"]) if block["transfer"] else []
+    crossed = _part(settings, block, block["transfer"]) if block["transfer"] != "none" else []
     pairs += [
         (victim, f"shadows_{shadows.variant}")
         for victim, shadows in product(crossed, crossed)

@@ -20,7 +20,7 @@ SMALL = {
     "attacks": ["samia", "conf"],
     "device": "cpu",
     "defenses": [],
-    "transfer": None,
+    "transfer": "none",
 }
 
 
