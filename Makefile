@@ -32,13 +32,15 @@ check: install
 # The Location data set: every attack over three seeds; results in results/location_seed_{7,8,9}.
 location: install
 	for seed in 7 8 9; do \
-	  $(SNAKEMAKE) all --config 'datasets=[location]' 'defenses=[]' transfer=none --quiet rules \
-	    seed=$$seed results_dir=results/location_seed_$$seed || exit; done
+	  $(SNAKEMAKE) all --quiet rules --config 'datasets=[location]' 'defenses=[]' \
+	    transfer=none seed=$$seed results_dir=results/location_seed_$$seed || exit; done
 	$(BIN)/python -m miaprune.tables results/location_spread.md results/location_seed_*/tables/attacks.csv
 	@cat results/location_spread.md
 
+# The tables and figures of what has been run, as one page: make report OF=demo, or OF=all.
+OF ?= demo
 report: install
-	$(SNAKEMAKE) all --report results/report.html
+	$(SNAKEMAKE) $(OF) --report results/report.html
 
 # Resolve requirements.lock anew (needs uv).
 lock:

@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 
 from miaprune import metrics
+from miaprune.grid import PPB_STRENGTH
 from miaprune.tables import PLACE, over_seeds, paper_table, to_markdown, undefended
 
 ALPHA = 0.05
@@ -32,9 +33,6 @@ MIN_SETTINGS = 5
 
 MAX_EXCEPTIONS = 10
 """How many settings where a claim does not hold are named, the largest first; the rest are counted."""
-
-PPB_STRENGTH = 4.0
-"""The strength at which claim 3 is tested: the paper's."""
 
 SEED = 0
 """Seed of the bootstrap: the verdicts are a function of the attacks table alone."""

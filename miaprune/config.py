@@ -39,6 +39,8 @@ def check_config(config: Mapping[str, Any], schema: str | Path) -> None:
             for key, names in (("datasets", grid.DATASETS), ("models", grid.MODELS), ("pruners", grid.PRUNERS)):
                 for value in kept.get(key, []):
                     grid.known(f"{key[:-1]} in part {name}:", value, names)
+            for value in kept.get("sparsities", []):
+                grid.sparsity_value(value)
     for attack in config["attacks"]:
         grid.known("attack", attack, grid.ATTACKS)
     grid.known("attack_recipe", config["attack_recipe"], config["attack_recipes"])

@@ -25,8 +25,8 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from scipy.stats import pearsonr, spearmanr
 
 from miaprune import grid, metrics
-from miaprune.claims import PPB_STRENGTH
 from miaprune.files import whole
+from miaprune.grid import PPB_STRENGTH
 from miaprune.signals import Signals
 from miaprune.tables import PLACE, over_seeds, undefended
 

@@ -7,11 +7,14 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
+from safetensors.numpy import save_file
+
+if TYPE_CHECKING:  # torch takes 2 s to import, and half of the jobs read arrays only
+    from torch import Tensor
 
 
 class FileError(OSError):
@@ -31,24 +34,27 @@ def whole(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """Write tensors and JSON-serialisable metadata as safetensors."""
+def save_tensors(path: str | Path, tensors: Mapping[str, Tensor | np.ndarray], metadata: Mapping[str, Any]) -> None:
+    """Write tensors or arrays and JSON-serialisable metadata as safetensors."""
     # One metadata key: safetensors writes several in no fixed order, and the same job must give the same bytes.
     text = json.dumps(metadata, sort_keys=True)
-    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    arrays = {
+        name: np.asarray(t if isinstance(t, np.ndarray) else t.detach().cpu().numpy(), order="C")
+        for name, t in tensors.items()
+    }
     with whole(path) as temporary:
-        save_file(contiguous, temporary, metadata={"miaprune": text})
+        save_file(arrays, temporary, metadata={"miaprune": text})
 
 
-def load_tensors(path: str | Path, prefix: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read the tensors whose names start with ``prefix`` (cut off) and the metadata.
+def load_arrays(path: str | Path, prefix: str = "") -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Read the arrays whose names start with ``prefix`` (cut off) and the metadata.
 
     Raises
     ------
     FileError : if the file is truncated, or was not written by `save_tensors`.
     """
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework="np") as file:
             metadata = json.loads(file.metadata()["miaprune"])
             names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118 (no mapping)
             return {name.removeprefix(prefix): file.get_tensor(name) for name in names}, metadata
@@ -56,6 +62,14 @@ def load_tensors(path: str | Path, prefix: str = "") -> tuple[dict[str, Tensor],
         raise FileError(f"{path}: damaged or not written by miaprune ({error}); delete it and run again") from None
 
 
+def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read all tensors and the metadata; raises as `load_arrays`."""
+    import torch
+
+    arrays, metadata = load_arrays(path)
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}, metadata
+
+
 def load_metadata(path: str | Path) -> dict[str, Any]:
     """Read only the metadata: quick, whatever the size of the tensors."""
-    return load_tensors(path, prefix="\0none")[1]
+    return load_arrays(path, prefix="\0none")[1]

@@ -51,6 +51,9 @@ ATTACK_FAMILIES: dict[str, tuple[str, ...]] = {
 
 DEFENSES = ("ppb", "adv", "dp")
 
+PPB_STRENGTH = 4.0
+"""The strength of PPB that the third claim is about, the paper's default."""
+
 SHADOWS = 5
 """Shadow models per setting (method, section 4)."""
 
@@ -180,25 +183,30 @@ def strength_value(defense: str, text: object) -> float:
 def originals(grid: Mapping[str, Sequence[Any]]) -> list[Setting]:
     """Every original (dataset, model) pair of a grid block that exists (method, section 5).
 
-    A block is ``{"datasets": [...], "models": [...], "pruners": [...], "sparsities": [...]}``.
+    A block is ``{"datasets": [...], "models": [...], "pruners": [...], "sparsities": [...]}``. Combinations that
+    do not exist are left out; a dataset that no listed model takes is a `GridError`.
     """
-    pairs = product(_unique(grid["datasets"]), _unique(grid["models"]))
-    return [
-        Setting(d, m) for d, m in pairs if known("dataset", d, DATASETS) in MODEL_DATASETS[known("model", m, MODELS)]
+    found = [
+        Setting(d, m)
+        for d, m in product(_unique(grid["datasets"]), _unique(grid["models"]))
+        if known("dataset", d, DATASETS) in MODEL_DATASETS[known("model", m, MODELS)]
     ]
+    for dataset in grid["datasets"]:
+        if all(s.dataset != dataset for s in found):
+            fitting = [m for m in MODELS if dataset in MODEL_DATASETS[m]]
+            raise GridError(f"none of the models {list(grid['models'])} takes {dataset}; add {_either(fitting)}")
+    return found
 
 
 def pruned(grid: Mapping[str, Sequence[Any]]) -> list[Setting]:
     """Every pruned setting of a grid block that exists: 255 for the paper's grid."""
-    ways = [
-        (known("pruner", p, PRUNERS), str(s), sparsity_value(s))
-        for p, s in product(_unique(grid["pruners"]), _unique(grid["sparsities"]))
-    ]
+    for sparsity in grid["sparsities"]:
+        sparsity_value(sparsity)
     return [
-        Setting(o.dataset, o.model, pruner, sparsity)
+        Setting(o.dataset, o.model, pruner, str(sparsity))
         for o in originals(grid)
-        for pruner, sparsity, _ in ways
-        if o.model in PRUNER_MODELS[pruner]
+        for pruner, sparsity in product(_unique(grid["pruners"]), _unique(grid["sparsities"]))
+        if o.model in PRUNER_MODELS[known("pruner", pruner, PRUNERS)]
     ]
 
 
@@ -209,16 +217,6 @@ def settings(*grids: Mapping[str, Sequence[Any]]) -> list[Setting]:
 
 Attacked = tuple[Setting, str]
 """A victim and its adversary: matched, unaware, or shadows_{pruner}_{sparsity} for a mismatched one (section 8)."""
-
-
-def part(settings: Iterable[Setting], names: Mapping[str, Sequence[Any]]) -> list[Setting]:
-    """The pruned settings that a named part of the grid picks: per kind the values it keeps, all if it names none."""
-    kinds = {"datasets": "dataset", "models": "model", "pruners": "pruner", "sparsities": "sparsity"}
-    return [
-        s
-        for s in settings
-        if s.pruner is not None and all(getattr(s, kinds[key]) in map(str, kept) for key, kept in names.items())
-    ]
 
 
 def attacked(settings: Sequence[Setting], block: Mapping[str, Any]) -> list[Attacked]:
@@ -248,7 +246,14 @@ def attacked(settings: Sequence[Setting], block: Mapping[str, Any]) -> list[Atta
 
 
 def _part(settings: Iterable[Setting], block: Mapping[str, Any], name: str) -> list[Setting]:
-    return part(settings, block["parts"][known("part", name, block["parts"])])
+    """The pruned settings that a named part of the grid picks: per kind the values it keeps, all if it names none."""
+    kinds = {"datasets": "dataset", "models": "model", "pruners": "pruner", "sparsities": "sparsity"}
+    kept = block["parts"][known("part", name, block["parts"])]
+    return [
+        s
+        for s in settings
+        if s.pruner is not None and all(getattr(s, kinds[key]) in map(str, values) for key, values in kept.items())
+    ]
 
 
 def folder(victim: Setting, adversary: str) -> str:
@@ -273,5 +278,5 @@ def _unique(items: Iterable[Any]) -> list[Any]:
 
 
 def derive_seed(seed: int, *purpose: str) -> int:
-    """A seed for one purpose of a job, from the one seed of the run: distinct purposes, unrelated draws."""
+    """A seed for one purpose of a job, from the one seed of the run: unrelated draws for distinct purposes."""
     return zlib.crc32("/".join([str(seed), *purpose]).encode())

@@ -7,25 +7,35 @@ import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 
 @contextlib.contextmanager
-def running(log: str | Path, threads: int = 1, device: str = "cpu") -> Iterator[torch.device]:
-    """Send the job's output to ``log``, limit torch to ``threads`` and yield the device to compute on.
-
-    ``device`` is auto (cuda if there is one), cpu or cuda. An error goes to the log in full, and to the
-    terminal in one line.
-    """
-    torch.set_num_threads(threads)
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+def logged(log: str | Path) -> Iterator[None]:
+    """Send the job's output to ``log``; an error goes there in full, and to the terminal in one line."""
     Path(log).parent.mkdir(parents=True, exist_ok=True)
     with open(log, "w", buffering=1) as file:
         try:
             with contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
-                yield torch.device(device)
+                yield
         except Exception as error:
             traceback.print_exc(file=file)
-            sys.exit(f"error: {error} (details in {log})" if str(error) else f"error: {error!r} (details in {log})")
+            sys.exit(f"error: {str(error) or repr(error)} (details in {log})")
+
+
+@contextlib.contextmanager
+def running(log: str | Path, threads: int, device: str) -> Iterator[torch.device]:
+    """`logged`, with torch limited to ``threads``; yields the device to compute on.
+
+    ``device`` is auto (cuda if there is one), cpu or cuda.
+    """
+    with logged(log):
+        import torch
+
+        torch.set_num_threads(threads)
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        yield torch.device(device)

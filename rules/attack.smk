@@ -49,28 +49,27 @@ for family_name, members in grid.ATTACK_FAMILIES.items():
         script:
             "../workflow/scripts/attack.py"
 
-
-# The unaware and the mismatched adversaries train nothing: their attackers were fitted on another setting's
-# shadows for that setting's own results, and only score this victim.
-rule transferred_attacks:
-    input:
-        victim=f"{RESULTS}/{{setting}}/signals.safetensors",
-        attackers=lambda wildcards: [
-            f"{RESULTS}/{shadows_of(wildcards)}/attackers/{attack}.safetensors" for attack in config["attacks"]
-        ],
-    output:
-        [f"{RESULTS}/{{setting}}/{{adversary}}/{attack}.json" for attack in config["attacks"]],
-    log:
-        f"{RESULTS}/logs/{{setting}}/{{adversary}}.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/{{setting}}/{{adversary}}.tsv"
-    threads: 1
-    resources:
-        mem_mb=8000,
-        runtime=30,
-    params:
-        options={attack: attack_options(attack) for attack in config["attacks"]},
-        seed=config["seed"],
-        device=config["device"],
-    script:
-        "../workflow/scripts/attack.py"
+    # The unaware and the mismatched adversaries train nothing: their attackers were fitted on another setting's
+    # shadows for that setting's own results, and only score this victim.
+    rule:
+        name:
+            f"transfer_{family_name}"
+        input:
+            victim=f"{RESULTS}/{{setting}}/signals.safetensors",
+            attackers=attackers_of(members),
+        output:
+            [f"{RESULTS}/{{setting}}/{{adversary}}/{attack}.json" for attack in members],
+        log:
+            f"{RESULTS}/logs/{{setting}}/{{adversary}}/attack_{family_name}.log",
+        benchmark:
+            f"{RESULTS}/benchmarks/{{setting}}/{{adversary}}/attack_{family_name}.tsv"
+        threads: 1
+        resources:
+            mem_mb=8000,
+            runtime=30,
+        params:
+            options={attack: attack_options(attack) for attack in members},
+            seed=config["seed"],
+            device=config["device"],
+        script:
+            "../workflow/scripts/attack.py"

@@ -19,18 +19,21 @@ except (ConfigError, grid.GridError) as error:
 def forget_stale_lock():
     """Remove what a killed Snakemake left of its lock on this folder, if no run is alive here.
 
-    Snakemake's lock is a file that outlives a kill -9; the kernel's lock is not, and tells whether anybody runs.
+    Snakemake's lock is a file that outlives a kill -9; the kernel's lock does not, and tells whether anybody runs.
     """
     folder = Path(".snakemake")
     folder.mkdir(exist_ok=True)
     alive = open(folder / "alive", "w")
     try:
-        fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        for lock in folder.glob("locks/*.lock"):
-            lock.unlink()
-    except BlockingIOError:
-        pass  # somebody runs here: Snakemake's own lock stands
-    fcntl.flock(alive, fcntl.LOCK_SH)
+        try:
+            fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for lock in folder.glob("locks/*.lock"):
+                lock.unlink()
+        except BlockingIOError:
+            pass  # somebody runs here: Snakemake's own lock stands
+        fcntl.flock(alive, fcntl.LOCK_SH)
+    except OSError:
+        pass  # a file system without such locks: as if somebody ran
     return alive
 
 
@@ -125,15 +128,16 @@ PAIR_FIGURES = {
 }
 
 
+SIGNAL_FIGURES = ("signal_distributions", "gaps_per_class")
+
+
 def report_files(scope):
     root = f"{RESULTS}/{scope}"
     tables = ["attacks", "models", *dict.fromkeys(s.dataset for s in settings_of(scope))]
     tables += [f"{d}_defenses" for d in dict.fromkeys(s.dataset for s in settings_of(scope) if s.defense)]
     figures = ["samia_vs_others", "gaps_vs_accuracy"]
     figures += [f"{figure}_{d}_{m}" for figure, of in PAIR_FIGURES.items() for d, m in of(scope)]
-    figures += [
-        f"{figure}_{d}_{m}_{p}" for figure in ("signal_distributions", "gaps_per_class") for d, m, p in families(scope)
-    ]
+    figures += [f"{figure}_{d}_{m}_{p}" for figure in SIGNAL_FIGURES for d, m, p in families(scope)]
     return [
         *(f"{root}tables/{name}.csv" for name in tables),
         *(f"{root}figures/{name}.{suffix}" for name in figures for suffix in ("pdf", "png")),
@@ -146,8 +150,14 @@ def data_of(wildcards):
     return f"{DATA}/{dataset}/{dataset}.safetensors"
 
 
-def shadows_of(wildcards):
-    return grid.shadows_of(grid.Setting.parse(wildcards.setting), wildcards.adversary).path
+def attackers_of(attacks):
+    """What the wildcards' adversary fitted: on the shadows of which setting, the adversary says."""
+
+    def of(wildcards):
+        shadows = grid.shadows_of(grid.Setting.parse(wildcards.setting), wildcards.adversary)
+        return [f"{RESULTS}/{shadows.path}/attackers/{attack}.safetensors" for attack in attacks]
+
+    return of
 
 
 def family(wildcards):
@@ -156,7 +166,7 @@ def family(wildcards):
         s
         for s in settings_of(wildcards.scope)
         if (s.dataset, s.model, s.pruner) == (wildcards.dataset, wildcards.model, wildcards.pruner)
-        and (s.defense, s.strength) in ((None, None), ("ppb", "4"))
+        and (s.defense is None or (s.defense == "ppb" and float(s.strength) == grid.PPB_STRENGTH))
     ]
 
 
@@ -177,7 +187,8 @@ onstart:
             RESULTS,
             DATA,
             [job.wildcards.dataset for job in needed if job.rule.name == "prepare"],
-            sorted({str(file) for job in needed for file in job.input}),
+            {str(file) for job in needed for file in job.input}
+            - {str(file) for job in needed for file in job.output},
         )
     except OSError as error:
         sys.exit(f"error: {error}")

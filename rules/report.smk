@@ -120,9 +120,17 @@ rule signal_figures:
         family_signals,
     output:
         **{
-            f"{kind}_{suffix}": (f"{RESULTS}/{{scope}}figures/{kind}_{{dataset}}_{{model}}_{{pruner}}.{suffix}")
-            for kind in ("signal_distributions", "gaps_per_class")
-            for suffix in ("pdf", "png")
+            f"{kind}_pdf": f"{RESULTS}/{{scope}}figures/{kind}_{{dataset}}_{{model}}_{{pruner}}.pdf"
+            for kind in SIGNAL_FIGURES
+        },
+        **{
+            f"{kind}_png": report(
+                f"{RESULTS}/{{scope}}figures/{kind}_{{dataset}}_{{model}}_{{pruner}}.png",
+                caption="../workflow/report/figure.rst",
+                category="Figures",
+                labels={"figure": f"{kind}, {{dataset}}, {{model}}, {{pruner}}"},
+            )
+            for kind in SIGNAL_FIGURES
         },
     log:
         f"{RESULTS}/logs/{{scope}}figures/signals_{{dataset}}_{{model}}_{{pruner}}.log",

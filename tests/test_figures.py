@@ -9,7 +9,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import make_signals
+from synthetic import make_signals
 
 from miaprune import figures, grid, results, tables
 

@@ -12,7 +12,7 @@ def test_tensors_and_metadata_come_back(tmp_path):
     loaded, metadata = files.load_tensors(tmp_path / "f.safetensors")
     assert torch.equal(loaded["a/x"], tensors["a/x"])
     assert metadata == {"epoch": 3, "name": "é"} == files.load_metadata(tmp_path / "f.safetensors")
-    assert list(files.load_tensors(tmp_path / "f.safetensors", "b/")[0]) == ["x"]
+    assert list(files.load_arrays(tmp_path / "f.safetensors", "b/")[0]) == ["x"]
 
 
 def test_same_content_same_bytes(tmp_path):

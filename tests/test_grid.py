@@ -64,6 +64,47 @@ def test_a_sparsity_in_the_config_lies_between_0_and_1(sparsity):
         grid.pruned(PAPER | {"sparsities": [0.5, sparsity]})
 
 
+def test_a_dataset_that_no_listed_model_takes_is_an_error_not_an_empty_run():
+    with pytest.raises(GridError, match=r"none of the models \['resnet18'\] takes location; add fc"):
+        grid.originals(PAPER | {"datasets": ["cifar10", "location"], "models": ["resnet18"]})
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("location/fc/l1_0.7/ppv_4", "unknown defense 'ppv': did you mean 'ppb'?"),
+        ("location/fc/l1_0.7/ppb_-1", "strength '-1' of defense ppb must be a number 0 or more"),
+        ("location/fc/l1_0.7/adv_much", "strength 'much' of defense adv must be"),
+        ("location/fc/l1_0.7/dp_0", "strength '0' of defense dp must be a number above 0"),
+        ("location/fc/l1_0.7/dp_inf", "strength 'inf' of defense dp must be"),
+        ("location/fc/original/ppb_4", "defences act in fine-tuning"),
+    ],
+)
+def test_a_defence_that_does_not_exist_is_refused(path, message):
+    with pytest.raises(GridError, match=re.escape(message)):
+        Setting.parse(path)
+
+
+def test_what_is_attacked_covers_the_third_claim_on_all_255_settings():
+    settings = grid.settings(PAPER)
+    attacked = grid.attacked(settings, PAPER)
+    ppb = [(v, a) for v, a in attacked if (v.defense, v.strength) == ("ppb", "4")]
+    assert len(ppb) == len(set(ppb)) == 2 * 255
+    assert {a for _, a in ppb} == {"matched", "unaware"}
+    location = [s for s in grid.pruned(PAPER) if s.dataset == "location"]
+    crossed = {(v.sparsity, a) for v, a in attacked if v.dataset == "location" and a.startswith("shadows_")}
+    assert crossed == {(v.sparsity, f"shadows_{s.variant}") for v in location for s in location if s != v}
+
+
+def test_adversaries_know_whose_shadows_they_use():
+    victim = Setting("location", "fc", "l1", "0.7", "ppb", "4")
+    assert grid.shadows_of(victim, "matched") == victim
+    assert grid.shadows_of(victim, "unaware") == victim.undefended == Setting("location", "fc", "l1", "0.7")
+    assert grid.shadows_of(victim.undefended, "shadows_l1_0.5") == Setting("location", "fc", "l1", "0.5")
+    assert grid.folder(victim, "unaware") == "location/fc/l1_0.7/ppb_4/unaware"
+    assert Setting.parse(victim.path) == victim
+
+
 def test_derived_seeds_differ_by_seed_and_purpose():
     seeds = {grid.derive_seed(s, *p) for s in range(100) for p in (("a", "b"), ("a", "c"), ("ab",))}
     assert len(seeds) == 300

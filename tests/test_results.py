@@ -8,7 +8,7 @@ import sys
 from dataclasses import replace
 
 import pytest
-from conftest import make_signals
+from synthetic import make_signals
 
 from miaprune import grid, metrics, results
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import make_signals
+from synthetic import make_signals
 from torch import nn
 
 from miaprune import models, signals, splits

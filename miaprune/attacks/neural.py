@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from miaprune.attacks.base import Attack, Fitted, Options
 from miaprune.signals import Signals
 
-SCORE_BATCH = 8192
+SCORE_BATCH = 1024
 
 
 class Dropout(nn.Module):

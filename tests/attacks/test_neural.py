@@ -6,18 +6,19 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import make_signals
+from synthetic import make_signals
 from torch import nn
 
 from miaprune import grid, metrics
-from miaprune.attacks import ATTACKS, neural
+from miaprune.attacks import attack, neural
 
 RECIPES = yaml.safe_load(Path("config.yaml").read_text())["attack_recipes"]
 QUICK = RECIPES["fast"] | {"epochs": 5}
 
 
-def test_every_attack_of_the_grid_exists():
-    assert tuple(ATTACKS) == grid.ATTACKS
+def test_every_attack_of_the_grid_exists_and_is_in_one_family():
+    assert all(attack(name) for name in grid.ATTACKS)
+    assert sorted(a for family in grid.ATTACK_FAMILIES.values() for a in family) == sorted(grid.ATTACKS)
 
 
 def test_encoder_layer_is_torchs_layer():
@@ -69,7 +70,7 @@ def test_top3_posteriors_are_sorted():
 def test_same_seed_same_scores_and_another_seed_others(name):
     shadows, victim = make_signals(300, 5, 0), make_signals(200, 5, 1)
     a, b, c = (
-        ATTACKS[name].score(ATTACKS[name].fit(shadows, QUICK, seed, "cpu"), victim, QUICK, seed, "cpu")
+        attack(name).score(attack(name).fit(shadows, QUICK, seed, "cpu"), victim, QUICK, seed, "cpu")
         for seed in (1, 1, 2)
     )
     np.testing.assert_array_equal(a, b)
@@ -94,7 +95,7 @@ def test_recipes_set_the_learning_rate_they_describe(recipe):
 def test_without_a_difference_every_attack_scores_one_half(name):
     options = {"top": 3, "batch": 1000} if name == "blindmi" else QUICK
     shadows, victim = make_signals(4000, 10, 0), make_signals(4000, 10, 1)
-    scores = ATTACKS[name].score(ATTACKS[name].fit(shadows, options, 0, "cpu"), victim, options, 0, "cpu")
+    scores = attack(name).score(attack(name).fit(shadows, options, 0, "cpu"), victim, options, 0, "cpu")
     # The accuracy of a coin on 2000 + 2000 records: 4 standard errors, a false alarm in 16 000
     assert abs(metrics.accuracy(scores, victim.members) - 0.5) < 4 * 0.5 / 4000**0.5
 
@@ -103,5 +104,5 @@ def test_without_a_difference_every_attack_scores_one_half(name):
 def test_on_separable_signals_every_attack_scores_near_one(name):
     options = {"top": 3, "batch": 1000} if name == "blindmi" else QUICK
     shadows, victim = (make_signals(4000, 10, seed, member_boost=30) for seed in (0, 1))
-    scores = ATTACKS[name].score(ATTACKS[name].fit(shadows, options, 0, "cpu"), victim, options, 0, "cpu")
+    scores = attack(name).score(attack(name).fit(shadows, options, 0, "cpu"), victim, options, 0, "cpu")
     assert metrics.accuracy(scores, victim.members) > 0.95

@@ -4,7 +4,7 @@ import shutil
 import subprocess
 
 import pytest
-from workflow.conftest import Workflow
+from runner import Workflow
 
 from miaprune.files import load_metadata
 
@@ -36,6 +36,10 @@ def refused(workflow, *arguments):
         ("results/digits/fc/l1_high/samia.json", "sparsity 'high' must be"),
         ("results/digits/fc/l1_0.55/samia.json", "not in config.yaml's grid"),
         ("results/digits/fc/l1_0.5/victm.safetensors", "did you mean 'victim'?"),
+        ("results/digits/fc/l1_0.5/pbb_4/samia.json", "unknown defense 'pbb': did you mean 'ppb'?"),
+        ("results/digits/fc/l1_0.5/dp_0/samia.json", "strength '0' of defense dp must be"),
+        ("results/digits/fc/l1_0.5/unaware/samia.json", "only a defended victim has an unaware adversary"),
+        ("results/digits/fc/l1_0.5/shadows_l1_0.55/samia.json", "digits/fc/l1_0.55 is not in config.yaml's grid"),
     ],
 )
 def test_a_target_that_does_not_exist(workflow, target, message):
@@ -54,6 +58,9 @@ def test_a_target_that_does_not_exist(workflow, target, message):
         (["sparsities"], [1.7], "sparsity 1.7 must be"),
         (["sparsities"], ["half"], "sparsity 'half' must be"),
         (["sparsitys"], [0.5], "did you mean 'sparsities'?"),
+        (["models"], ["resnet18"], "none of the models ['resnet18'] takes digits"),
+        (["attacks"], ["samia", "samia"], "attacks: ['samia', 'samia'] has non-unique elements"),
+        (["transfer"], "everything", "unknown part 'everything'"),
         (["training", "epoch"], 5, "did you mean 'epochs'?"),
         (["training", "epochs", "image"], -1, "training.epochs.image: -1 is less than the minimum of 1"),
         (["attack_recipe"], "papr", "did you mean 'paper'?"),

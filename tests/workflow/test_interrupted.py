@@ -6,7 +6,7 @@ import subprocess
 import time
 
 import pytest
-from workflow.conftest import Workflow
+from runner import Workflow
 
 ORIGINAL, CELL = "results/digits/fc/original", "results/digits/fc/l1_0.5"
 

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 import yaml
-from workflow.conftest import ROOT, Workflow
+from runner import ROOT, Workflow
 
 from miaprune import grid
 
@@ -32,6 +32,11 @@ def family(folder, name):
     """What the job of a family of attacks makes."""
     attacks = grid.ATTACK_FAMILIES[name]
     return [f"{folder}/{a}.json" for a in attacks] + [f"{folder}/attackers/{a}.safetensors" for a in attacks]
+
+
+def scored(folder):
+    """What an adversary makes who only scores, with samia and conf asked for."""
+    return [f for name in ("samia", "cheap") for f in family(folder, name) if f.endswith(".json")]
 
 
 def setting(folder):
@@ -95,7 +100,7 @@ def test_a_changed_pruning_epoch_count_plans_pruned_settings_only(change):
 def test_a_defense_plans_its_own_models_and_the_unaware_adversary_none(change):
     entry = {"defense": "ppb", "strengths": [4], "part": "all", "adversaries": ["adaptive", "unaware"]}
     change.config["defenses"] = [entry]
-    unaware = [f"{CELL}/ppb_4/unaware/{attack}.json" for attack in ("samia", "conf")]
+    unaware = scored(f"{CELL}/ppb_4/unaware")
     assert results(change.plan("defenses")) == sorted(setting(f"{CELL}/ppb_4") + unaware)
 
 
@@ -103,9 +108,8 @@ def test_mismatched_adversaries_train_nothing_that_other_targets_need(change):
     change.config["sparsities"].append(0.8)
     change.config["transfer"] = "all"
     other = "results/digits/fc/l1_0.8"
-    crossed = [f"{a}/shadows_l1_{s}/{n}.json" for a, s in ((CELL, 0.8), (other, 0.5)) for n in ("samia", "conf")]
-    plan = results(change.plan("transfer"))
-    assert plan == sorted(setting(other) + crossed)
+    crossed = scored(f"{CELL}/shadows_l1_0.8") + scored(f"{other}/shadows_l1_0.5")
+    assert results(change.plan("transfer")) == sorted(setting(other) + crossed)
 
 
 def test_the_other_kinds_epoch_count_plans_nothing(change):

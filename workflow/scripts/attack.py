@@ -1,35 +1,42 @@
-"""Attack a setting's victim, one JSON per attack.
+"""Attack a setting's victim with a family of attacks, one JSON per attack.
 
 The matched adversary fits each attack on the setting's own shadows and writes the fitted attackers; any other
 reads attackers that were fitted on another setting's shadows.
 """
 
-import torch
-
 from miaprune import grid, results, signals
-from miaprune.attacks import ATTACKS
-from miaprune.files import load_metadata, load_tensors, save_tensors
-from miaprune.job import running
+from miaprune.attacks import attack
+from miaprune.files import load_arrays, load_metadata, save_tensors
+from miaprune.job import logged, running
 
-params, path = snakemake.params, snakemake.input.victim
+params, path, names = snakemake.params, snakemake.input.victim, list(snakemake.params.options)
 setting = grid.Setting.parse(snakemake.wildcards.setting)
 adversary = snakemake.wildcards.get("adversary", "matched")
-trained_on = grid.shadows_of(setting, adversary)
 attackers = (snakemake.output if adversary == "matched" else snakemake.input).attackers
 attackers = [attackers] if isinstance(attackers, str) else attackers
+jsons = snakemake.output[: len(names)]
 
-with running(snakemake.log[0], snakemake.threads, params.device) as device:
+
+def main(device):
     victim = signals.load(path, "victim")
     facts = load_metadata(path)["victim"]
     shadows = signals.load_shadows(path, grid.SHADOWS) if adversary == "matched" else None
-    for (name, options), attacker, output in zip(params.options.items(), attackers, snakemake.output, strict=False):
-        attack, seed = ATTACKS[name], grid.derive_seed(params.seed, trained_on.path, name)
+    for name, attacker, output in zip(names, attackers, jsons, strict=True):
+        options, seed = params.options[name], grid.derive_seed(params.seed, setting.path, name)
         if shadows is not None:
-            fitted = attack.fit(shadows, options, seed, str(device))
-            save_tensors(attacker, {key: torch.from_numpy(array) for key, array in fitted.items()}, {"attack": name})
+            fitted = attack(name).fit(shadows, options, seed, device)
+            save_tensors(attacker, fitted, {"attack": name})
         else:
-            fitted = {key: tensor.numpy() for key, tensor in load_tensors(attacker)[0].items()}
-        scores = attack.score(fitted, victim, options, seed, str(device))
+            fitted, _ = load_arrays(attacker)
+        scores = attack(name).score(fitted, victim, options, seed, device)
         result = results.attack_result(setting, name, params.seed, scores, victim, facts, adversary=adversary)
         results.write_json(output, result)
         print(f"{setting.path} {adversary} {name}: accuracy {result['accuracy']:.4f}, AUC {result['auc']:.4f}")
+
+
+if set(names) & set(grid.NEURAL_ATTACKS):
+    with running(snakemake.log[0], snakemake.threads, params.device) as device:
+        main(str(device))
+else:  # without torch
+    with logged(snakemake.log[0]):
+        main("cpu")

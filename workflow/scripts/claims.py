@@ -2,9 +2,9 @@
 
 from miaprune import claims, tables
 from miaprune.files import whole
-from miaprune.job import running
+from miaprune.job import logged
 
-with running(snakemake.log[0]):
+with logged(snakemake.log[0]):
     attacks = tables.read_table(snakemake.input[0])
     verdicts = claims.evaluate(attacks)
     tables.write_csv(snakemake.output.csv, claims.claims_table(verdicts))

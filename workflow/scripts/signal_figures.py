@@ -1,9 +1,9 @@
 """Draw what members and non-members look like to an attacker, the original beside a family of pruned models."""
 
 from miaprune import figures, signals
-from miaprune.job import running
+from miaprune.job import logged
 
-with running(snakemake.log[0]):
+with logged(snakemake.log[0]):
     original, *pruned = (signals.load(path, "victim") for path in snakemake.input)
     family = dict(zip(snakemake.params.labels, pruned, strict=True))
     title = "/".join((snakemake.wildcards.dataset, snakemake.wildcards.model, snakemake.wildcards.pruner))

@@ -4,9 +4,9 @@ from dataclasses import asdict
 
 from miaprune import grid, results, tables
 from miaprune.files import load_metadata
-from miaprune.job import running
+from miaprune.job import logged
 
-with running(snakemake.log[0]):
+with logged(snakemake.log[0]):
     attacks = [results.read_result(path) for path in snakemake.input.results]
     tables.write_csv(snakemake.output.attacks, tables.attacks_table(attacks))
     models = [

@@ -1,0 +1,55 @@
+"""The pipeline end to end on the digits: every attack, the originals, defences, tables, figures and claims."""
+
+import pandas as pd
+import pytest
+from runner import Workflow, small_config
+
+from miaprune import grid
+from miaprune.results import read_result
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    config = small_config() | {"models": ["fc", "cnn"], "pruners": ["slim", "l1"], "attacks": list(grid.ATTACKS)}
+    config["parts"] = {"cnn": {"models": ["cnn"], "pruners": ["l1"]}, "fc": {"models": ["fc"]}}
+    config["defenses"] = [
+        {"defense": defense, "strengths": [4], "part": part, "adversaries": adversaries}
+        for defense, part, adversaries in (
+            ("ppb", "fc", ["adaptive", "unaware"]),
+            ("adv", "fc", ["unaware"]),
+            ("dp", "cnn", ["unaware"]),
+        )
+    ]
+    config["parts"]["cnn_pruners"] = {"models": ["cnn"]}
+    workflow = Workflow(tmp_path_factory.mktemp("run"), config | {"transfer": "cnn_pruners"})
+    done = workflow.run("all")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return workflow
+
+
+def test_every_result_is_there_and_sound(run):
+    attacked = grid.attacked(grid.settings(run.config), run.config)
+    assert len(attacked) == 5 + 4 + 2
+    for victim, adversary in attacked:
+        for attack in grid.ATTACKS:
+            result = read_result(run.folder / "results" / grid.folder(victim, adversary) / f"{attack}.json")
+            assert result["attack"] == attack and result["setting"]["adversary"] == adversary
+            assert (result["members"], result["non_members"]) == (403, 405)
+            assert result["accuracy_ci"][0] <= result["accuracy"] <= result["accuracy_ci"][1]
+            assert ("privacy" in result["victim"]) == (victim.defense == "dp")
+
+
+def test_tables_hold_every_result_and_model(run):
+    attacks = pd.read_csv(run.folder / "results/tables/attacks.csv")
+    assert len(attacks) == 11 * len(grid.ATTACKS)
+    models = pd.read_csv(run.folder / "results/tables/models.csv")
+    assert len(models) == (5 + 3) * 6
+    pruned = models[models["pruner"].notna()]
+    assert (pruned["achieved_sparsity"] - pruned["sparsity"]).abs().max() < 0.02
+
+
+def test_figures_and_claims_are_drawn(run):
+    names = {path.stem for path in (run.folder / "results/figures").glob("*.pdf")}
+    assert {"samia_vs_others", "gaps_vs_accuracy", "frontier_digits_fc", "transfer_digits_cnn"} <= names
+    assert {path.stem for path in (run.folder / "results/figures").glob("*.png")} == names
+    assert "Claim 3" in (run.folder / "results/claims.md").read_text()
