@@ -79,7 +79,7 @@ DATASET_MARKS = {
     "location": ("v", PURPLE),
     "texas": ("<", SKY),
     "purchase": (">", BLACK),
-    "digits": ("o", GREY),
+    "digits": ("p", GREY),
     "cifar10_jpeg": ("X", SKY),
 }
 GROUP_LINES: dict[str, dict[str, Any]] = {
