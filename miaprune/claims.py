@@ -82,7 +82,7 @@ class Claim:
     scope : "all", or the dataset whose settings alone were counted.
     settings, holds : pruned settings with a difference, and those where it is above 0.
     effect, interval : mean difference and its 95 % bootstrap interval, in percentage points; NaN if there are
-        no settings.
+        no settings, the interval already if there is only one.
     p_value : of the one-sided sign test; settings with a difference of exactly 0 do not enter it.
     left : claim 3: SAMIA's mean accuracy with PPB, in percent; NaN for the others.
     cost, cost_interval : claim 3: mean test accuracy that the victims lose to PPB and its 95 % bootstrap interval,
@@ -216,7 +216,7 @@ def _mean(values: np.ndarray) -> float:
 
 
 def _mean_interval(values: np.ndarray) -> tuple[float, float]:
-    return metrics.bootstrap_mean_interval(values, SEED) if len(values) else (math.nan, math.nan)
+    return metrics.bootstrap_mean_interval(values, SEED) if len(values) > 1 else (math.nan, math.nan)
 
 
 def _detail(differences: pd.Series) -> str:
@@ -294,4 +294,4 @@ def _left_and_cost(claim: Claim) -> str:
 
 
 def _range(interval: tuple[float, float]) -> str:
-    return f"{interval[0]:+.2f} to {interval[1]:+.2f}"
+    return "none from one setting" if math.isnan(interval[0]) else f"{interval[0]:+.2f} to {interval[1]:+.2f}"
