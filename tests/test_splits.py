@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from miaprune import grid, splits
@@ -77,14 +77,18 @@ def test_another_seed_another_split():
     assert not same(splits.victim_split(5_010, 7), splits.victim_split(5_010, 8))
 
 
-def test_half_is_drawn_with_the_seed_and_each_shadow_with_seed_plus_i():
-    """The method's recipe, written out once more."""
+@few
+@given(counts, st.integers(0, 2**31))
+@example(1_797, 7)
+@example(99_289, 7)
+def test_splits_are_scikit_learns(n, seed):
+    """The method's recipe, written with scikit-learn's function."""
     from sklearn.model_selection import train_test_split
 
-    victim, adversary = train_test_split(np.arange(1_797), test_size=0.5, random_state=7)
+    victim, adversary = train_test_split(np.arange(n), test_size=0.5, random_state=seed)
     for got, half, seed in (
-        (splits.victim_split(1_797, 7), victim, 7),
-        (splits.shadow_split(1_797, 7, 4), adversary, 11),
+        (splits.victim_split(n, seed), victim, seed),
+        (splits.shadow_split(n, seed, 4), adversary, seed + 4),
     ):
         rest, test = train_test_split(half, test_size=0.45, random_state=seed)
         train, dev = train_test_split(rest, test_size=0.1818, random_state=seed)
