@@ -11,6 +11,11 @@ from miaprune.files import load_metadata
 CELL = "results/digits/fc/l1_0.5"
 
 
+def defended(**changes):
+    """An entry of the configuration's defenses."""
+    return {"defense": "ppb", "strengths": [4], "part": "all", "adversaries": ["adaptive"]} | changes
+
+
 def refused(workflow, *arguments):
     """Run for real, check that no job started, and return the one line on the terminal."""
     done = workflow.run(*arguments)
@@ -37,7 +42,8 @@ def refused(workflow, *arguments):
         ("results/digits/fc/l1_0.55/samia.json", "not in config.yaml's grid"),
         ("results/digits/fc/l1_0.5/victm.safetensors", "did you mean 'victim'?"),
         ("results/digits/fc/l1_0.5/pbb_4/samia.json", "unknown defense 'pbb': did you mean 'ppb'?"),
-        ("results/digits/fc/l1_0.5/dp_0/samia.json", "strength '0' of defense dp must be"),
+        ("results/digits/fc/l1_0.5/dp_0/samia.json", "strength '0' of defense dp must be a number above 0"),
+        ("results/digits/fc/l1_0.5/ppb_-1/samia.json", "strength '-1' of defense ppb must be a number 0 or more"),
         ("results/digits/fc/l1_0.5/unaware/samia.json", "only a defended victim has an unaware adversary"),
         ("results/digits/fc/l1_0.5/shadows_l1_0.55/samia.json", "digits/fc/l1_0.55 is not in config.yaml's grid"),
     ],
@@ -61,6 +67,9 @@ def test_a_target_that_does_not_exist(workflow, target, message):
         (["models"], ["resnet18"], "none of the models ['resnet18'] takes digits"),
         (["attacks"], ["samia", "samia"], "attacks: ['samia', 'samia'] has non-unique elements"),
         (["transfer"], "everything", "unknown part 'everything'"),
+        (["defenses"], [defended(defense="pbb")], "unknown defense 'pbb': did you mean 'ppb'?"),
+        (["defenses"], [defended(strengths=[-1])], "strength -1 of defense ppb must be a number 0 or more"),
+        (["defenses"], [defended(part="most")], "unknown part 'most'"),
         (["training", "epoch"], 5, "did you mean 'epochs'?"),
         (["training", "epochs", "image"], -1, "training.epochs.image: -1 is less than the minimum of 1"),
         (["attack_recipe"], "papr", "did you mean 'paper'?"),
