@@ -44,7 +44,7 @@ def _split(records: np.ndarray, seed: int) -> Split:
     rest, test = train_test_split(records, TEST, seed)
     train, dev = train_test_split(rest, DEV_OF_REST, seed)
     if not len(train):
-        raise ValueError(f"{len(records)} records in a half: train would be empty; at least 8 records in all are needed")
+        raise ValueError(f"{len(records)} records in a half: its train part would be empty; use 8 or more")
     return Split(train, dev, test)
 
 

@@ -86,12 +86,12 @@ def test_splits_are_scikit_learns(n, seed):
     from sklearn.model_selection import train_test_split
 
     victim, adversary = train_test_split(np.arange(n), test_size=0.5, random_state=seed)
-    for got, half, seed in (
+    for got, half, own_seed in (
         (splits.victim_split(n, seed), victim, seed),
         (splits.shadow_split(n, seed, 4), adversary, seed + 4),
     ):
-        rest, test = train_test_split(half, test_size=0.45, random_state=seed)
-        train, dev = train_test_split(rest, test_size=0.1818, random_state=seed)
+        rest, test = train_test_split(half, test_size=0.45, random_state=own_seed)
+        train, dev = train_test_split(rest, test_size=0.1818, random_state=own_seed)
         assert same(got, splits.Split(train, dev, test))
 
 
