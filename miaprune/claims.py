@@ -23,7 +23,7 @@ import pandas as pd
 
 from miaprune import metrics
 from miaprune.grid import PPB_STRENGTH
-from miaprune.tables import PLACE, over_seeds, paper_table, to_markdown, undefended
+from miaprune.tables import PLACE, defense_table, over_seeds, paper_table, to_markdown, undefended
 
 ALPHA = 0.05
 """Level of the sign test."""
@@ -70,6 +70,10 @@ SUMMARY_HEAD = """\
 How often each attack tells members (records the model was trained on) from non-members, in percent: 50 is a
 coin toss, 100 is certainty. "test" is the attacked model's own accuracy on unseen records, in percent; rows
 named "original" are models before pruning."""
+
+DEFENSES_HEAD = """\
+with defences: an adaptive adversary defends the shadow models like the victim, an unaware one does
+not. epsilon is what dp guarantees for the fine-tuning alone."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +153,9 @@ def summary(attacks: pd.DataFrame, claims: Sequence[Claim]) -> str:
     for dataset in dict.fromkeys(attacks["dataset"]):
         table = paper_table(attacks, dataset).rename(columns={"test_accuracy": "test"})
         blocks.append(f"{dataset}\n{table.to_string(index=False)}")
+        table = defense_table(attacks, dataset).rename(columns={"test_accuracy": "test"})
+        if len(table):
+            blocks.append(f"{dataset}, {DEFENSES_HEAD}\n{table.to_string(index=False)}")
     defended = attacks["defense"].notna().any()
     for claim in claims:
         if claim.scope == "all" and (claim.number < 3 or defended):

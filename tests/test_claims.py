@@ -25,6 +25,7 @@ def rows(setting, seed=7, adversary="matched", test=60.0, **accuracies):
         "adversary": adversary,
         "seed": seed,
         "victim_test_accuracy": test / 100,
+        "victim_epsilon": None,
     }
     return [place | rest | {"attack": a, "accuracy": x / 100} for a, x in accuracies.items()]
 
@@ -288,8 +289,11 @@ def test_the_text_says_what_ppb_leaves_and_costs():
 def test_the_summary_speaks_of_defences_only_where_there_are_any():
     plain, defended = (pd.DataFrame(family([61, 62]) + more) for more in ([], ppb([60, 60], cost=1)))
     assert "Claim 3" not in claims.summary(plain, claims.evaluate(plain))
+    assert "defen" not in claims.summary(plain, claims.evaluate(plain))
     text = claims.summary(defended, claims.evaluate(defended))
     assert "Claim 2" in text
     assert "than without, against an adversary who knows of it\n  TOO FEW SETTINGS TO TELL: the difference is" in text
     assert "PPB costs +1.00 points" in text
+    versions = [line.split()[3:5] for line in text.split("with defences: ")[1].split("\n\n")[0].splitlines()[3:]]
+    assert [v[0] for v in versions] == ["none", "ppb", "none", "ppb"] and versions[1][1] == "4"
     assert "who doesn't know of it\n  TOO FEW SETTINGS TO TELL: no setting has the results" in text
