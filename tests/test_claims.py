@@ -25,7 +25,7 @@ def rows(setting, seed=7, adversary="matched", test=60.0, **accuracies):
         "adversary": adversary,
         "seed": seed,
         "victim_test_accuracy": test / 100,
-        "victim_epsilon": None,
+        "victim_epsilon": math.nan,
     }
     return [place | rest | {"attack": a, "accuracy": x / 100} for a, x in accuracies.items()]
 
