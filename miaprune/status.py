@@ -10,6 +10,9 @@ Reads what a run leaves behind and starts nothing: outputs, Snakemake's marks of
 * failed: its log is newer than its benchmark file, which Snakemake writes when a job succeeds. That is so for a job
   that raised an error and for one that was killed, by a signal, for its memory or for its time;
 * missing: all else. Also what was under way when Snakemake itself was killed: its marks stay, but nobody is alive.
+
+The time left is the sum of what finished jobs of the same kind took by their benchmark files, on average. A job that
+went on from a saved state counts there with its last attempt alone.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import base64
 import binascii
 import fcntl
 import os
+import re
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -35,6 +39,8 @@ from miaprune.grid import Attacked, GridError, Setting
 UNKNOWN = "no finished job"
 STATES = ("done", "running", "failed", "missing")
 SCHEMA = Path(__file__).parents[1] / "workflow/schemas/config.schema.json"
+ATTEMPT = re.compile(r"[-\d]+ [:\d]+ started on ")
+"""The line that every attempt at a job begins its log with."""
 TAIL = 64 << 10
 """Bytes at the end of a log in which its error is looked for."""
 
@@ -181,10 +187,16 @@ class Results:
                 lines = file.read().decode(errors="replace").splitlines()
         except OSError as error:
             return f"its log cannot be read: {error.strerror}"
+        # A log starts with earlier attempts (miaprune.job); their errors are not this one's.
+        last = max((i for i, line in enumerate(lines) if ATTEMPT.match(line)), default=-1)
+        lines = [line for line in lines[last + 1 :] if line.strip()]
         traced = [i for i, line in enumerate(lines) if line.startswith("Traceback (most recent call last)")]
         after = lines[traced[-1] + 1 :] if traced else [line for line in lines if line.startswith("error:")][-1:]
-        said = next((line for line in after if line and not line[0].isspace()), None)
-        return said or "no error in its log: killed (by a signal, for its memory or its time)?"
+        said = next((line for line in after if not line[0].isspace()), None)
+        return (
+            said
+            or f"killed (by a signal, for its memory or its time)? Its log ends: {lines[-1] if lines else '(empty)'}"
+        )
 
     def seconds(self, job: Job) -> float | None:
         """How long a finished job took, by its benchmark file; None if there is none, or it is damaged."""
@@ -294,8 +306,8 @@ def report(attacked: Iterable[Attacked], attacks: Sequence[str], results: Result
     interrupted = sum(results.under_way(job) for job in unfinished)
     if interrupted and not results.alive:
         lines.append(
-            f"{interrupted} jobs were under way when Snakemake was killed; it is not running here. The same command "
-            "goes on. (On SLURM, submitted jobs may still run: squeue --me.)"
+            f"{interrupted} {'job was' if interrupted == 1 else 'jobs were'} under way when Snakemake was killed: the "
+            "same command goes on from there. (On SLURM they may still run: squeue --me.)"
         )
     return "\n".join(lines).strip("\n")
 

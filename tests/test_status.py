@@ -30,6 +30,7 @@ GRID = grid.attacked(grid.settings(BLOCK), BLOCK)
 CELLS = status.cells(GRID, ATTACKS)
 JOBS = [job for cell in CELLS for job in cell.jobs]
 TRACEBACK = "Traceback (most recent call last):"
+ATTEMPT = "2026-11-24 08:37:56 started on node7, process 12, SLURM job 9"
 BENCHMARK = "s\th:m:s\tmax_rss\n{}\t0:00:01\t-\n"
 
 
@@ -128,8 +129,10 @@ def test_a_cell_needs_every_attack_that_was_asked_for(run):
     [
         (f"epoch 1/2\n{TRACEBACK}\n  File x, line 1\n    y\nValueError: bad\n  more\n", "ValueError: bad"),
         ("epoch 1/2\nerror: no space left\n", "error: no space left"),
-        ("epoch 1/2\n", "no error in its log: killed"),
-        ("", "no error in its log: killed"),
+        ("epoch 1/2\n", "killed (by a signal, for its memory or its time)? Its log ends: epoch 1/2"),
+        ("", "Its log ends: (empty)"),
+        (f"{TRACEBACK}\nKeyError: first\n{ATTEMPT}\nepoch 9/9\n", "Its log ends: epoch 9/9"),
+        (f"{TRACEBACK}\nKeyError: first\n{ATTEMPT}\n{TRACEBACK}\nOSError: second\n", "OSError: second"),
         ("x" * 100_000 + f"\n{TRACEBACK}\n  File\nOSError: late\n", "OSError: late"),
         (f"{TRACEBACK}\nKeyError: first\n{TRACEBACK}\nOSError: second\n", "OSError: second"),
     ],
