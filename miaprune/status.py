@@ -9,7 +9,7 @@ Reads what a run leaves behind and starts nothing: outputs, Snakemake's marks of
 * done: all its outputs are there (whether a changed parameter makes them stale, only ``snakemake -n`` knows);
 * failed: its log is newer than its benchmark file, which Snakemake writes when a job succeeds. That is so for a job
   that raised an error and for one that was killed, by a signal, for its memory or for its time;
-* missing: all else. Also what was under way when Snakemake itself was killed: its marks stay, but nobody is alive.
+* missing: all else. Also what was under way when Snakemake itself was stopped: its marks stay, but nobody is alive.
 
 The time left is the sum of what finished jobs of the same kind took by their benchmark files, on average. A job that
 went on from a saved state counts there with its last attempt alone.
@@ -306,7 +306,7 @@ def report(attacked: Iterable[Attacked], attacks: Sequence[str], results: Result
     interrupted = sum(results.under_way(job) for job in unfinished)
     if interrupted and not results.alive:
         lines.append(
-            f"{interrupted} {'job was' if interrupted == 1 else 'jobs were'} under way when Snakemake was killed: the "
+            f"{interrupted} {'job was' if interrupted == 1 else 'jobs were'} under way when Snakemake was stopped: the "
             "same command goes on from there. (On SLURM they may still run: squeue --me.)"
         )
     return "\n".join(lines).strip("\n")

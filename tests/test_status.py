@@ -166,7 +166,7 @@ def test_what_a_living_snakemake_has_marked_is_running(run):
         assert row(run.report(), "digits")[0][0] == [0, 1, 0, 2]
     # once it was killed, the same marks tell what it had under way
     assert [run.states()[j] for j in started] == ["missing", "missing"]
-    assert "2 jobs were under way when Snakemake was killed" in run.report()
+    assert "2 jobs were under way when Snakemake was stopped" in run.report()
 
 
 def test_half_written_outputs_are_not_done(run):

@@ -111,7 +111,7 @@ def test_a_running_job_and_what_is_left_of_it_when_all_is_killed(workflow, pruni
     pruning.wait()
     text = report(workflow)
     assert undefended(text) == [0, 0, 0, 2]
-    assert "1 job was under way when Snakemake was killed" in text
+    assert "1 job was under way when Snakemake was stopped" in text
 
 
 def test_a_job_that_was_killed_has_failed(workflow, pruning):
