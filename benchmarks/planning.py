@@ -49,7 +49,7 @@ def plan(config: dict, *arguments: str) -> str:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "config.yaml").write_text(yaml.safe_dump(config))
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", folder]
-        command += ["--profile", str(ROOT / "profiles/local"), "--dry-run", "--quiet", "rules", *arguments]
+        command += ["--profile", str(ROOT / "profiles/local"), "--quiet", "rules", "--dry-run", *arguments]
         started = time.monotonic()
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         output = process.stdout.read()
