@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 # On a terminal a progress display; elsewhere, as in CI or a file, Snakemake's own lines.
 PROGRESS := $(shell test -t 2 && echo --logger rich)
-SNAKEMAKE := $(BIN)/snakemake $(PROGRESS) --profile profiles/local
+SNAKEMAKE := $(strip $(BIN)/snakemake $(PROGRESS) --profile profiles/local)
 INSTALLED := .venv/.installed
 
 .PHONY: install demo test check location status report lock
