@@ -29,7 +29,7 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile rules
-	$(BIN)/mypy miaprune
+	$(BIN)/mypy
 
 # The Location data set: every attack over three seeds; results in results/location_seed_{7,8,9}.
 location: install
@@ -43,7 +43,7 @@ location: install
 # run's own options: make status WITH="--config 'datasets=[location]' results_dir=results/location_seed_7"
 status: OF ?= all
 status: install
-	@$(BIN)/python -m miaprune.status $(OF) $(WITH)
+	@$(BIN)/python workflow/status.py $(OF) $(WITH)
 
 # The tables and figures of what has been run, as one page: make report OF=demo, or OF=all.
 report: OF ?= demo

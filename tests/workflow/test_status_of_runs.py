@@ -10,10 +10,10 @@ import time
 
 import psutil
 import pytest
+import status
+from miaprune import grid
 import yaml
 from runner import ROOT, Workflow
-
-from miaprune import grid, status
 
 CELL = "digits/fc/l1_0.5"
 
@@ -45,7 +45,7 @@ def test_it_has_the_jobs_that_snakemake_plans(workflow):
 
 
 def report(workflow):
-    command = [sys.executable, "-m", "miaprune.status", "--configfile", str(workflow.folder / "config.yaml")]
+    command = [sys.executable, str(ROOT / "workflow/status.py"), "--configfile", str(workflow.folder / "config.yaml")]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=workflow.folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -139,7 +139,7 @@ def test_a_job_that_raised_an_error_has_failed(workflow, finished):
 def test_the_demos_grid(workflow):
     """make status OF=demo, before the demo was run."""
     (workflow.folder / "config.yaml").write_text(yaml.safe_dump(workflow.config))
-    command = [sys.executable, "-m", "miaprune.status", "demo"]
+    command = [sys.executable, str(ROOT / "workflow/status.py"), "demo"]
     done = subprocess.run(
         command, cwd=workflow.folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
     )

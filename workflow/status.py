@@ -1,6 +1,6 @@
 """The grid at a glance: done, running, failed and missing per dataset and model, and the time left.
 
-    python -m miaprune.status [all|demo] [--config results_dir=results/seed_8 ...]
+    python workflow/status.py [all|demo] [--config results_dir=results/seed_8 ...]
 
 Reads what a run leaves behind and starts nothing: outputs, Snakemake's marks of outputs under way
 (``.snakemake/incomplete``), logs and benchmark files. A job is
@@ -38,7 +38,7 @@ from miaprune.grid import Attacked, GridError, Setting
 
 UNKNOWN = "no finished job"
 STATES = ("done", "running", "failed", "missing")
-SCHEMA = Path(__file__).parents[1] / "workflow/schemas/config.schema.json"
+SCHEMA = Path(__file__).parent / "schemas/config.schema.json"
 ATTEMPT = re.compile(r"[-\d]+ [:\d]+ started on ")
 """The line that every attempt at a job begins its log with."""
 TAIL = 64 << 10
@@ -359,7 +359,7 @@ def read_config(file: str, overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m miaprune.status", description=str(__doc__).split("\n\n")[0])
+    parser = argparse.ArgumentParser(prog="python workflow/status.py", description=str(__doc__).split("\n\n")[0])
     parser.add_argument("scope", nargs="?", choices=("all", "demo"), default="all", help="which grid (all)")
     parser.add_argument("--configfile", default="config.yaml", help="as the run's (config.yaml)")
     parser.add_argument("--config", nargs="+", default=[], metavar="KEY=VALUE", help="as the run's")

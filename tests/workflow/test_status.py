@@ -7,15 +7,15 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
+import status
 import yaml
+from runner import ROOT
+from status import Results
 
-from miaprune import grid, status
-from miaprune.status import Results
+from miaprune import grid
 
-ROOT = Path(__file__).parents[1]
 BLOCK = {
     "datasets": ["digits"],
     "models": ["fc"],
@@ -256,7 +256,7 @@ def test_durations(seconds, text):
 
 
 def command(*arguments, cwd=ROOT):
-    run = [sys.executable, "-m", "miaprune.status", *arguments]
+    run = [sys.executable, str(ROOT / "workflow/status.py"), *arguments]
     return subprocess.run(run, cwd=cwd, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
 
 
@@ -309,5 +309,5 @@ def test_the_papers_grid_takes_a_moment(tmp_path):
 
 
 def test_no_torch_is_imported():
-    code = "import sys, miaprune.status; sys.exit(bool({'torch', 'numpy', 'pandas', 'snakemake'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+    code = "import sys, status; sys.exit(bool({'torch', 'numpy', 'pandas', 'snakemake'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT / "workflow").returncode == 0
