@@ -11,9 +11,10 @@ import time
 import psutil
 import pytest
 import status
-from miaprune import grid
 import yaml
 from runner import ROOT, Workflow
+
+from miaprune import grid
 
 CELL = "digits/fc/l1_0.5"
 
