@@ -191,5 +191,5 @@ def train(
 
 def _speed(pace: float, records: int, left: int, after: int) -> str:
     """How fast it goes at ``pace`` seconds per epoch; the time of ``left`` epochs, and of other models' ``after``."""
-    line = f"; {pace:.2f} s/epoch, {records / pace:.0f} records/s, at most {span(pace * left)} left"
+    line = f"; {pace:.3g} s/epoch, {records / pace:.0f} records/s, at most {span(pace * left)} left"
     return f"{line}, {span(pace * (left + after))} with the other models" if after else line

@@ -464,5 +464,5 @@ def test_the_log_is_a_screenful_a_model(digits, tmp_path, caplog):
 
 def test_time_left_is_that_of_every_epoch_that_may_come():
     line = training._speed(pace=60.0, records=300, left=10, after=2 * 50)
-    assert line == "; 60.00 s/epoch, 5 records/s, at most 0:10:00 left, 1:50:00 with the other models"
+    assert line == "; 60 s/epoch, 5 records/s, at most 0:10:00 left, 1:50:00 with the other models"
     assert training._speed(60.0, 300, 10, 0).endswith("at most 0:10:00 left")
