@@ -11,7 +11,8 @@ try:
     check_config(config, f"{workflow.basedir}/workflow/schemas/config.schema.json")
     GRID = grid.attacked(grid.settings(config), config)
     DEMO = grid.attacked(grid.settings(*config["demo"]["grid"]), config["demo"])
-    check_targets(sys.argv[1:], config["results_dir"], GRID + DEMO)
+    if workflow.is_main_process:  # a submitted job's arguments also name what it waits for
+        check_targets(sys.argv[1:], config["results_dir"], GRID + DEMO)
 except (ConfigError, grid.GridError) as error:
     sys.exit(f"error: {error}")
 
@@ -92,6 +93,44 @@ def recipe(stage):
         return config[stage] | {"epochs": config[stage]["epochs"][kind]}
 
     return of
+
+
+# What a job asks for at its first attempt (minutes, MB of main memory), and how that varies. On one data-centre GPU and
+# generous: a scheduler kills what takes longer. Each further attempt asks for as much again.
+NEEDS = {
+    "prepare": (60, 6000),
+    "training": (240, 8000),
+    "finetuning": (120, 8000),
+    "signals": (20, 8000),
+    "samia": (60, 6000),
+    "nn": (30, 4000),
+    "cheap": (20, 2000),
+    "transfer": (20, 4000),
+}
+MODEL_COST = {"densenet121": 3, "fc": 0.25, "cnn": 0.25}
+DATASET_COST = {"svhn": 2, "purchase": 4, "texas": 4, "digits": 0.25}
+DEFENSE_COST = {"ppb": 1.5, "adv": 8, "dp": 8}  # a defence makes a step dearer: more networks, per-record gradients
+
+
+def needs(stage):
+    """The time and memory of a stage as functions of the job's dataset, model, defence and attempt."""
+    minutes, megabytes = NEEDS[stage]
+
+    def words_of(wildcards):
+        return "/".join(wildcards).replace("_", "/").split("/")
+
+    def runtime(wildcards, attempt):
+        words = words_of(wildcards)
+        cost = 1
+        for costs in (MODEL_COST, DATASET_COST, DEFENSE_COST if stage == "finetuning" else {}):
+            cost *= next((costs[word] for word in words if word in costs), 1)
+        return attempt * max(10, round(cost * minutes))
+
+    def mem_mb(wildcards, attempt):
+        small = "digits" in words_of(wildcards)
+        return attempt * (min(megabytes, 1500) if small else megabytes)
+
+    return {"runtime": runtime, "mem_mb": mem_mb}
 
 
 def attack_options(attack):
