@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import itertools
 import logging
 import os
 import platform
 import signal
 import sys
+import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -110,15 +113,39 @@ def span(seconds: float) -> str:
 
 
 @contextlib.contextmanager
+def card(names: Sequence[str], folder: Path) -> Iterator[int]:
+    """Until the block ends, take a place on the least occupied of these cards; yields its index.
+
+    The places are locked files in ``folder``: the kernel gives a place back when its process ends, however it ends.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for place, (index, name) in itertools.product(itertools.count(), enumerate(names)):
+        with open(folder / f"{name.replace('/', '_')}.{place}", "w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            yield index
+            return
+
+
+@contextlib.contextmanager
 def running(log: str | Path, threads: int, device: str) -> Iterator[torch.device]:
     """`logged`, with torch limited to ``threads``; yields the device to compute on.
 
-    ``device`` is auto (cuda if there is one), cpu or cuda.
+    ``device`` is auto (cuda if there is one), cpu or cuda. Of several visible cards (a workstation's; SLURM shows a
+    job its own) the job takes the least occupied.
     """
-    with logged(log):
+    with logged(log), contextlib.ExitStack() as stack:
         import torch
 
         torch.set_num_threads(threads)
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
+        if device == "cuda" and (count := torch.cuda.device_count()) > 1:
+            visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+            names = visible.split(",")[:count] if visible else [str(i) for i in range(count)]
+            index = stack.enter_context(card(names, Path(tempfile.gettempdir(), f"miaprune-cards-{os.getuid()}")))
+            torch.cuda.set_device(index)
+            device = f"cuda:{index}"
         yield torch.device(device)

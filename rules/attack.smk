@@ -15,8 +15,8 @@ rule signals:
         "{setting}"
     threads: 1
     resources:
-        card=1,
         **needs("signals"),
+        card=1,
     params:
         **config["signals"],
         seed=config["seed"],
@@ -46,8 +46,8 @@ for family_name, members in grid.ATTACK_FAMILIES.items():
             "{setting}"
         threads: 1
         resources:
-            card=int(family_name != "cheap"),
             **needs(family_name),
+            card=int(family_name != "cheap"),
         params:
             options={attack: attack_options(attack) for attack in members},
             seed=config["seed"],

@@ -15,8 +15,8 @@ rule prune:
         "{dataset}/{model}/{pruner}_{sparsity}"
     threads: 1
     resources:
-        card=1,
         **needs("finetuning"),
+        card=1,
     params:
         recipe=recipe("finetuning"),
         defense={},
@@ -37,8 +37,8 @@ use rule prune as defend with:
     group:
         "{dataset}/{model}/{pruner}_{sparsity}/{defense}_{strength}"
     resources:
-        card=1,
         **needs("finetuning"),
+        card=1,
     params:
         recipe=recipe("finetuning"),
         defense=lambda wildcards: config["defense_options"][wildcards.defense],
