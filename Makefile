@@ -6,9 +6,9 @@ PROGRESS := $(shell test -t 2 && echo --logger rich)
 SNAKEMAKE := $(strip $(BIN)/snakemake $(PROGRESS) --profile profiles/local)
 INSTALLED := .venv/.installed
 
-.PHONY: install demo test check location status report lock
+.PHONY: install slurm-profile demo test test-slurm check location status report lock
 
-install: $(INSTALLED)
+install: $(INSTALLED) slurm-profile
 
 $(INSTALLED): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("error: Python 3.11 or newer is needed; set PYTHON=")'
@@ -17,12 +17,24 @@ $(INSTALLED): requirements.lock pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
+# Snakemake looks for `--profile slurm` in the user's profile folder. A profile of that name that is somebody's own stays.
+PROFILES := $(or $(XDG_CONFIG_HOME),$(HOME)/.config)/snakemake
+slurm-profile:
+	@mkdir -p "$(PROFILES)"
+	@test -e "$(PROFILES)/slurm" -o -L "$(PROFILES)/slurm" || ln -s "$(CURDIR)/profiles/slurm" "$(PROFILES)/slurm"
+	@test "$(PROFILES)/slurm" -ef profiles/slurm || \
+	  echo "note: $(PROFILES)/slurm is not this repository's and stays; use --profile profiles/slurm"
+
 demo: install
 	$(SNAKEMAKE) demo --quiet rules
 	@cat results/demo/summary.txt
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slurm"
+
+# On a real SLURM cluster, brought up on this machine (Debian: slurm-wlm slurmdbd munge mariadb-server); about 20 minutes.
+test-slurm: install
+	$(BIN)/python -m pytest -m slurm
 
 # Lint, format and type checks.
 check: install

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from miaprune.grid import derive_seed
 from miaprune.models import initialise
 from miaprune.pruning import masks
+from miaprune.resume import load_optimizer_state, optimizer_state, pack, unpack
 from miaprune.training import CrossEntropy, Objective
 
 if TYPE_CHECKING:
@@ -102,6 +103,20 @@ class AdversarialRegularisation(CrossEntropy):
         called_members = self._membership_loss(logits, y, torch.ones_like(y))
         (F.cross_entropy(logits, y) - self.strength * called_members).backward()
 
+    def state(self) -> dict[str, Tensor]:
+        return pack(
+            {
+                "inference": self.inference.state_dict(),
+                "optimizer": optimizer_state(self.optimizer),
+                "draws": {"inference": self.generator.get_state()},
+            }
+        )
+
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        self.inference.load_state_dict(unpack(tensors, "inference"))
+        load_optimizer_state(self.optimizer, unpack(tensors, "optimizer"))
+        self.generator.set_state(tensors["draws/inference"])
+
 
 class DifferentialPrivacy:
     """DP-SGD (Abadi et al., CCS 2016): Poisson-sampled batches, per-record clipping, Gaussian noise.
@@ -110,11 +125,12 @@ class DifferentialPrivacy:
     weights get neither gradient nor noise. ``chunk`` bounds how many per-record gradients are held at a time.
     """
 
-    def __init__(self, noise_multiplier: float, clip: float, delta: float, chunk: int, seed: int) -> None:
+    def __init__(
+        self, noise_multiplier: float, clip: float, delta: float, chunk: int, seed: int, device: torch.device
+    ) -> None:
         self.noise_multiplier, self.clip, self.delta, self.chunk = noise_multiplier, clip, delta, chunk
         # A seed of its own: the plain one also draws the batches, and the noise must not depend on who is in them.
-        self.noise_seed = derive_seed(seed, "noise")
-        self.noise_generator: torch.Generator | None = None
+        self.noise_generator = torch.Generator(device).manual_seed(derive_seed(seed, "noise"))
         self.rate, self.expected_batch, self.steps = 0.0, 0, 0
 
     def batches(self, index: Tensor, size: int, generator: torch.Generator) -> Iterator[Tensor]:
@@ -147,8 +163,6 @@ class DifferentialPrivacy:
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.eval()
-        if self.noise_generator is None:
-            self.noise_generator = torch.Generator(x.device).manual_seed(self.noise_seed)
         kept = masks(model)
         total = self.clipped_sum(model, x, y)
         for name, parameter in model.named_parameters():
@@ -172,6 +186,13 @@ class DifferentialPrivacy:
                 "pruning of it (trained without privacy on the same records), not the dev records it is stopped by",
             }
         }
+
+    def state(self) -> dict[str, Tensor]:
+        return {"noise": self.noise_generator.get_state(), "steps": torch.tensor(self.steps)}
+
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        self.noise_generator.set_state(tensors["noise"])
+        self.steps = int(tensors["steps"])
 
 
 def epsilon(noise_multiplier: float, sample_rate: float, steps: int, delta: float) -> float:
@@ -203,7 +224,7 @@ def _adv(
 def _dp(
     strength: float, options: Mapping[str, Any], data: Dataset, split: Split, recipe: Mapping[str, Any], seed: int
 ) -> Objective:
-    return DifferentialPrivacy(strength, options["clip"], options["delta"], options["chunk"], seed)
+    return DifferentialPrivacy(strength, options["clip"], options["delta"], options["chunk"], seed, data.inputs.device)
 
 
 DEFENSES: dict[str, Builder] = {"ppb": _ppb, "adv": _adv, "dp": _dp}

@@ -1,41 +1,151 @@
-"""How a job runs on its machine: its log, its threads, its device."""
+"""How a job runs on its machine: its log, the signals that stop it, its threads, its device."""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import itertools
+import logging
+import os
+import platform
+import signal
 import sys
+import tempfile
+import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
 
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+"""SIGTERM is what SLURM sends ahead of the time limit, at preemption and for scancel; SIGINT is Ctrl-C."""
+
+
+class Stopped(BaseException):
+    """The job was told to stop; the message names the signal. No Exception: nobody is to take it for a failure."""
+
+
+@contextlib.contextmanager
+def on_stop(handle: Callable[[str], None]) -> Iterator[None]:
+    """Until the block ends, call ``handle`` with the signal's name when the job is told to stop."""
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    try:
+        for number, old in before.items():
+            if old is not signal.SIG_IGN:  # as under nohup: somebody wants it ignored
+                signal.signal(number, lambda number, _: handle(signal.Signals(number).name))
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+def slurm_ends_it(name: str) -> bool:
+    """Whether it is SLURM that tells the job to stop.
+
+    It kills the job a while later, and better than the job fails by itself: SLURM requeues what it preempts, and a
+    job that can end in that while does.
+    """
+    return name == "SIGTERM" and "SLURM_JOB_ID" in os.environ
+
+
+def _stop(name: str) -> None:
+    if slurm_ends_it(name):
+        return
+    for number in STOP_SIGNALS:  # once is enough: a second one must not interrupt the clearing up
+        signal.signal(number, signal.SIG_IGN)
+    raise Stopped(f"stopped by {name}")
+
+
+def _keep_story(log: Path, unfinished: Path) -> None:
+    """Let ``log`` start with what earlier attempts wrote that did not finish.
+
+    Snakemake removes a log before it runs its job again; so until a job has finished, its log has a second name.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    unfinished.touch()
+    log.unlink(missing_ok=True)
+    try:
+        os.link(unfinished, log)
+    except OSError:  # a file system without hard links: this attempt's log alone
+        unfinished.unlink()
+
 
 @contextlib.contextmanager
 def logged(log: str | Path) -> Iterator[None]:
-    """Send the job's output to ``log``; an error goes there in full, and to the terminal in one line."""
-    Path(log).parent.mkdir(parents=True, exist_ok=True)
-    with open(log, "w", buffering=1) as file:
+    """Send the job's output to ``log``; an error goes there in full, and to the terminal in one line.
+
+    A job that is told to stop fails at once, in one line too, clearing up behind it; under SLURM see `slurm_ends_it`.
+    """
+    log = Path(log)
+    unfinished, started = log.with_name(log.name + ".unfinished"), time.monotonic()
+    _keep_story(log, unfinished)
+    with open(log, "a", buffering=1) as file:
+        handler = logging.StreamHandler(file)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+        logger = logging.getLogger("miaprune")
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        slurm = f", SLURM job {os.environ['SLURM_JOB_ID']}" if "SLURM_JOB_ID" in os.environ else ""
+        logger.info(f"started on {platform.node()}, process {os.getpid()}{slurm}")
         try:
-            with contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+            with on_stop(_stop), contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
                 yield
+            logger.info(f"finished after {span(time.monotonic() - started)}")
+            unfinished.unlink(missing_ok=True)
+        except Stopped as stop:
+            logger.info(f"{stop} after {span(time.monotonic() - started)}")
+            sys.exit(f"error: {stop} (details in {log})")
         except Exception as error:
+            logger.info(f"failed after {span(time.monotonic() - started)}")
             traceback.print_exc(file=file)
             sys.exit(f"error: {str(error) or repr(error)} (details in {log})")
+        finally:
+            logger.removeHandler(handler)
+
+
+def span(seconds: float) -> str:
+    """A length of time as h:mm:ss."""
+    return str(timedelta(seconds=round(seconds)))
+
+
+@contextlib.contextmanager
+def card(names: Sequence[str], folder: Path) -> Iterator[int]:
+    """Until the block ends, take a place on the least occupied of these cards; yields its index.
+
+    The places are locked files in ``folder``: the kernel gives a place back when its process ends, however it ends.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for place, (index, name) in itertools.product(itertools.count(), enumerate(names)):
+        with open(folder / f"{name.replace('/', '_')}.{place}", "w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            yield index
+            return
 
 
 @contextlib.contextmanager
 def running(log: str | Path, threads: int, device: str) -> Iterator[torch.device]:
     """`logged`, with torch limited to ``threads``; yields the device to compute on.
 
-    ``device`` is auto (cuda if there is one), cpu or cuda.
+    ``device`` is auto (cuda if there is one), cpu or cuda. Of several visible cards (a workstation's; SLURM shows a
+    job its own) the job takes the least occupied.
     """
-    with logged(log):
+    with logged(log), contextlib.ExitStack() as stack:
         import torch
 
         torch.set_num_threads(threads)
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
+        if device == "cuda" and (count := torch.cuda.device_count()) > 1:
+            visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+            names = visible.split(",")[:count] if visible else [str(i) for i in range(count)]
+            index = stack.enter_context(card(names, Path(tempfile.gettempdir(), f"miaprune-cards-{os.getuid()}")))
+            torch.cuda.set_device(index)
+            device = f"cuda:{index}"
         yield torch.device(device)

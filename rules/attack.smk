@@ -11,10 +11,12 @@ rule signals:
         f"{RESULTS}/logs/{{setting}}/signals.log",
     benchmark:
         f"{RESULTS}/benchmarks/{{setting}}/signals.tsv"
+    group:
+        "{setting}"
     threads: 1
     resources:
-        mem_mb=8000,
-        runtime=60,
+        **needs("signals"),
+        card=1,
     params:
         **config["signals"],
         seed=config["seed"],
@@ -23,6 +25,8 @@ rule signals:
         "../workflow/scripts/signals.py"
 
 
+# A setting's jobs, from pruning on, are one group: one submission to a cluster, on one GPU. The families of attacks run
+# side by side there; their networks are small enough to share it.
 # A family of attacks is one job: it fits each on the setting's shadows and scores the setting's victim.
 for family_name, members in grid.ATTACK_FAMILIES.items():
 
@@ -38,10 +42,12 @@ for family_name, members in grid.ATTACK_FAMILIES.items():
             f"{RESULTS}/logs/{{setting}}/attack_{family_name}.log",
         benchmark:
             f"{RESULTS}/benchmarks/{{setting}}/attack_{family_name}.tsv"
+        group:
+            "{setting}"
         threads: 1
         resources:
-            mem_mb=8000,
-            runtime=120,
+            **needs(family_name),
+            card=int(family_name != "cheap"),
         params:
             options={attack: attack_options(attack) for attack in members},
             seed=config["seed"],
@@ -63,10 +69,11 @@ for family_name, members in grid.ATTACK_FAMILIES.items():
             f"{RESULTS}/logs/{{setting}}/{{adversary}}/attack_{family_name}.log",
         benchmark:
             f"{RESULTS}/benchmarks/{{setting}}/{{adversary}}/attack_{family_name}.tsv"
+        group:
+            "{setting}/{adversary}"
         threads: 1
         resources:
-            mem_mb=8000,
-            runtime=30,
+            **needs("transfer"),
         params:
             options={attack: attack_options(attack) for attack in members},
             seed=config["seed"],

@@ -9,8 +9,7 @@ rule prepare:
     benchmark:
         f"{RESULTS}/benchmarks/{{dataset}}/prepare.tsv"
     resources:
-        mem_mb=6000,
-        runtime=60,
+        **needs("prepare"),
     params:
         data_dir=lambda wildcards, output: str(Path(output[0]).parents[1]),
     script:

@@ -11,10 +11,12 @@ rule prune:
         f"{RESULTS}/logs/{{dataset}}/{{model}}/{{pruner}}_{{sparsity}}/prune.log",
     benchmark:
         f"{RESULTS}/benchmarks/{{dataset}}/{{model}}/{{pruner}}_{{sparsity}}/prune.tsv"
+    group:
+        "{dataset}/{model}/{pruner}_{sparsity}"
     threads: 1
     resources:
-        mem_mb=8000,
-        runtime=240,
+        **needs("finetuning"),
+        card=1,
     params:
         recipe=recipe("finetuning"),
         defense={},
@@ -32,6 +34,11 @@ use rule prune as defend with:
         f"{RESULTS}/logs/{{dataset}}/{{model}}/{{pruner}}_{{sparsity}}/{{defense}}_{{strength}}/prune.log",
     benchmark:
         f"{RESULTS}/benchmarks/{{dataset}}/{{model}}/{{pruner}}_{{sparsity}}/{{defense}}_{{strength}}/prune.tsv"
+    group:
+        "{dataset}/{model}/{pruner}_{sparsity}/{defense}_{strength}"
+    resources:
+        **needs("finetuning"),
+        card=1,
     params:
         recipe=recipe("finetuning"),
         defense=lambda wildcards: config["defense_options"][wildcards.defense],

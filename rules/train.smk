@@ -12,8 +12,8 @@ rule train:
         f"{RESULTS}/benchmarks/{{dataset}}/{{model}}/original/train.tsv"
     threads: 1
     resources:
-        mem_mb=8000,
-        runtime=240,
+        **needs("training"),
+        card=1,
     params:
         recipe=recipe("training"),
         seed=config["seed"],

@@ -49,7 +49,7 @@ def pruned_model(data, name="cnn", pruner="l1", seed=0):
 
 def trained(data, objective, name="cnn", pruner="l1", recipe=RECIPE, split=SPLIT, seed=1):
     model = pruned_model(data, name, pruner)
-    facts = train(model, data, split, recipe, objective, seed, lambda line: None)
+    facts = train(model, data, split, recipe, objective, seed)
     return model, facts
 
 
@@ -329,7 +329,7 @@ def test_dp_takes_a_pruned_resnet18():
     y = torch.tensor([0, 3])
     per_record = list(record_gradients(model, x, y))
     expected = {name: sum(g[name] / max(1.0, norm(g)) for g in per_record) for name in per_record[0]}
-    dp = defenses.DifferentialPrivacy(1.0, clip=1.0, delta=1e-5, chunk=2, seed=1)
+    dp = defenses.DifferentialPrivacy(1.0, clip=1.0, delta=1e-5, chunk=2, seed=1, device=torch.device("cpu"))
     assert_close(dp.clipped_sum(model, x, y), expected, rel=1e-4)
 
 

@@ -1,4 +1,4 @@
-"""Interrupted work is not lost: a killed run, started again, finishes and redoes only what was under way."""
+"""Interrupted work is not lost: a killed run, started again, goes on where it was and redoes nothing else."""
 
 import os
 import signal
@@ -6,41 +6,118 @@ import subprocess
 import time
 
 import pytest
-from runner import Workflow
+from runner import Workflow, small_config
+
+from miaprune import grid, resume
 
 ORIGINAL, CELL = "results/digits/fc/original", "results/digits/fc/l1_0.5"
+CHECKPOINTS = [f"{role}.safetensors" for role in grid.ROLES]
+LOG = "results/logs/digits/fc/l1_0.5/prune.log"
 
 
-def wait_for(condition, seconds=120):
+def wait_for(condition, seconds=300):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "the run did not get there"
-        time.sleep(0.05)
+        time.sleep(0.02)
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_a_killed_run_finishes_when_started_again(workflow, finished, how):
-    # Slow enough to be caught in the middle of fine-tuning.
-    slow = workflow.config["finetuning"] | {"epochs": {"image": 5000, "table": 2}, "patience": 5000}
-    killed = Workflow(workflow.folder, workflow.config | {"finetuning": slow})
+def slow_config():
+    """Fine-tuning slow enough to be caught in the middle of it, a second or more for each model."""
+    config = small_config()
+    config["finetuning"] |= {"epochs": {"image": 300, "table": 2}, "patience": 300}
+    return config
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    done = Workflow(tmp_path_factory.mktemp("undisturbed"), slow_config())
+    process = done.run(f"{CELL}/conf.json")
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert not (done.folder / "results/states").exists(), "nobody stopped it, and it was short"
+    return done
+
+
+def interrupted(workflow, how, ready):
+    """Start a run, kill it with all its processes once it is ``ready``, and wait until all of them have ended."""
     process = subprocess.Popen(
-        killed.command(f"{CELL}/conf.json"), cwd=workflow.folder, start_new_session=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        workflow.command(f"{CELL}/conf.json"), cwd=workflow.folder, start_new_session=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
-    log = workflow.folder / "results/logs/digits/fc/l1_0.5/prune.log"
-    wait_for(lambda: log.exists() and "epoch 3/" in log.read_text())
+    wait_for(lambda: ready(workflow.folder) or process.poll() is not None)
     os.killpg(process.pid, how)
-    process.wait(timeout=60)
+    _, error = process.communicate(timeout=300)
+    assert process.returncode != 0
     assert not list((workflow.folder / CELL).glob("*")), "nothing half-written"
+    return error
+
+
+def in_the_second_model(folder):
+    return (folder / LOG).exists() and (folder / LOG).read_text().count("epoch 3/") == 2
+
+
+def a_state_of_the_third_model(folder):
+    return (folder / "results/states/digits/fc/l1_0.5/shadow_1.state.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("how", "ready", "every"),
+    [
+        (signal.SIGTERM, in_the_second_model, 240),
+        (signal.SIGINT, in_the_second_model, 240),
+        (signal.SIGKILL, a_state_of_the_third_model, 0.1),
+    ],
+)
+def test_a_killed_run_goes_on_where_it_was(workflow, undisturbed, how, ready, every):
+    workflow.config = slow_config() | {"save_state_every": every}
+    error = interrupted(workflow, how, ready)
+    if how != signal.SIGKILL:
+        assert f"error: stopped by {how.name}, state saved in results/states/digits/fc/l1_0.5" in error
     before = {p: p.stat().st_mtime_ns for p in (workflow.folder / ORIGINAL).iterdir()}
     assert len(before) == 6
 
     again = workflow.run(f"{CELL}/conf.json")
     assert again.returncode == 0, again.stdout + again.stderr
     assert {p: p.stat().st_mtime_ns for p in (workflow.folder / ORIGINAL).iterdir() if p in before} == before
-    assert not list(workflow.folder.rglob("results/**/*.tmp"))
+    # what was done is not done again: the first model's training, and the epochs before the state
+    log = (workflow.folder / LOG).read_text()
+    assert "trained in an earlier attempt" in log and "resumes in epoch " in log
+    if how != signal.SIGKILL:  # which comes a while after the last state
+        assert log.count("epoch 1/300") == 6
     # the interruption leaves no trace in the result: same bytes as the undisturbed run's
-    assert (workflow.folder / CELL / "conf.json").read_bytes() == (finished.folder / CELL / "conf.json").read_bytes()
-    assert (workflow.folder / CELL / "signals.safetensors").read_bytes() == (
-        finished.folder / CELL / "signals.safetensors"
-    ).read_bytes()
+    for name in (*CHECKPOINTS, "signals.safetensors", "conf.json"):
+        assert (workflow.folder / CELL / name).read_bytes() == (undisturbed.folder / CELL / name).read_bytes(), name
+    assert not list(workflow.folder.rglob("results/**/*.tmp"))
+    resume.forget_finished(workflow.folder / "results")
+    assert not (workflow.folder / "results/states").exists()
+
+
+def test_the_state_of_another_configuration_is_set_aside(workflow, finished):
+    killed = Workflow(workflow.folder, slow_config())
+    interrupted(killed, signal.SIGTERM, in_the_second_model)
+    again = workflow.run(f"{CELL}/conf.json")
+    assert again.returncode == 0, again.stdout + again.stderr
+    log = (workflow.folder / LOG).read_text()
+    assert "shadow_0.state.safetensors.unfit: it was saved with other recipe" in log
+    assert "resumes in" not in log and "trained in an earlier" not in log
+    for name in (*CHECKPOINTS, "signals.safetensors", "conf.json"):
+        assert (workflow.folder / CELL / name).read_bytes() == (finished.folder / CELL / name).read_bytes(), name
+
+
+def test_another_interval_reruns_nothing(finished):
+    changed = Workflow(finished.folder, finished.config | {"save_state_every": 1})
+    assert changed.plan("all") == []
+
+
+def test_outputs_that_snakemake_removed_with_a_failed_group_are_put_back(workflow, undisturbed):
+    workflow.config = slow_config() | {"save_state_every": 0.1}
+    assert workflow.run(f"{CELL}/victim.safetensors").returncode == 0
+    for name in CHECKPOINTS:
+        (workflow.folder / CELL / name).unlink()
+    again = workflow.run(f"{CELL}/conf.json")
+    assert again.returncode == 0, again.stdout + again.stderr
+    log = (workflow.folder / LOG).read_text()
+    assert "finished by an earlier attempt" in log and "epoch" not in log
+    for name in (*CHECKPOINTS, "signals.safetensors", "conf.json"):
+        assert (workflow.folder / CELL / name).read_bytes() == (undisturbed.folder / CELL / name).read_bytes(), name

@@ -1,6 +1,6 @@
 """Prune the six original models of one (dataset, model), fine-tune them, defended or not, and write checkpoints."""
 
-from miaprune import datasets, defenses, grid, models, pruning, splits
+from miaprune import datasets, defenses, grid, models, pruning, resume, splits
 from miaprune.files import load_tensors, save_tensors
 from miaprune.job import running
 from miaprune.training import CrossEntropy, train
@@ -8,10 +8,11 @@ from miaprune.training import CrossEntropy, train
 params, wildcards = snakemake.params, snakemake.wildcards
 setting = grid.Setting(**dict(wildcards.items()))
 
-with running(snakemake.log[0], snakemake.threads, params.device) as device:
+
+def main(device, states):
     data = datasets.load(snakemake.input.data).to(device)
     trained = []
-    for role, original in zip(grid.ROLES, snakemake.input, strict=False):
+    for i, (role, original) in enumerate(zip(grid.ROLES, snakemake.input, strict=False)):
         # A defence changes the objective and nothing else: the same draws as without it.
         seed = grid.derive_seed(params.seed, setting.undefended.path, role)
         model = models.build(setting.model, data.input_shape, data.classes, seed).to(device)
@@ -26,9 +27,17 @@ with running(snakemake.log[0], snakemake.threads, params.device) as device:
         else:
             strength = float(setting.strength)
             objective = defenses.build(setting.defense, strength, params.defense, data, split, params.recipe, seed)
-        facts = train(model, data, split, params.recipe, objective, seed)
+        facts = train(model, data, split, params.recipe, objective, seed, states.slot(role), more=grid.SHADOWS - i)
         print(f"{role}: {facts}")
         facts |= {"role": role, "seed": params.seed, "achieved_sparsity": achieved, "layers": layers}
         trained.append((pruning.finalise(model).state_dict(), facts | {"recipe": params.recipe}))
     for path, (state, facts) in zip(snakemake.output, trained, strict=True):
         save_tensors(path, state, facts)
+    states.keep(snakemake.output)
+
+
+with running(snakemake.log[0], snakemake.threads, params.device) as device:
+    states = resume.States.of_job(snakemake.config, setting, params.items(), snakemake.input, device)
+    with states.stoppable():
+        if not states.put_back(snakemake.output):
+            main(device, states)

@@ -1,20 +1,27 @@
 """Measure the signals of a setting's six models and write them, with the facts about each model."""
 
+import logging
+import time
+
 from miaprune import datasets, grid, models, signals, splits
 from miaprune.files import load_tensors
-from miaprune.job import running
+from miaprune.job import running, span
 
 params = snakemake.params
 setting = grid.Setting.parse(snakemake.wildcards.setting)
+logger = logging.getLogger("miaprune.signals")
 
 with running(snakemake.log[0], snakemake.threads, params.device) as device:
     data = datasets.load(snakemake.input.data).to(device)
-    measured, facts = {}, {}
-    for role, checkpoint in zip(grid.ROLES, snakemake.input, strict=False):
+    measured, facts, started = {}, {}, time.perf_counter()
+    for done, (role, checkpoint) in enumerate(zip(grid.ROLES, snakemake.input, strict=False), start=1):
         state, facts[role] = load_tensors(checkpoint)
         model = models.build(setting.model, data.input_shape, data.classes, seed=0).to(device)
         model.load_state_dict(state)
         split = splits.of_role(role, len(data), params.seed)
         seed = grid.derive_seed(params.seed, setting.path, role, "signals")
         measured[role] = signals.measure(model, data, split, params.draws, params.epsilon, seed)
+        pace, records = (time.perf_counter() - started) / done, len(measured[role])
+        left = span(pace * (len(grid.ROLES) - done))
+        logger.info(f"{setting.path} {role}: {records} records, {records / pace:.0f} records/s, about {left} left")
     signals.save(snakemake.output[0], measured, facts)

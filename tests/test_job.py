@@ -1,0 +1,133 @@
+"""A job's log and its end: what the terminal, the log and the exit status say, also when a signal ends it."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from miaprune.job import logged, span
+
+JOB = """
+import signal, sys, time
+from pathlib import Path
+from miaprune.job import logged
+signal.signal(signal.SIGINT, signal.{sigint})
+with logged(sys.argv[1]):
+"""
+
+
+def job(folder, body, sigint="default_int_handler", **environment):
+    """Start a process that runs ``body`` as a job, whatever this one was started to do at Ctrl-C."""
+    code = JOB.format(sigint=sigint) + textwrap.indent(textwrap.dedent(body), "    ")
+    variables = {name: value for name, value in os.environ.items() if name != "SLURM_JOB_ID"} | environment
+    return subprocess.Popen(
+        [sys.executable, "-c", code, str(folder / "job.log")],
+        stderr=subprocess.PIPE, text=True, env=variables, cwd=folder,
+    )  # fmt: skip
+
+
+def ended(process):
+    _, error = process.communicate(timeout=120)
+    return process.returncode, error
+
+
+def told(process, folder, number):
+    """Send the signal once the job is ready for it."""
+    while not (folder / "ready").exists():
+        assert process.poll() is None
+    process.send_signal(number)
+    return ended(process)
+
+
+WRITES = """
+    from miaprune.files import whole
+    print("at work")
+    with whole("output") as temporary:
+        temporary.write_text("half")
+        Path("ready").touch()
+        time.sleep(float(Path("seconds").read_text()))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_job_that_is_told_to_stop_fails_in_one_line_and_clears_up(tmp_path, number):
+    (tmp_path / "seconds").write_text("100")
+    status, error = told(job(tmp_path, WRITES), tmp_path, number)
+    assert status == 1
+    assert error == f"error: stopped by {number.name} (details in {tmp_path / 'job.log'})\n"
+    log = (tmp_path / "job.log").read_text()
+    assert f"stopped by {number.name} after 0:00:" in log and "Traceback" not in log
+    assert {path.name for path in tmp_path.iterdir()} == {"ready", "seconds", "job.log", "job.log.unfinished"}
+
+
+def test_under_slurm_a_job_goes_on_at_sigterm(tmp_path):
+    (tmp_path / "seconds").write_text("1")
+    status, error = told(job(tmp_path, WRITES, SLURM_JOB_ID="123"), tmp_path, signal.SIGTERM)
+    assert (status, error) == (0, "")
+    assert (tmp_path / "output").read_text() == "half"
+    assert "SLURM job 123" in (tmp_path / "job.log").read_text()
+
+
+def test_under_slurm_ctrl_c_stops(tmp_path):
+    (tmp_path / "seconds").write_text("100")
+    assert told(job(tmp_path, WRITES, SLURM_JOB_ID="123"), tmp_path, signal.SIGINT)[0] == 1
+
+
+def test_a_signal_that_is_ignored_stays_ignored(tmp_path):
+    """As by nohup, and in the background of a script."""
+    (tmp_path / "seconds").write_text("1")
+    process = job(tmp_path, WRITES, sigint="SIG_IGN")
+    assert told(process, tmp_path, signal.SIGINT) == (0, "")
+
+
+def test_a_log_starts_with_the_attempts_that_did_not_finish(tmp_path):
+    """Snakemake removes it each time; an attempt may be killed, fail, or finish."""
+    log = tmp_path / "job.log"
+    process = job(tmp_path, "print('first'); Path('ready').touch(); time.sleep(100)")
+    assert told(process, tmp_path, signal.SIGKILL) == (-signal.SIGKILL, "")
+    log.unlink()
+    assert ended(job(tmp_path, "print('second'); raise ValueError('no good')")) == (
+        1, f"error: no good (details in {log})\n",
+    )  # fmt: skip
+    assert "ValueError: no good" in log.read_text()
+    log.unlink()
+    assert ended(job(tmp_path, "print('third')")) == (0, "")
+    lines = [line.split(" ", 2)[2] if line.startswith("20") else line for line in log.read_text().splitlines()]
+    story = [line.split(" after ")[0].split(" on ")[0] for line in lines if not line.startswith(("  ", "Traceback"))]
+    assert story == [
+        "started", "first", "started", "second", "failed", "ValueError: no good", "started", "third", "finished",
+    ]  # fmt: skip
+    assert not (tmp_path / "job.log.unfinished").exists()
+    log.unlink()
+    assert ended(job(tmp_path, "print('anew')"))[0] == 0
+    assert "third" not in log.read_text()
+
+
+def test_without_hard_links_a_log_is_the_last_attempts(tmp_path, monkeypatch):
+    def no_links(source, target):
+        raise OSError("no hard links here")
+
+    monkeypatch.setattr("miaprune.job.os.link", no_links)
+    for text in ("first", "second"):
+        with pytest.raises(SystemExit), logged(tmp_path / "job.log"):
+            print(text)
+            raise ValueError
+    assert "first" not in (tmp_path / "job.log").read_text() and "second" in (tmp_path / "job.log").read_text()
+    assert [path.name for path in tmp_path.iterdir()] == ["job.log"]
+
+
+def test_logged_leaves_the_process_as_it_was(tmp_path):
+    before = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)], logging.getLogger("miaprune").handlers[:]
+    with logged(tmp_path / "job.log"):
+        pass
+    assert before == (
+        [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)], logging.getLogger("miaprune").handlers,
+    )  # fmt: skip
+
+
+def test_spans():
+    assert [span(s) for s in (0.4, 61, 7325.0, 90000)] == ["0:00:00", "0:01:01", "2:02:05", "1 day, 1:00:00"]

@@ -1,0 +1,468 @@
+"""An interrupted training goes on to the very bytes of an undisturbed one, or starts anew and says why."""
+
+import logging
+import math
+import os
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from miaprune import defenses, files, grid, models, pruning, resume, splits, training
+from miaprune.job import Stopped
+from miaprune.resume import Slot, States
+from miaprune.training import CrossEntropy, train
+
+# Quick to its best dev accuracy, so that early stopping ends it.
+RECIPE = {"epochs": 12, "learning_rate": 1e-2, "weight_decay": 5e-4, "batch_size": 64, "patience": 1}
+SPLIT = splits.victim_split(1797, 7)
+STEPS = math.ceil(len(SPLIT.train) / RECIPE["batch_size"])  # in an epoch: 7
+OPTIONS = {
+    None: {},
+    "ppb": {},
+    "adv": {"inference_steps": 2, "inference_lr": 1e-3},
+    "dp": {"clip": 1.0, "delta": 1e-5, "chunk": 64},
+}
+CASES = [  # dropout; batch norm; their masks; the objectives' own draws and models
+    ("fc", None, None), ("cnn", None, None), ("cnn", "slim", None), ("cnn", "l1", "ppb"), ("fc", "l1", "adv"),
+    ("cnn", "l1_structured", "adv"), ("fc", "l1", "dp"), ("cnn", "slim", "dp"),
+]  # fmt: skip
+
+
+class StopsAt(Slot):
+    """A slot whose job is told to stop at one of its steps (1 is the first)."""
+
+    def __init__(self, slot, stop_at):
+        super().__init__(slot.states, slot.path)
+        self.left = stop_at
+
+    def step(self, state):
+        self.left -= 1
+        if self.left == 0:
+            self.states.told = "SIGTERM"
+        super().step(state)
+
+
+def states_in(folder, every=math.inf, **fits):
+    return States(folder / "states", every, fits)
+
+
+def trained(folder, data, case, slot=None, recipe=RECIPE, split=SPLIT, seed=1, initial=0):
+    """Train as the scripts do; returns the bytes of the checkpoint, and its facts."""
+    name, pruner, defense = case
+    model = models.build(name, data.input_shape, data.classes, seed=initial)
+    if pruner:
+        pruning.PRUNERS[pruner](model, 0.5)
+    defended = defense and defenses.build(defense, 1.0, OPTIONS[defense], data, split, recipe, seed)
+    facts = train(model, data, split, recipe, defended or CrossEntropy(), seed, slot)
+    files.save_tensors(folder / "checkpoint", pruning.finalise(model).state_dict(), facts)
+    return (folder / "checkpoint").read_bytes(), facts
+
+
+def stopped(folder, data, case, stop_at, **options):
+    with pytest.raises(Stopped, match=r"stopped by SIGTERM, state saved in .*states"):
+        trained(folder, data, case, StopsAt(states_in(folder).slot("victim"), stop_at), **options)
+    assert [path.name for path in (folder / "states").iterdir()] == ["victim.state.safetensors"]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_stopped_training_ends_with_the_bytes_of_an_undisturbed_one(digits, tmp_path, case, caplog):
+    caplog.set_level(logging.INFO)
+    undisturbed, facts = trained(tmp_path, digits, case)
+    in_last = STEPS * (facts["epochs_run"] - 1) + 3
+    if case[2] != "dp":
+        assert facts["epoch"] < facts["epochs_run"] < RECIPE["epochs"], "early stopping ended it"
+    for stop_at, where in (
+        (STEPS + 3, "in epoch 2, after step 3"),
+        (2 * STEPS, f"in epoch 2, after step {STEPS}"),
+        (in_last, f"in epoch {facts['epochs_run']}, after step 3"),
+    ):
+        stopped(tmp_path, digits, case, stop_at)
+        caplog.clear()
+        states = states_in(tmp_path)
+        again, same_facts = trained(tmp_path, digits, case, states.slot("victim"))
+        assert f"resumes {where}" in caplog.text
+        assert (again, same_facts) == (undisturbed, facts)
+        resume.forget(tmp_path / "states")
+        assert not (tmp_path / "states").exists()
+
+
+def test_stopped_again_and_again(digits, tmp_path):
+    case = ("fc", "l1", "adv")
+    for stop_at in (1, 1, STEPS - 2, STEPS):
+        stopped(tmp_path, digits, case, stop_at)
+    again, _ = trained(tmp_path, digits, case, states_in(tmp_path).slot("victim"))
+    assert again == trained(tmp_path, digits, case)[0]
+
+
+def test_saving_at_every_step_changes_nothing(digits, tmp_path, monkeypatch):
+    written = []
+
+    def save(path, tensors, about):
+        written.append(about["finished"])
+        files.save_tensors(path, tensors, about)
+
+    monkeypatch.setattr(resume, "save_tensors", save)
+    saved, facts = trained(tmp_path, digits, CASES[0], states_in(tmp_path, every=0).slot("victim"))
+    assert written == [False] * (STEPS * facts["epochs_run"]) + [True]
+    assert saved == trained(tmp_path, digits, CASES[0])[0]
+
+
+def test_a_signal_lets_the_step_end_and_its_state_be_saved(digits, tmp_path):
+    steps = []
+
+    class Interrupted(CrossEntropy):
+        def backward(self, model, x, y):
+            steps.append(len(x))
+            if len(steps) == STEPS + 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+                os.kill(os.getpid(), signal.SIGTERM)  # SLURM may send it twice
+            super().backward(model, x, y)
+
+    before = signal.getsignal(signal.SIGTERM)
+    model = models.build("fc", digits.input_shape, digits.classes, seed=0)
+    with pytest.raises(Stopped, match="SIGTERM"), states_in(tmp_path).stoppable() as states:
+        train(model, digits, SPLIT, RECIPE, Interrupted(), 1, states.slot("victim"))
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert len(steps) == STEPS + 2
+    saved = files.load_metadata(tmp_path / "states/victim.state.safetensors")["numbers"]
+    assert (saved["epoch"], saved["step"]) == (2, 2)
+    assert (
+        trained(tmp_path, digits, ("fc", None, None), states_in(tmp_path).slot("victim"))[0]
+        == (trained(tmp_path, digits, ("fc", None, None))[0])
+    )
+
+
+def test_a_short_training_writes_nothing(digits, tmp_path):
+    states = states_in(tmp_path, every=240)
+    trained(tmp_path, digits, CASES[0], states.slot("victim"))
+    states.keep([str(tmp_path / "checkpoint")])
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+
+
+def test_states_are_saved_when_the_last_are_old_enough(digits, tmp_path, monkeypatch):
+    """A clock that a step moves by a minute: every 4 steps, whatever the epochs, and not at a model's end."""
+    clock, written = [0.0], []
+    monkeypatch.setattr(resume.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(resume, "save_tensors", lambda path, tensors, about: written.append(clock[0]))
+    states, recipe = states_in(tmp_path, every=240), RECIPE | {"epochs": 3, "patience": 3}
+
+    class Minutes(CrossEntropy):
+        def backward(self, model, x, y):
+            clock[0] += 60
+            super().backward(model, x, y)
+
+    model = models.build("fc", digits.input_shape, digits.classes, seed=0)
+    train(model, digits, SPLIT, recipe, Minutes(), 1, states.slot("victim"))
+    assert written == [60.0 * step for step in range(4, 3 * STEPS + 1, 4)]
+
+
+def test_finished_models_are_not_trained_again(digits, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    cases = {"victim": ("fc", "l1", "dp"), "shadow_0": ("cnn", "slim", None), "shadow_1": ("fc", None, None)}
+    undisturbed = {name: trained(tmp_path, digits, case) for name, case in cases.items()}
+    states = states_in(tmp_path)
+    assert trained(tmp_path, digits, cases["victim"], states.slot("victim")) == undisturbed["victim"]
+    with pytest.raises(Stopped):
+        trained(tmp_path, digits, cases["shadow_0"], StopsAt(states.slot("shadow_0"), STEPS + 1))
+    names = {"victim.state.safetensors", "shadow_0.state.safetensors"}
+    assert {path.name for path in (tmp_path / "states").iterdir()} == names
+
+    states = states_in(tmp_path)
+    caplog.clear()
+    assert trained(tmp_path, digits, cases["victim"], states.slot("victim")) == undisturbed["victim"]
+    assert caplog.messages == ["trained in an earlier attempt"]
+    for name in ("shadow_0", "shadow_1"):
+        assert trained(tmp_path, digits, cases[name], states.slot(name)) == undisturbed[name]
+
+
+# --- states that do not fit
+
+
+@pytest.fixture
+def job(tmp_path):
+    """A job's identity, from the configuration and the files that it has."""
+    inputs = [tmp_path / "inputs" / name for name in ("victim", "digits")]
+    inputs[0].parent.mkdir()
+    for path in inputs:
+        path.write_text(path.name)
+    params = {"recipe": RECIPE, "defense": OPTIONS["dp"], "seed": 7, "device": "auto"}
+    setting = grid.Setting("digits", "fc", "l1", "0.5", "dp", "1")
+
+    def of(every=math.inf, setting=setting, device="cpu", **other):
+        config = {"results_dir": str(tmp_path), "save_state_every": every}
+        states = States.of_job(config, setting, (params | other).items(), inputs, torch.device(device))
+        return States(tmp_path / "states", every, states.fits)
+
+    of.inputs = inputs
+    return of
+
+
+def test_a_jobs_states_lie_below_its_results(job, tmp_path):
+    config = {"results_dir": "here", "save_state_every": 7}
+    states = States.of_job(config, grid.Setting("digits", "fc", "l1", "0.5"), [], [], torch.device("cpu"))
+    assert (str(states.slot("victim").path), states.every) == (
+        "here/states/digits/fc/l1_0.5/victim.state.safetensors",
+        7,
+    )
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"recipe": RECIPE | {"learning_rate": 2e-2}},
+        {"defense": OPTIONS["dp"] | {"clip": 2.0}},
+        {"seed": 8},
+        {"setting": grid.Setting("digits", "fc", "l1", "0.5", "dp", "2")},
+        {"device": "cuda"},
+        {"inputs": 0},
+        {"inputs": 1},
+        {"torch version": "2.0.0"},
+        {"code": "another"},
+    ],
+)
+def test_a_state_of_another_job_is_set_aside(digits, tmp_path, caplog, monkeypatch, job, other):
+    case, path = ("fc", None, None), tmp_path / "states/victim.state.safetensors"
+    with pytest.raises(Stopped):
+        trained(tmp_path, digits, case, StopsAt(job().slot("victim"), STEPS + 3))
+    state, (what, value) = path.read_bytes(), *other.items()
+    if what == "inputs":
+        job.inputs[value].write_text("replaced")
+    elif what == "torch version":
+        monkeypatch.setattr(torch, "__version__", value)
+    elif what == "code":
+        (tmp_path / "code").mkdir()
+        for name in resume.CODE:
+            (tmp_path / "code" / f"{name}.py").write_text("# another")
+        monkeypatch.setattr(resume, "__file__", str(tmp_path / "code/resume.py"))
+    other = {} if what in ("inputs", "torch version", "code") else other
+    again, _ = trained(tmp_path, digits, case, job(**other).slot("victim"))
+    assert again == trained(tmp_path, digits, case)[0], "trained from the start"
+    assert [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING] == [
+        f"{path} is not used and set aside as victim.state.safetensors.unfit: it was saved with other {what}"
+    ]
+    assert path.with_name("victim.state.safetensors.unfit").read_bytes() == state
+
+
+def test_a_state_of_the_same_job_is_used(digits, tmp_path, caplog, job):
+    """Whatever the interval, and where another file of the same content stands in the input's place."""
+    with pytest.raises(Stopped):
+        trained(tmp_path, digits, ("fc", None, None), StopsAt(job().slot("victim"), STEPS + 3))
+    job.inputs[0] = job.inputs[0].rename(tmp_path / "elsewhere")
+    assert job(every=5).slot("victim").load() is not None
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("keep", [0, 7, 100, 0.5, -1])
+def test_a_truncated_state_is_set_aside(digits, tmp_path, caplog, keep):
+    case, path = ("cnn", None, None), tmp_path / "states/victim.state.safetensors"
+    stopped(tmp_path, digits, case, STEPS + 3)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * keep) if keep == 0.5 else keep])
+    again, _ = trained(tmp_path, digits, case, states_in(tmp_path).slot("victim"))
+    assert "is not used and set aside" in caplog.text
+    assert again == trained(tmp_path, digits, case)[0]
+
+
+def test_no_damage_of_a_byte_is_taken_for_a_state(digits, tmp_path, caplog):
+    """Anywhere in the file: the header, the numbers, the tensors."""
+    stopped(tmp_path, digits, ("fc", None, None), STEPS + 3)
+    path = tmp_path / "states/victim.state.safetensors"
+    content = path.read_bytes()
+    slot = states_in(tmp_path).slot("victim")
+    assert slot.load() is not None
+    numbers = content.index(b"numbers")  # of the metadata, which stands in the header
+    for position in [
+        *range(0, 2000, 61),
+        *range(numbers, numbers + 80),
+        *range(2000, len(content), len(content) // 40),
+    ]:
+        damaged = bytearray(content)
+        damaged[position] ^= 1
+        path.write_bytes(damaged)
+        assert slot.load() is None, f"byte {position}"
+
+
+def test_a_file_that_is_no_state_is_set_aside(digits, tmp_path, caplog):
+    path = tmp_path / "states/victim.state.safetensors"
+    for about in ({}, {"fits": None}, {"fits": {}}, []):
+        files.save_tensors(path, {"x": torch.ones(2)}, about)
+        assert states_in(tmp_path).slot("victim").load() is None
+        assert not path.exists()
+
+
+# --- SLURM
+
+
+def test_under_slurm_a_signal_saves_and_training_goes_on(digits, tmp_path, caplog, monkeypatch):
+    """SLURM ends the job itself: a job that fails in a preemption's grace time would not be requeued."""
+    caplog.set_level(logging.INFO)
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    case = ("fc", "l1", "adv")
+    again, _ = trained(tmp_path, digits, case, StopsAt(states_in(tmp_path).slot("victim"), STEPS + 3))
+    assert again == trained(tmp_path, digits, case)[0]
+    assert f"SIGTERM: state saved in {tmp_path / 'states'}; going on until SLURM ends the job" in caplog.messages
+    # as after its SIGKILL
+    again, _ = trained(tmp_path, digits, case, states_in(tmp_path).slot("victim"))
+    assert "resumes in epoch 2, after step 3" in caplog.messages
+    assert again == trained(tmp_path, digits, case)[0]
+
+
+# --- outputs of a finished job
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """The outputs of a job that was long enough to have saved a state, and what it keeps."""
+    outputs = [str(tmp_path / "results/digits/fc/original" / f"{role}.safetensors") for role in grid.ROLES]
+    for i, output in enumerate(outputs):
+        files.save_tensors(output, {"x": torch.full((1000,), i)}, {"i": i})
+    folder = tmp_path / "results/states/digits/fc/original"
+    states = States(folder, 240, {"seed": 7})
+    states.save({states.slot("victim").path: resume.State({"x": torch.ones(3)}, {})})
+    states.keep(outputs)
+    return outputs, folder
+
+
+def removed(outputs):
+    """What Snakemake does if a job of the same group fails; their content, to compare."""
+    contents = [Path(output).read_bytes() for output in outputs]
+    for output in outputs:
+        Path(output).unlink()
+    return contents
+
+
+def test_a_finished_jobs_outputs_are_kept_in_no_space_and_put_back(finished):
+    outputs, folder = finished
+    assert sorted(path.name for path in folder.iterdir()) == sorted(
+        [*(f"{r}.safetensors" for r in grid.ROLES), "outputs.json"]
+    )
+    assert all(Path(output).samefile(folder / Path(output).name) for output in outputs)
+    for _ in range(2):
+        contents = removed(outputs)
+        assert States(folder, 240, {"seed": 7}).put_back(outputs)
+        assert [Path(output).read_bytes() for output in outputs] == contents
+
+
+def test_kept_outputs_are_forgotten_once_the_outputs_are_safe(finished, tmp_path):
+    outputs, folder = finished
+    Path(outputs[3]).unlink()
+    resume.forget_finished(tmp_path / "results")
+    assert (folder / "outputs.json").exists(), "one is missing: the job will run again"
+    assert States(folder, 240, {"seed": 7}).put_back(outputs)
+    resume.forget_finished(tmp_path / "results")
+    assert not (tmp_path / "results/states").exists()
+    assert all(Path(output).exists() for output in outputs)
+    resume.forget_finished(tmp_path / "results")
+
+
+@pytest.mark.parametrize("how", ["another job", "damaged", "cut", "missing", "list"])
+def test_kept_outputs_that_do_not_fit_are_not_put_back(finished, caplog, how):
+    outputs, folder = finished
+    removed(outputs)
+    kept, seed = folder / "shadow_2.safetensors", 7
+    if how == "another job":
+        seed = 8
+    elif how == "damaged":
+        kept.write_bytes(kept.read_bytes()[:-1] + b"!")
+    elif how == "cut":
+        kept.write_bytes(kept.read_bytes()[:100])
+    elif how == "missing":
+        kept.unlink()
+    else:
+        (folder / "outputs.json").write_text("{")
+    states = States(folder, 240, {"seed": seed})
+    assert not states.put_back(outputs)
+    assert not any(Path(output).exists() for output in outputs)
+    assert "outputs.json is not used and set aside" in caplog.text
+    # and the job that then runs, a short one, leaves nothing but what was set aside
+    states.keep(outputs)
+    assert [path.name for path in folder.iterdir()] == ["outputs.json.unfit"]
+
+
+def test_nothing_is_kept_where_there_are_no_hard_links(finished, monkeypatch):
+    outputs, folder = finished
+
+    def no_links(source, target):
+        raise OSError("no hard links here")
+
+    monkeypatch.setattr(resume.os, "link", no_links)
+    states = States(folder, 240, {"seed": 7})
+    states.save({states.slot("victim").path: resume.State({"x": torch.ones(3)}, {})})
+    states.keep(outputs)
+    assert not folder.exists()
+
+
+def test_snakemake_can_forget_without_torch():
+    code = (
+        "import sys; from miaprune import resume; resume.forget_finished('nowhere'); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# --- a disk without space
+
+
+@pytest.fixture
+def small_files():
+    """No file may grow beyond 1 kB: a write fails as it does on a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def limit(size):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+
+    yield limit
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_training_goes_on_when_a_state_cannot_be_saved(digits, tmp_path, caplog, small_files):
+    slot = states_in(tmp_path, every=0).slot("victim")
+    model = models.build("fc", digits.input_shape, digits.classes, seed=0)
+    small_files(1000)
+    train(model, digits, SPLIT, RECIPE, CrossEntropy(), 1, slot)
+    small_files(resource.RLIM_INFINITY)
+    assert "state not saved" in caplog.text and "File too large" in caplog.text
+    assert list((tmp_path / "states").iterdir()) == []
+    undisturbed = models.build("fc", digits.input_shape, digits.classes, seed=0)
+    train(undisturbed, digits, SPLIT, RECIPE, CrossEntropy(), 1)
+    assert all(torch.equal(t, undisturbed.state_dict()[name]) for name, t in model.state_dict().items())
+
+
+def test_a_stop_without_space_keeps_the_older_state_and_says_so(digits, tmp_path, small_files):
+    case, path = ("fc", None, None), tmp_path / "states/victim.state.safetensors"
+    stopped(tmp_path, digits, case, 3)
+    older = path.read_bytes()
+    small_files(1000)
+    with pytest.raises(Stopped, match="stopped by SIGTERM, state not saved"):
+        trained(tmp_path, digits, case, StopsAt(states_in(tmp_path).slot("victim"), STEPS))
+    small_files(resource.RLIM_INFINITY)
+    assert path.read_bytes() == older
+    assert trained(tmp_path, digits, case, states_in(tmp_path).slot("victim"))[0] == trained(tmp_path, digits, case)[0]
+
+
+@pytest.mark.gpu
+def test_dropout_of_a_resumed_training_on_a_gpu_is_drawn_from_where_it_was(digits, tmp_path):
+    data, case = digits.to("cuda"), ("fc", "l1", "dp")
+    undisturbed, _ = trained(tmp_path, data, case)
+    stopped(tmp_path, data, case, STEPS + 3)
+    assert trained(tmp_path, data, case, states_in(tmp_path).slot("victim"))[0] == undisturbed
+
+
+def test_the_log_is_a_screenful_a_model(digits, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    model = models.build("fc", digits.input_shape, digits.classes, seed=0)
+    train(model, digits, SPLIT, RECIPE | {"epochs": 90, "patience": 90}, CrossEntropy(), 1, more=2)
+    assert 20 < len(caplog.messages) < 40
+    assert caplog.messages[0].startswith("epoch 1/90: dev accuracy 0.")
+    assert " s/epoch, " in caplog.text and " records/s, at most 0:0" in caplog.text
+    assert caplog.messages[-1].startswith("epoch 90/90") and "at most 0:00:00 left" in caplog.messages[-1]
+
+
+def test_time_left_is_that_of_every_epoch_that_may_come():
+    line = training._speed(pace=60.0, records=300, left=10, after=2 * 50)
+    assert line == "; 60 s/epoch, 5 records/s, at most 0:10:00 left, 1:50:00 with the other models"
+    assert training._speed(60.0, 300, 10, 0).endswith("at most 0:10:00 left")
