@@ -58,6 +58,7 @@ AccountingStoragePort={slurmdbd_port}
 # How to reach munge when talking to slurmdbd.
 AccountingStoragePass={folder}/munge.socket
 AccountingStorageTRES=gres/gpu
+AccountingStoreFlags=job_comment
 JobRequeue=1
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE

@@ -1,0 +1,74 @@
+"""A folder in which `snakemake --profile slurm ...` runs on the tests' cluster, as the README has it."""
+
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from cluster import Cluster
+from runner import ROOT
+
+# The plugin waits 40 s before it first asks how jobs fare, and 10 s longer each time that none has ended.
+POLL = ("--slurm-init-seconds-before-status-checks", "2")
+
+
+@dataclass
+class OnCluster:
+    """A folder like the repository's root, with a config.yaml and a copy of the library of its own."""
+
+    cluster: Cluster
+    folder: Path
+    config: dict
+
+    def prepare(self):
+        for name in ("Snakefile", "rules", "workflow", "profiles", "Makefile"):
+            (self.folder / name).symlink_to(ROOT / name)
+        shutil.copytree(ROOT / "miaprune", self.folder / "miaprune")
+        (self.folder / "config.yaml").write_text(yaml.safe_dump(self.config))
+        subprocess.run(["make", "slurm-profile"], cwd=self.folder, env=self.environment, check=True)
+        return self
+
+    @property
+    def environment(self):
+        bin_folder = Path(sys.executable).parent  # as after `source .venv/bin/activate`
+        return self.cluster.environment | {
+            "PATH": f"{bin_folder}:{self.cluster.environment['PATH']}",
+            "PYTHONPATH": str(self.folder),
+            "XDG_CONFIG_HOME": str(self.folder / "xdg"),
+            "OMP_NUM_THREADS": "1",
+        }
+
+    def start(self, target, log="run.log"):
+        """Start Snakemake; its output goes to ``log``."""
+        with open(self.folder / log, "w") as out:
+            return subprocess.Popen(
+                ["snakemake", "--profile", "slurm", target, *POLL], cwd=self.folder, env=self.environment, stdout=out,
+                stderr=out, stdin=subprocess.DEVNULL,
+            )  # fmt: skip
+
+    def run(self, target, log="run.log"):
+        """Run Snakemake to its end; returns its exit status and output."""
+        status = self.start(target, log).wait()
+        return status, (self.folder / log).read_text()
+
+    def jobs(self):
+        """What SLURM has run for this folder: a dict per attempt, requeued ones apart, the first submitted first."""
+        fields = ("JobIDRaw", "State", "Start", "End", "ReqMem", "ReqTRES", "TimelimitRaw", "Comment", "WorkDir")
+        lines = self.cluster.run("sacct", "-XDnP", "-S", "now-1day", "-o", ",".join(fields)).splitlines()
+        rows = [dict(zip(fields, line.split("|"), strict=True)) for line in lines]
+        return [row for row in rows if row["WorkDir"] == str(self.folder)]
+
+    def queue(self):
+        """Running jobs of this folder: (SLURM's number, log path)."""
+        lines = self.cluster.run("squeue", "-h", "-t", "R", "-o", "%A %Z").splitlines()
+        return [line.split()[0] for line in lines if line.split()[1] == str(self.folder)]
+
+
+def results(folder):
+    """The bytes of everything that the attacks and tables are made of, and of those."""
+    root = Path(folder) / "results"
+    files = [p for pattern in ("*.json", "*.safetensors", "*.csv", "*.md") for p in root.rglob(pattern)]
+    kept = (root / "states", root / "logs", root / "benchmarks")
+    return {str(p.relative_to(root)): p.read_bytes() for p in files if not any(k in p.parents for k in kept)}

@@ -1,0 +1,244 @@
+"""One run after another on the cluster in which everything goes wrong that does, and what comes out in the end."""
+
+import itertools
+import os
+import re
+import signal
+import subprocess
+import time
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from cluster import wait_for
+from oncluster import OnCluster, results
+from runner import small_config
+
+POISONED = "digits/fc/l1_0.9"
+POISON = """
+
+_healthy = PRUNERS["l1"]
+
+
+def _poisoned(model, sparsity):
+    import pathlib
+
+    if sparsity == 0.9 and pathlib.Path("poisoned").exists():
+        raise ValueError("poisoned")
+    _healthy(model, sparsity)
+
+
+PRUNERS["l1"] = _poisoned
+"""
+LONG = 300  # seconds that a loaded machine may take over a step of this story
+
+
+def config():
+    """Five settings and a defended one; each is fine-tuned for about half a minute, saving its state all the time."""
+    small = small_config() | {"sparsities": [0.5, 0.6, 0.7, 0.8, 0.9], "save_state_every": 1}
+    small["parts"] = {"one": {"sparsities": [0.7]}}
+    small["defenses"] = [{"defense": "ppb", "strengths": [4], "part": "one", "adversaries": ["adaptive", "unaware"]}]
+    small["finetuning"] = small["finetuning"] | {"epochs": {"image": 1000, "table": 2}, "patience": 1000}
+    return small
+
+
+@dataclass
+class Story:
+    """What was done to the run, and what it said."""
+
+    on: OnCluster
+    struck: dict = field(default_factory=dict)  # fault: SLURM's numbers of the jobs that it befell
+    strikes: dict = field(default_factory=lambda: defaultdict(int))  # by setting
+    output: dict = field(default_factory=dict)  # of the runs, by name
+    drained: tuple = ()
+
+    def training(self):
+        """The running jobs that are fine-tuning, the least struck first: (SLURM's number, setting)."""
+        lines = self.on.cluster.run("squeue", "-h", "-t", "R", "-o", "%A %Z %k").splitlines()
+        jobs = []
+        for line in lines:
+            job, folder, comment = line.split(maxsplit=2)
+            setting = re.fullmatch(r"rule_(.*?)_attack_.*(prune|defend)_signals", comment)
+            if folder == str(self.on.folder) and setting and "epoch" in self.attempt(job, setting[1]):
+                jobs.append((job, setting[1]))
+        return sorted(jobs, key=lambda job: self.strikes[job[1]])
+
+    def attempt(self, job, setting):
+        """What the log of an unfinished fine-tuning says of this job."""
+        log = self.on.folder / "results/logs" / setting / "prune.log.unfinished"
+        return log.read_text().partition(f"SLURM job {job}\n")[2] if log.exists() else ""
+
+    def victims(self, fault, count=1):
+        jobs = wait_for(lambda: len(found := self.training()) >= count and found, f"{fault}: nobody to befall", LONG)
+        for _, setting in jobs[:count]:
+            self.strikes[setting] += 1
+        self.struck[fault] = [job for job, _ in jobs[:count]]
+        return self.struck[fault]
+
+    def script(self, job):
+        """The process of the job's script."""
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                words = (folder / "cmdline").read_bytes().split(b"\0")
+                if b".prune.py" in b" ".join(words) and f"SLURM_JOB_ID={job}".encode() in (
+                    (folder / "environ").read_bytes().split(b"\0")
+                ):
+                    return int(folder.name)
+            except OSError:
+                pass  # gone
+        return None
+
+    def state(self, job):
+        return {row["State"].split()[0] for row in self.on.jobs() if row["JobIDRaw"] == job}
+
+    def wait_for_state(self, job, states):
+        wait_for(lambda: self.state(job) & states, f"job {job} does not become {states}", LONG)
+
+
+def tell(story):
+    on, cluster = story.on, story.on.cluster
+    (on.folder / "poisoned").touch()
+
+    killed = on.start("all", "killed.log")
+    story.victims("its Snakemake killed", 2)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+    run = on.start("all", "run.log")
+
+    (job,) = story.victims("cancelled")
+    cluster.run("scancel", job)
+
+    (job,) = story.victims("killed")
+    os.kill(wait_for(lambda: story.script(job), "no script"), signal.SIGKILL)
+    story.wait_for_state(job, {"FAILED"})
+
+    (job,) = story.victims("over its memory")
+    hog = "x = bytearray(8 << 30); import time; time.sleep(60)"
+    subprocess.run(
+        ["srun", f"--jobid={job}", "--overlap", "-n1", "--gres=none", "--mem=0", "python3", "-c", hog],
+        env=cluster.environment, capture_output=True,
+    )  # fmt: skip
+    story.wait_for_state(job, {"FAILED", "OUT_OF_MEMORY", "CANCELLED"})
+
+    (job,) = story.victims("over its time limit")
+    os.kill(wait_for(lambda: story.script(job), "no script"), signal.SIGSTOP)  # hangs
+    cluster.run("scontrol", "update", f"jobid={job}", "timelimit=1")
+
+    story.struck["slurmctld and slurmdbd restarted"] = on.queue()
+    for daemon in ("slurmctld", "slurmdbd"):
+        cluster.stop_daemon(daemon)
+    time.sleep(5)
+    for daemon in ("slurmdbd", "slurmctld"):
+        cluster.start_daemon(daemon)
+    story.wait_for_state(job, {"TIMEOUT"})
+
+    story.victims("preempted", 1)
+    urgent = cluster.run("sbatch", "--parsable", "-p", "urgent", "--gres=gpu:2", "-o", "/dev/null", "--wrap", "sleep 1")
+    wait_for(
+        lambda: "COMPLETED" in cluster.run("sacct", "-Xn", "-j", urgent.strip(), "-o", "State"), "urgent job", LONG
+    )
+
+    story.victims("drained", 1)
+    node = cluster.run("sinfo", "-hN", "-o", "%N").split()[0]
+    since = cluster.run("date", "+%Y-%m-%dT%H:%M:%S").strip()
+    cluster.run("scontrol", "update", f"nodename={node}", "state=drain", "reason=test")
+    wait_for(lambda: not cluster.run("squeue", "-h", "-t", "R,CG").strip(), "node not drained", LONG)
+    story.drained = since, cluster.run("date", "+%Y-%m-%dT%H:%M:%S").strip()
+    cluster.run("scontrol", "update", f"nodename={node}", "state=resume")
+
+    story.output["status"] = run.wait()
+    story.output["run"] = (on.folder / "run.log").read_text()
+    story.output["without the poisoned"] = results(on.folder)
+    (on.folder / "poisoned").unlink()
+    story.output["status again"], story.output["again"] = on.run("all", "again.log")
+
+
+@pytest.fixture(scope="module")
+def story(on_cluster):
+    on = on_cluster(config())
+    with open(on.folder / "miaprune/pruning.py", "a") as file:
+        file.write(POISON)
+    story = Story(on)
+    tell(story)
+    return story
+
+
+@pytest.fixture(scope="module")
+def undisturbed(locally):
+    return locally(config(), "all")
+
+
+def test_all_others_finish_and_the_summary_names_the_poisoned_setting_and_its_log(story, undisturbed):
+    assert story.output["status"] == 1
+    end = story.output["run"].rpartition("failed; the same command tries again")[2]
+    assert re.findall(r"^  (\w+) .*: (results/logs/\S+)$", end, flags=re.M) == [
+        ("prune", f"results/logs/{POISONED}/prune.log")
+    ]
+    attacks = {name for name in undisturbed if re.fullmatch(r"digits/.*\.json", name)}
+    healthy = {name for name in attacks if POISONED not in name}
+    assert healthy and healthy == {
+        n for n in story.output["without the poisoned"] if re.fullmatch(r"digits/.*\.json", n)
+    }
+
+
+def test_the_same_command_finishes_with_an_undisturbed_runs_bytes(story, undisturbed):
+    assert story.output["status again"] == 0, story.output["again"]
+    found = results(story.on.folder)
+    assert found.keys() == undisturbed.keys()
+    assert [name for name in undisturbed if undisturbed[name] != found[name]] == []
+
+
+@pytest.mark.parametrize(
+    "fault, states",
+    [
+        ("its Snakemake killed", {"CANCELLED"}),
+        ("cancelled", {"CANCELLED"}),
+        ("killed", {"FAILED"}),
+        ("over its time limit", {"TIMEOUT"}),
+        ("over its memory", {"FAILED", "OUT_OF_MEMORY", "CANCELLED"}),
+    ],
+)
+def test_a_fault_ends_its_job_and_another_goes_on_from_its_state(story, fault, states):
+    jobs = story.on.jobs()
+    for number in story.struck[fault]:
+        (struck,) = [job for job in jobs if job["JobIDRaw"] == number]
+        assert struck["State"].split()[0] in states
+        later = [j for j in jobs if j["Comment"] == struck["Comment"] and int(j["JobIDRaw"]) > int(number)]
+        assert later and later[-1]["State"] == "COMPLETED"
+        assert all(job["Start"] >= struck["End"] for job in later)
+        setting = re.match(r"rule_(.*?)_attack", struck["Comment"])[1]
+        assert "resumes in epoch" in (story.on.folder / f"results/logs/{setting}/prune.log").read_text()
+    if fault == "over its memory":
+        assert int(later[0]["ReqMem"].rstrip("M")) > int(struck["ReqMem"].rstrip("M"))
+
+
+def test_a_preempted_job_is_requeued_and_not_submitted_again(story):
+    (number,) = story.struck["preempted"]
+    states = [job["State"] for job in story.on.jobs() if job["JobIDRaw"] == number]
+    assert states == ["PREEMPTED", "COMPLETED"]
+
+
+def test_a_restart_of_the_daemons_loses_no_job(story):
+    others = set(story.struck["slurmctld and slurmdbd restarted"]) - set(story.struck["over its time limit"])
+    assert others
+    for number in others - set(story.struck["preempted"]):
+        assert [job["State"] for job in story.on.jobs() if job["JobIDRaw"] == number] == ["COMPLETED"]
+
+
+def test_nothing_starts_on_a_drained_node_and_what_runs_there_ends(story):
+    since, until = story.drained
+    assert not [job for job in story.on.jobs() if since < job["Start"] < until]
+    (number,) = story.struck["drained"]
+    assert story.state(number) <= {"COMPLETED", "PREEMPTED"}
+
+
+def test_no_setting_was_ever_run_by_two_jobs_at_a_time(story):
+    attempts = defaultdict(list)
+    for job in story.on.jobs():
+        if "None" not in job["Start"] and "Unknown" not in job["Start"]:
+            attempts[job["Comment"]].append((job["Start"], job["End"]))
+    assert len(attempts) > 6
+    for spans in attempts.values():
+        spans.sort()
+        assert all(end <= start for (_, end), (start, _) in itertools.pairwise(spans))
