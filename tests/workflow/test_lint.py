@@ -53,3 +53,10 @@ def test_on_a_terminal_make_shows_progress():
     assert done.returncode == 0 and "attack_samia" in done.stdout, done.stderr
     os.close(ours)
     os.close(terminal)
+
+
+def test_what_the_workflow_replaces_in_snakemakes_scheduler_is_there():
+    """rules/run.smk; under another name it would stay as it is, and cost a core in long runs."""
+    from snakemake.scheduling.job_scheduler import JobScheduler
+
+    assert callable(JobScheduler._schedule_reevalutation)
