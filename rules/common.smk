@@ -92,7 +92,7 @@ def needs(stage):
     minutes, megabytes = NEEDS[stage]
 
     def words_of(wildcards):
-        return "/".join(wildcards).replace("_", "/").split("/")
+        return re.findall(r"[^/_]+", "_".join(wildcards))
 
     def runtime(wildcards, attempt):
         words = words_of(wildcards)

@@ -9,7 +9,7 @@ import textwrap
 
 import pytest
 
-from miaprune.job import logged, span
+from miaprune.job import card, logged, span
 
 JOB = """
 import signal, sys, time
@@ -134,3 +134,29 @@ def test_logged_leaves_the_process_as_it_was(tmp_path):
 
 def test_spans():
     assert [span(s) for s in (0.4, 61, 7325.0, 90000)] == ["0:00:00", "0:01:01", "2:02:05", "1 day, 1:00:00"]
+
+
+def holder(folder, names=("0", "1")):
+    """A process that holds a place on a card until it is killed; returns it and the card's index."""
+    code = (
+        "import pathlib, sys, time; from miaprune.job import card\n"
+        f"with card({names!r}, pathlib.Path(sys.argv[1])) as index: print(index, flush=True); time.sleep(600)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE, text=True)
+    return process, int(process.stdout.readline())
+
+
+def test_jobs_take_the_least_occupied_card_and_a_killed_ones_place_is_free_again(tmp_path):
+    holders = [holder(tmp_path) for _ in range(4)]
+    try:
+        assert [index for _, index in holders] == [0, 1, 0, 1]  # two each, only when both have one
+        holders[1][0].kill()
+        holders[1][0].wait()
+        with card(("0", "1"), tmp_path) as index:
+            assert index == 1
+            with card(("0", "1"), tmp_path) as another:
+                assert another == 0  # a third on one of them
+    finally:
+        for process, _ in holders:
+            process.kill()
+            process.wait()

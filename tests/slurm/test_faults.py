@@ -105,6 +105,7 @@ def tell(story):
     os.kill(killed.pid, signal.SIGKILL)
     killed.wait()
     run = on.start("all", "run.log")
+    wait_for(lambda: "has been submitted" in (on.folder / "run.log").read_text(), "nothing submitted", LONG)
 
     (job,) = story.victims("cancelled")
     cluster.run("scancel", job)
