@@ -4,7 +4,6 @@ import itertools
 import os
 import re
 import signal
-import subprocess
 import time
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -16,30 +15,40 @@ from oncluster import OnCluster, results
 from runner import small_config
 
 POISONED = "digits/fc/l1_0.9"
-POISON = """
+# Added to the folder's copy of the library: a setting that always fails, and a job that takes more memory than it has.
+FAILINGS = """
 
 _healthy = PRUNERS["l1"]
 
 
-def _poisoned(model, sparsity):
+def _failing(model, sparsity):
+    import os
     import pathlib
+    import time
 
     if sparsity == 0.9 and pathlib.Path("poisoned").exists():
         raise ValueError("poisoned")
+    try:
+        pathlib.Path("hungry").rename("ate." + os.environ.get("SLURM_JOB_ID", "none"))
+    except OSError:
+        pass
+    else:
+        memory = bytearray(4 << 30)
+        time.sleep(600)
     _healthy(model, sparsity)
 
 
-PRUNERS["l1"] = _poisoned
+PRUNERS["l1"] = _failing
 """
 LONG = 300  # seconds that a loaded machine may take over a step of this story
 
 
 def config():
-    """Five settings and a defended one; each is fine-tuned for about half a minute, saving its state all the time."""
+    """Five settings and a defended one; each is fine-tuned for a minute or so, saving its state all the time."""
     small = small_config() | {"sparsities": [0.5, 0.6, 0.7, 0.8, 0.9], "save_state_every": 1}
     small["parts"] = {"one": {"sparsities": [0.7]}}
     small["defenses"] = [{"defense": "ppb", "strengths": [4], "part": "one", "adversaries": ["adaptive", "unaware"]}]
-    small["finetuning"] = small["finetuning"] | {"epochs": {"image": 1000, "table": 2}, "patience": 1000}
+    small["finetuning"] = small["finetuning"] | {"epochs": {"image": 2000, "table": 2}, "patience": 2000}
     return small
 
 
@@ -54,13 +63,14 @@ class Story:
     drained: tuple = ()
 
     def training(self):
-        """The running jobs that are fine-tuning, the least struck first: (SLURM's number, setting)."""
+        """The running jobs in the first half of fine-tuning, the least struck first: (SLURM's number, setting)."""
         lines = self.on.cluster.run("squeue", "-h", "-t", "R", "-o", "%A %Z %k").splitlines()
         jobs = []
         for line in lines:
             job, folder, comment = line.split(maxsplit=2)
             setting = re.fullmatch(r"rule_(.*?)_attack_.*(prune|defend)_signals", comment)
-            if folder == str(self.on.folder) and setting and "epoch" in self.attempt(job, setting[1]):
+            log = self.attempt(job, setting[1]) if folder == str(self.on.folder) and setting else ""
+            if "epoch" in log and "shadow_2" not in log:
                 jobs.append((job, setting[1]))
         return sorted(jobs, key=lambda job: self.strikes[job[1]])
 
@@ -107,6 +117,13 @@ def tell(story):
     run = on.start("all", "run.log")
     wait_for(lambda: "has been submitted" in (on.folder / "run.log").read_text(), "nothing submitted", LONG)
 
+    story.victims("slurmctld and slurmdbd restarted", 2)
+    for daemon in ("slurmctld", "slurmdbd"):
+        cluster.stop_daemon(daemon)
+    time.sleep(5)
+    for daemon in ("slurmdbd", "slurmctld"):
+        cluster.start_daemon(daemon)
+
     (job,) = story.victims("cancelled")
     cluster.run("scancel", job)
 
@@ -114,39 +131,28 @@ def tell(story):
     os.kill(wait_for(lambda: story.script(job), "no script"), signal.SIGKILL)
     story.wait_for_state(job, {"FAILED"})
 
-    (job,) = story.victims("over its memory")
-    hog = "x = bytearray(8 << 30); import time; time.sleep(60)"
-    subprocess.run(
-        ["srun", f"--jobid={job}", "--overlap", "-n1", "--gres=none", "--mem=0", "python3", "-c", hog],
-        env=cluster.environment, capture_output=True,
-    )  # fmt: skip
-    story.wait_for_state(job, {"FAILED", "OUT_OF_MEMORY", "CANCELLED"})
-
-    (job,) = story.victims("over its time limit")
-    os.kill(wait_for(lambda: story.script(job), "no script"), signal.SIGSTOP)  # hangs
-    cluster.run("scontrol", "update", f"jobid={job}", "timelimit=1")
-
-    story.struck["slurmctld and slurmdbd restarted"] = on.queue()
-    for daemon in ("slurmctld", "slurmdbd"):
-        cluster.stop_daemon(daemon)
-    time.sleep(5)
-    for daemon in ("slurmdbd", "slurmctld"):
-        cluster.start_daemon(daemon)
-    story.wait_for_state(job, {"TIMEOUT"})
-
-    story.victims("preempted", 1)
+    (job,) = story.victims("preempted")
     urgent = cluster.run("sbatch", "--parsable", "-p", "urgent", "--gres=gpu:2", "-o", "/dev/null", "--wrap", "sleep 1")
     wait_for(
         lambda: "COMPLETED" in cluster.run("sacct", "-Xn", "-j", urgent.strip(), "-o", "State"), "urgent job", LONG
     )
 
-    story.victims("drained", 1)
+    story.victims("drained")
     node = cluster.run("sinfo", "-hN", "-o", "%N").split()[0]
     since = cluster.run("date", "+%Y-%m-%dT%H:%M:%S").strip()
     cluster.run("scontrol", "update", f"nodename={node}", "state=drain", "reason=test")
     wait_for(lambda: not cluster.run("squeue", "-h", "-t", "R,CG").strip(), "node not drained", LONG)
     story.drained = since, cluster.run("date", "+%Y-%m-%dT%H:%M:%S").strip()
     cluster.run("scontrol", "update", f"nodename={node}", "state=resume")
+
+    (job,) = story.victims("over its time limit")
+    os.kill(wait_for(lambda: story.script(job), "no script"), signal.SIGSTOP)  # hangs
+    cluster.run("scontrol", "update", f"jobid={job}", "timelimit=1")
+
+    (on.folder / "hungry").touch()
+    (ate,) = wait_for(lambda: list(on.folder.glob("ate.*")), "nobody is hungry", LONG)
+    story.struck["over its memory"] = [ate.suffix[1:]]
+    story.wait_for_state(ate.suffix[1:], {"FAILED", "OUT_OF_MEMORY", "CANCELLED"})
 
     story.output["status"] = run.wait()
     story.output["run"] = (on.folder / "run.log").read_text()
@@ -159,7 +165,7 @@ def tell(story):
 def story(on_cluster):
     on = on_cluster(config())
     with open(on.folder / "miaprune/pruning.py", "a") as file:
-        file.write(POISON)
+        file.write(FAILINGS)
     story = Story(on)
     tell(story)
     return story
@@ -209,7 +215,9 @@ def test_a_fault_ends_its_job_and_another_goes_on_from_its_state(story, fault, s
         assert later and later[-1]["State"] == "COMPLETED"
         assert all(job["Start"] >= struck["End"] for job in later)
         setting = re.match(r"rule_(.*?)_attack", struck["Comment"])[1]
-        assert "resumes in epoch" in (story.on.folder / f"results/logs/{setting}/prune.log").read_text()
+        log = (story.on.folder / f"results/logs/{setting}/prune.log").read_text()
+        # The second, where a still later attempt found fine-tuning done: a group starts anew as a whole.
+        assert "resumes in epoch" in log or "finished by an earlier attempt" in log
     if fault == "over its memory":
         assert int(later[0]["ReqMem"].rstrip("M")) > int(struck["ReqMem"].rstrip("M"))
 
@@ -221,10 +229,10 @@ def test_a_preempted_job_is_requeued_and_not_submitted_again(story):
 
 
 def test_a_restart_of_the_daemons_loses_no_job(story):
-    others = set(story.struck["slurmctld and slurmdbd restarted"]) - set(story.struck["over its time limit"])
-    assert others
-    for number in others - set(story.struck["preempted"]):
-        assert [job["State"] for job in story.on.jobs() if job["JobIDRaw"] == number] == ["COMPLETED"]
+    for number in story.struck["slurmctld and slurmdbd restarted"]:
+        (state, *_) = [job["State"] for job in story.on.jobs() if job["JobIDRaw"] == number]
+        others = [fault for fault, jobs in story.struck.items() if number in jobs]
+        assert state == "COMPLETED" or len(others) > 1, "ended by what was done to it later, if at all"
 
 
 def test_nothing_starts_on_a_drained_node_and_what_runs_there_ends(story):
