@@ -25,10 +25,15 @@ def cluster(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def on_cluster(cluster, tmp_path_factory):
-    def make(config):
-        return OnCluster(cluster, tmp_path_factory.mktemp("slurm"), config).prepare()
+    made = []
 
-    return make
+    def make(config):
+        made.append(OnCluster(cluster, tmp_path_factory.mktemp("slurm"), config).prepare())
+        return made[-1]
+
+    yield make
+    for process in (process for on in made for process in on.started):
+        process.kill()
 
 
 @pytest.fixture(scope="module")

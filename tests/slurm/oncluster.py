@@ -3,7 +3,7 @@
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
@@ -21,6 +21,7 @@ class OnCluster:
     cluster: Cluster
     folder: Path
     config: dict
+    started: list = field(default_factory=list)
 
     def prepare(self):
         for name in ("Snakefile", "rules", "workflow", "profiles", "Makefile"):
@@ -43,10 +44,12 @@ class OnCluster:
     def start(self, target, log="run.log"):
         """Start Snakemake; its output goes to ``log``."""
         with open(self.folder / log, "w") as out:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 ["snakemake", "--profile", "slurm", target, *POLL], cwd=self.folder, env=self.environment, stdout=out,
                 stderr=out, stdin=subprocess.DEVNULL,
             )  # fmt: skip
+        self.started.append(process)
+        return process
 
     def run(self, target, log="run.log"):
         """Run Snakemake to its end; returns its exit status and output."""

@@ -4,7 +4,6 @@ import itertools
 import os
 import re
 import signal
-import subprocess
 import time
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -16,20 +15,30 @@ from oncluster import OnCluster, results
 from runner import small_config
 
 POISONED = "digits/fc/l1_0.9"
-POISON = """
+# Added to the folder's copy of the library: a setting that always fails, and a job that takes more memory than it has.
+FAILINGS = """
 
 _healthy = PRUNERS["l1"]
 
 
-def _poisoned(model, sparsity):
+def _failing(model, sparsity):
+    import os
     import pathlib
+    import time
 
     if sparsity == 0.9 and pathlib.Path("poisoned").exists():
         raise ValueError("poisoned")
+    try:
+        pathlib.Path("hungry").rename("ate." + os.environ.get("SLURM_JOB_ID", "none"))
+    except OSError:
+        pass
+    else:
+        memory = bytearray(4 << 30)
+        time.sleep(600)
     _healthy(model, sparsity)
 
 
-PRUNERS["l1"] = _poisoned
+PRUNERS["l1"] = _failing
 """
 LONG = 300  # seconds that a loaded machine may take over a step of this story
 
@@ -114,13 +123,10 @@ def tell(story):
     os.kill(wait_for(lambda: story.script(job), "no script"), signal.SIGKILL)
     story.wait_for_state(job, {"FAILED"})
 
-    (job,) = story.victims("over its memory")
-    hog = "x = bytearray(8 << 30); import time; time.sleep(60)"
-    subprocess.run(
-        ["srun", f"--jobid={job}", "--overlap", "-n1", "--gres=none", "--mem=0", "python3", "-c", hog],
-        env=cluster.environment, capture_output=True,
-    )  # fmt: skip
-    story.wait_for_state(job, {"FAILED", "OUT_OF_MEMORY", "CANCELLED"})
+    (on.folder / "hungry").touch()
+    (ate,) = wait_for(lambda: list(on.folder.glob("ate.*")), "nobody is hungry", LONG)
+    story.struck["over its memory"] = [ate.suffix[1:]]
+    story.wait_for_state(ate.suffix[1:], {"FAILED", "OUT_OF_MEMORY", "CANCELLED"})
 
     (job,) = story.victims("over its time limit")
     os.kill(wait_for(lambda: story.script(job), "no script"), signal.SIGSTOP)  # hangs
@@ -159,7 +165,7 @@ def tell(story):
 def story(on_cluster):
     on = on_cluster(config())
     with open(on.folder / "miaprune/pruning.py", "a") as file:
-        file.write(POISON)
+        file.write(FAILINGS)
     story = Story(on)
     tell(story)
     return story
