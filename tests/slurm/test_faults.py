@@ -44,8 +44,8 @@ LONG = 300  # seconds that a loaded machine may take over a step of this story
 
 
 def config():
-    """Five settings and a defended one; each is fine-tuned for about half a minute, saving its state all the time."""
-    small = small_config() | {"sparsities": [0.5, 0.6, 0.7, 0.8, 0.9], "save_state_every": 1}
+    """Six settings and a defended one; each is fine-tuned for about half a minute, saving its state all the time."""
+    small = small_config() | {"sparsities": [0.5, 0.55, 0.6, 0.7, 0.8, 0.9], "save_state_every": 1}
     small["parts"] = {"one": {"sparsities": [0.7]}}
     small["defenses"] = [{"defense": "ppb", "strengths": [4], "part": "one", "adversaries": ["adaptive", "unaware"]}]
     small["finetuning"] = small["finetuning"] | {"epochs": {"image": 1000, "table": 2}, "patience": 1000}
@@ -78,8 +78,14 @@ class Story:
         log = self.on.folder / "results/logs" / setting / "prune.log.unfinished"
         return log.read_text().partition(f"SLURM job {job}\n")[2] if log.exists() else ""
 
-    def victims(self, fault, count=1):
-        jobs = wait_for(lambda: len(found := self.training()) >= count and found, f"{fault}: nobody to befall", LONG)
+    def victims(self, fault, count=1, early=False):
+        """Choose running jobs for a fault; ``early`` for such as still train the first of their six models."""
+
+        def candidates():
+            found = [job for job in self.training() if not (early and "shadow_0:" in self.attempt(*job))]
+            return len(found) >= count and found
+
+        jobs = wait_for(candidates, f"{fault}: nobody to befall", LONG)
         for _, setting in jobs[:count]:
             self.strikes[setting] += 1
         self.struck[fault] = [job for job, _ in jobs[:count]]
@@ -128,25 +134,25 @@ def tell(story):
     story.struck["over its memory"] = [ate.suffix[1:]]
     story.wait_for_state(ate.suffix[1:], {"FAILED", "OUT_OF_MEMORY", "CANCELLED"})
 
-    (job,) = story.victims("over its time limit")
-    os.kill(wait_for(lambda: story.script(job), "no script"), signal.SIGSTOP)  # hangs
-    cluster.run("scontrol", "update", f"jobid={job}", "timelimit=1")
-
-    story.struck["slurmctld and slurmdbd restarted"] = on.queue()
+    story.victims("slurmctld and slurmdbd restarted")
     for daemon in ("slurmctld", "slurmdbd"):
         cluster.stop_daemon(daemon)
     time.sleep(5)
     for daemon in ("slurmdbd", "slurmctld"):
         cluster.start_daemon(daemon)
+    (job,) = story.victims("over its time limit")
+    os.kill(wait_for(lambda: story.script(job), "no script"), signal.SIGSTOP)  # hangs
+    cluster.run("scontrol", "update", f"jobid={job}", "timelimit=1")
+
     story.wait_for_state(job, {"TIMEOUT"})
 
-    story.victims("preempted", 1)
+    story.victims("preempted", early=True)  # it must outlast the grace time
     urgent = cluster.run("sbatch", "--parsable", "-p", "urgent", "--gres=gpu:2", "-o", "/dev/null", "--wrap", "sleep 1")
     wait_for(
         lambda: "COMPLETED" in cluster.run("sacct", "-Xn", "-j", urgent.strip(), "-o", "State"), "urgent job", LONG
     )
 
-    story.victims("drained", 1)
+    story.victims("drained")
     node = cluster.run("sinfo", "-hN", "-o", "%N").split()[0]
     since = cluster.run("date", "+%Y-%m-%dT%H:%M:%S").strip()
     cluster.run("scontrol", "update", f"nodename={node}", "state=drain", "reason=test")
@@ -215,7 +221,8 @@ def test_a_fault_ends_its_job_and_another_goes_on_from_its_state(story, fault, s
         assert later and later[-1]["State"] == "COMPLETED"
         assert all(job["Start"] >= struck["End"] for job in later)
         setting = re.match(r"rule_(.*?)_attack", struck["Comment"])[1]
-        assert "resumes in epoch" in (story.on.folder / f"results/logs/{setting}/prune.log").read_text()
+        log = (story.on.folder / f"results/logs/{setting}/prune.log").read_text()
+        assert "resumes in epoch" in log or "finished by an earlier attempt" in log
     if fault == "over its memory":
         assert int(later[0]["ReqMem"].rstrip("M")) > int(struck["ReqMem"].rstrip("M"))
 
@@ -227,10 +234,11 @@ def test_a_preempted_job_is_requeued_and_not_submitted_again(story):
 
 
 def test_a_restart_of_the_daemons_loses_no_job(story):
-    others = set(story.struck["slurmctld and slurmdbd restarted"]) - set(story.struck["over its time limit"])
-    assert others
-    for number in others - set(story.struck["preempted"]):
-        assert [job["State"] for job in story.on.jobs() if job["JobIDRaw"] == number] == ["COMPLETED"]
+    (number,) = story.struck["slurmctld and slurmdbd restarted"]
+    states = [job["State"].split()[0] for job in story.on.jobs() if job["JobIDRaw"] == number]
+    assert "NODE_FAIL" not in states
+    if not any(number in jobs for fault, jobs in story.struck.items() if "restarted" not in fault):
+        assert states == ["COMPLETED"]
 
 
 def test_nothing_starts_on_a_drained_node_and_what_runs_there_ends(story):
