@@ -1,10 +1,12 @@
 # Two commands: `make demo` and `make test`. Each does its own set-up into .venv; later calls find it done.
 PYTHON ?= python3
 BIN := .venv/bin
-SNAKEMAKE := $(BIN)/snakemake --profile profiles/local
+# On a terminal a progress display; elsewhere, as in CI or a file, Snakemake's own lines.
+PROGRESS := $(shell test -t 2 && echo --logger rich)
+SNAKEMAKE := $(strip $(BIN)/snakemake $(PROGRESS) --profile profiles/local)
 INSTALLED := .venv/.installed
 
-.PHONY: install slurm-profile demo test test-slurm check location report lock
+.PHONY: install slurm-profile demo test test-slurm check location status report lock
 
 install: $(INSTALLED) slurm-profile
 
@@ -39,7 +41,7 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile rules
-	$(BIN)/mypy miaprune
+	$(BIN)/mypy
 
 # The Location data set: every attack over three seeds; results in results/location_seed_{7,8,9}.
 location: install
@@ -49,8 +51,14 @@ location: install
 	$(BIN)/python -m miaprune.tables results/location_spread.md results/location_seed_*/tables/attacks.csv
 	@cat results/location_spread.md
 
+# What is done, running, failed and missing, and the time left, of the grid or of the demo (OF=demo). WITH takes the
+# run's own options: make status WITH="--config 'datasets=[location]' results_dir=results/location_seed_7"
+status: OF ?= all
+status: install
+	@$(BIN)/python workflow/status.py $(OF) $(WITH)
+
 # The tables and figures of what has been run, as one page: make report OF=demo, or OF=all.
-OF ?= demo
+report: OF ?= demo
 report: install
 	$(SNAKEMAKE) $(OF) --report results/report.html
 

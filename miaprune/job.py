@@ -88,6 +88,7 @@ def logged(log: str | Path) -> Iterator[None]:
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
         logger = logging.getLogger("miaprune")
         logger.addHandler(handler)
+        level = logger.level
         logger.setLevel(logging.INFO)
         slurm = f", SLURM job {os.environ['SLURM_JOB_ID']}" if "SLURM_JOB_ID" in os.environ else ""
         logger.info(f"started on {platform.node()}, process {os.getpid()}{slurm}")
@@ -105,6 +106,7 @@ def logged(log: str | Path) -> Iterator[None]:
             sys.exit(f"error: {str(error) or repr(error)} (details in {log})")
         finally:
             logger.removeHandler(handler)
+            logger.setLevel(level)
 
 
 def span(seconds: float) -> str:

@@ -1,5 +1,8 @@
 """Files are whole or absent, the same content gives the same bytes, and damage is named."""
 
+import os
+import stat
+
 import pytest
 import torch
 
@@ -39,3 +42,15 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
         raise RuntimeError
     assert [p.name for p in tmp_path.iterdir()] == ["f"]
     assert path.read_text() == "old"
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640)])
+def test_files_are_as_readable_as_the_umask_allows(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        files.save_tensors(tmp_path / "x.safetensors", {"a": torch.zeros(3)}, {})
+        with files.whole(tmp_path / "x.txt") as temporary:
+            temporary.write_text("x")
+    finally:
+        os.umask(before)
+    assert [stat.S_IMODE(p.stat().st_mode) for p in sorted(tmp_path.iterdir())] == [mode, mode]

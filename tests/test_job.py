@@ -121,12 +121,15 @@ def test_without_hard_links_a_log_is_the_last_attempts(tmp_path, monkeypatch):
 
 
 def test_logged_leaves_the_process_as_it_was(tmp_path):
-    before = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)], logging.getLogger("miaprune").handlers[:]
+    logger = logging.getLogger("miaprune")
+
+    def settings():
+        return [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)], logger.handlers[:], logger.level
+
+    before = settings()
     with logged(tmp_path / "job.log"):
-        pass
-    assert before == (
-        [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)], logging.getLogger("miaprune").handlers,
-    )  # fmt: skip
+        assert settings() != before
+    assert settings() == before
 
 
 def test_spans():

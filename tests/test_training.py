@@ -14,9 +14,7 @@ def run(digits, recipe=RECIPE, seed=1, name="fc", prune=None, objective=None):
     model = models.build(name, digits.input_shape, digits.classes, seed=0)
     if prune:
         pruning.PRUNERS[prune](model, 0.5)
-    log = []
-    facts = train(model, digits, SPLIT, recipe, objective or CrossEntropy(), seed, log.append)
-    return model, facts, log
+    return model, train(model, digits, SPLIT, recipe, objective or CrossEntropy(), seed)
 
 
 @pytest.mark.parametrize("name", ["fc", "cnn"])
@@ -27,7 +25,7 @@ def test_same_seed_same_bytes_and_another_seed_others(digits, name):
 
 
 def test_it_learns_and_reports_the_accuracy_of_the_weights_it_keeps(digits):
-    model, facts, _ = run(digits, RECIPE | {"epochs": 30})
+    model, facts = run(digits, RECIPE | {"epochs": 30})
     for part in ("train", "dev", "test"):
         index = torch.from_numpy(getattr(SPLIT, part))
         predicted = model.eval()(digits.batch(index)).argmax(1)
@@ -53,13 +51,12 @@ def test_best_dev_weights_are_kept_and_patience_stops(digits, monkeypatch):
 
 
 def test_epochs_are_bounded(digits):
-    _, facts, log = run(digits, RECIPE | {"epochs": 3, "patience": 100})
-    assert facts["epochs_run"] == len(log) == 3
+    assert run(digits, RECIPE | {"epochs": 3, "patience": 100})[1]["epochs_run"] == 3
 
 
 @pytest.mark.parametrize("pruner", pruning.PRUNERS)
 def test_fine_tuning_keeps_pruned_weights_at_zero(digits, pruner):
-    model, _, _ = run(digits, RECIPE | {"epochs": 2}, name="cnn", prune=pruner)
+    model, _ = run(digits, RECIPE | {"epochs": 2}, name="cnn", prune=pruner)
     masks = pruning.masks(model)
     state = pruning.finalise(model).state_dict()
     assert masks

@@ -1,5 +1,7 @@
 """Snakemake's own lint."""
 
+import os
+import pty
 import re
 import shlex
 import subprocess
@@ -37,3 +39,24 @@ def test_the_makefiles_snakemake_commands_parse(target):
     arguments = [word for word in shlex.split(command)[1:] if word not in ("--report", "results/report.html")]
     done = subprocess.run([SNAKEMAKE, *arguments, "--list-rules"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_on_a_terminal_make_shows_progress():
+    """Nowhere else: a log, CI or a pipe gets Snakemake's own lines."""
+    ours, terminal = pty.openpty()
+    dry = ["make", "-n", "demo"]
+    shown = subprocess.run(dry, cwd=ROOT, stdout=subprocess.PIPE, stderr=terminal, text=True, check=True).stdout
+    piped = subprocess.run(dry, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "--logger rich" in shown and "--logger" not in piped
+    arguments = shlex.split(next(line for line in shown.splitlines() if "snakemake" in line))[1:]
+    done = subprocess.run([SNAKEMAKE, *arguments, "--list-rules"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and "attack_samia" in done.stdout, done.stderr
+    os.close(ours)
+    os.close(terminal)
+
+
+def test_what_the_workflow_replaces_in_snakemakes_scheduler_is_there():
+    """rules/run.smk; under another name it would stay as it is, and cost a core in long runs."""
+    from snakemake.scheduling.job_scheduler import JobScheduler
+
+    assert callable(JobScheduler._schedule_reevalutation)

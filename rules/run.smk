@@ -1,0 +1,128 @@
+# What happens around a run: locks and jobs that a killed one left, what its files look like, what became of its jobs.
+import fcntl
+import getpass
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from snakemake.scheduling.job_scheduler import JobScheduler
+
+from miaprune import resume
+from miaprune.config import check_files
+
+
+def forget_stale_lock():
+    """Remove what a killed Snakemake left of its lock on this folder, if no run is alive here; return our own, and whether so.
+
+    Snakemake's lock is a file that outlives a kill -9; the kernel's lock does not, and tells whether anybody runs.
+    """
+    folder = Path(".snakemake")
+    folder.mkdir(exist_ok=True)
+    alive = open(folder / "alive", "w")
+    alone = False
+    try:
+        try:
+            fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for lock in folder.glob("locks/*.lock"):
+                lock.unlink()
+            alone = True
+        except BlockingIOError:
+            pass  # somebody runs here: Snakemake's own lock stands
+        fcntl.flock(alive, fcntl.LOCK_SH)
+    except OSError:
+        pass  # a file system without such locks: as if somebody ran
+    return alive, alone
+
+
+def end_jobs_of_a_dead_run(needed):
+    """Cancel what a killed Snakemake left in SLURM's queue for this folder, and wait until it is gone.
+
+    Otherwise it would write the files that this run's jobs write. Training keeps its state, so little is lost. If
+    another run is alive here, which then makes other files, only jobs that were submitted for the ``needed`` ones.
+    Then plan anew: such a job may have written or removed files since this run was planned.
+    """
+    here = str(Path.cwd())
+    submitted = {slurm_id for job in needed for slurm_id in workflow.persistence.external_jobids(job)}
+
+    def left():
+        # %Z, the working directory, comes last: it may hold spaces
+        command = ["squeue", "--noheader", f"--user={getpass.getuser()}", "--format=%A %j %Z"]
+        jobs = (line.split(maxsplit=2) for line in subprocess.check_output(command, text=True).splitlines())
+        return [
+            slurm_id
+            for slurm_id, name, folder in jobs
+            if name.startswith("miaprune_") and folder == here and (ALONE or slurm_id in submitted)
+        ]
+
+    if jobs := left():
+        print(f"cancelling SLURM jobs of an earlier run that was killed here: {', '.join(jobs)}", file=sys.stderr)
+        subprocess.run(["scancel", *jobs])
+        while left():
+            time.sleep(2)
+        sys.stdout.flush()
+        os.execv(sys.executable, sys.orig_argv)
+
+
+def reevaluate_once(scheduler, delay):
+    """Let Snakemake's scheduler look again after ``delay`` seconds, once.
+
+    Snakemake 9 starts a timer whenever it has looked while jobs are ready, and looks again whenever one fires: every job
+    that ends adds one more such circle, and a run of 540 jobs took 22 % of a core after half of them.
+    """
+
+    def fire():
+        scheduler.reevaluation_due = False
+        scheduler._open_jobs.release()
+
+    if not getattr(scheduler, "reevaluation_due", False):
+        scheduler.reevaluation_due = True
+        timer = threading.Timer(delay, fire)
+        timer.daemon = True
+        timer.start()
+
+
+if workflow.is_main_process:
+    ALIVE, ALONE = forget_stale_lock()
+    JobScheduler._schedule_reevalutation = reevaluate_once
+
+
+def say_what_failed():
+    """End with a line for each job that failed or was cut short: its setting, and the log to read."""
+    failed = [job for failed in workflow.scheduler.failed for job in (failed.jobs if failed.is_group() else [failed])]
+    begun = [job for job in failed if any(Path(f"{log}.unfinished").exists() for log in job.log)]
+    print(f"\n{len(workflow.scheduler.failed)} failed; the same command tries again. Read:", file=sys.stderr)
+    for job in begun or failed:
+        print(f"  {job.rule.name} {'/'.join(job.wildcards)}: {job.log[0]}", file=sys.stderr)
+
+
+onsuccess:
+    resume.forget_finished(RESULTS)
+
+
+onerror:
+    resume.forget_finished(RESULTS)
+    say_what_failed()
+
+
+onstart:
+    needed = list(workflow.dag.needrun_jobs())
+    if shutil.which("squeue"):
+        try:
+            end_jobs_of_a_dead_run(needed)
+        except subprocess.CalledProcessError as error:
+            if workflow.executor_plugin.name == "slurm":
+                sys.exit(f"error: SLURM does not answer: {error}")
+    try:
+        check_files(
+            RESULTS,
+            DATA,
+            [job.wildcards.dataset for job in needed if job.rule.name == "prepare"],
+            {str(file) for job in needed for file in job.input}
+            - {str(file) for job in needed for file in job.output},
+        )
+    except OSError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,313 @@
+"""The status of a grid, from files that tests lay out as a run leaves them; real runs are in tests/workflow/."""
+
+import base64
+import contextlib
+import fcntl
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+import status
+import yaml
+from runner import ROOT
+from status import Results
+
+from miaprune import grid
+
+BLOCK = {
+    "datasets": ["digits"],
+    "models": ["fc"],
+    "pruners": ["l1"],
+    "sparsities": [0.5, 0.7],
+    "parts": {"all": {}},
+    "defenses": [{"defense": "ppb", "strengths": [4], "part": "all", "adversaries": ["adaptive", "unaware"]}],
+    "transfer": "all",
+}
+ATTACKS = ["samia", "conf"]
+GRID = grid.attacked(grid.settings(BLOCK), BLOCK)
+CELLS = status.cells(GRID, ATTACKS)
+JOBS = [job for cell in CELLS for job in cell.jobs]
+TRACEBACK = "Traceback (most recent call last):"
+ATTEMPT = "2026-11-24 08:37:56 started on node7, process 12, SLURM job 9"
+BENCHMARK = "s\th:m:s\tmax_rss\n{}\t0:00:01\t-\n"
+
+
+def job(stem):
+    return next(job for job in JOBS if job.stem == stem)
+
+
+@pytest.fixture
+def run(tmp_path):
+    return Run(tmp_path)
+
+
+class Run:
+    """Lays out what Snakemake and its jobs leave in a working folder."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.clock = 1_000_000
+
+    def write(self, path, text=""):
+        """A file, newer than all before it."""
+        file = self.folder / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+        self.clock += 1
+        os.utime(file, (self.clock, self.clock))
+
+    def finish(self, *jobs, seconds=10.0):
+        for done in jobs:
+            self.write(f"results/logs/{done.stem}.log", "epoch 1/2\n")
+            for output in done.outputs:
+                self.write(f"results/{output}")
+            self.write(f"results/benchmarks/{done.stem}.tsv", BENCHMARK.format(seconds))
+
+    def remove(self, *jobs):
+        for removed in jobs:
+            for output in removed.outputs:
+                (self.folder / "results" / output).unlink()
+
+    def mark(self, *jobs):
+        """Mark outputs as Snakemake does, its file names at most 40 characters for the sake of the test."""
+        for started in jobs:
+            for output in started.outputs:
+                name = base64.urlsafe_b64encode(f"results/{output}".encode()).decode()
+                *folders, last = [name[i : i + 40] for i in range(0, len(name), 40)]
+                self.write(f".snakemake/incomplete/{'/'.join([*('@' + f for f in folders), last])}", "{}")
+
+    @contextlib.contextmanager
+    def alive(self):
+        """Hold the lock that a running Snakemake holds, for a with block."""
+        self.write(".snakemake/alive")
+        with open(self.folder / ".snakemake/alive") as file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+            yield
+
+    @property
+    def results(self):
+        return Results("results", self.folder)
+
+    def states(self):
+        return status.states(CELLS, self.results)
+
+    def report(self):
+        return status.report(GRID, ATTACKS, self.results)
+
+
+def row(report, name):
+    """The counts of a line of the table: done, running, failed and missing, for each group of columns."""
+    line = next(line for line in report.splitlines() if line.startswith(name))
+    groups = line[25:].split("|")
+    return [[int(n.replace(".", "0")) for n in group.split()] for group in groups[:-1]], groups[-1].strip()
+
+
+def test_nothing_was_run(run):
+    counts, left = row(run.report(), "digits")
+    assert counts == [[0, 0, 0, 3], [0, 0, 0, 2], [0, 0, 0, 4]] and left == "unknown"
+    assert f"{len(JOBS)} of {len(JOBS)} jobs left: unknown" in run.report()
+    assert not list(run.folder.iterdir()), "nothing is written"
+
+
+def test_all_is_done(run):
+    run.finish(*JOBS)
+    assert row(run.report(), "digits") == ([[3, 0, 0, 0], [2, 0, 0, 0], [4, 0, 0, 0]], "-")
+    assert f"All {len(JOBS)} jobs are done." in run.report()
+
+
+def test_a_cell_needs_every_attack_that_was_asked_for(run):
+    run.finish(*JOBS)
+    run.remove(job("digits/fc/l1_0.5/attack_samia"))
+    assert row(run.report(), "digits")[0][0] == [2, 0, 0, 1]
+    assert row(status.report(GRID, ["conf"], run.results), "digits")[0][0] == [3, 0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("log", "said"),
+    [
+        (f"epoch 1/2\n{TRACEBACK}\n  File x, line 1\n    y\nValueError: bad\n  more\n", "ValueError: bad"),
+        ("epoch 1/2\nerror: no space left\n", "error: no space left"),
+        ("epoch 1/2\n", "killed (by a signal, for its memory or its time)? Its log ends: epoch 1/2"),
+        ("", "Its log ends: (empty)"),
+        (f"{TRACEBACK}\nKeyError: first\n{ATTEMPT}\nepoch 9/9\n", "Its log ends: epoch 9/9"),
+        (f"{TRACEBACK}\nKeyError: first\n{ATTEMPT}\n{TRACEBACK}\nOSError: second\n", "OSError: second"),
+        ("x" * 100_000 + f"\n{TRACEBACK}\n  File\nOSError: late\n", "OSError: late"),
+        (f"{TRACEBACK}\nKeyError: first\n{TRACEBACK}\nOSError: second\n", "OSError: second"),
+    ],
+)
+def test_a_failed_job_is_named_with_its_error_and_its_log(run, log, said):
+    failed = job("digits/fc/l1_0.5/prune")
+    run.write(f"results/logs/{failed.stem}.log", log)
+    assert run.states()[failed] == "failed"
+    first, second, third = run.report().splitlines()[:3]
+    assert first == "failed: prune of digits/fc/l1_0.5" and said in second
+    assert third.strip() == "results/logs/digits/fc/l1_0.5/prune.log"
+    assert row(run.report(), "digits")[0] == [[0, 0, 1, 2], [0, 0, 0, 2], [0, 0, 0, 4]]
+
+
+def test_a_job_that_failed_after_it_had_once_succeeded(run):
+    run.finish(*JOBS)
+    again = job("digits/fc/l1_0.5/attack_samia")
+    run.remove(again)
+    assert run.states()[again] == "missing", "its outputs were removed, it did not fail"
+    run.write(f"results/logs/{again.stem}.log", "killed")
+    assert run.states()[again] == "failed"
+
+
+def test_what_a_living_snakemake_has_marked_is_running(run):
+    run.finish(job("digits/fc/original/train"))
+    started = [job("digits/fc/l1_0.5/prune"), job("digits/fc/l1_0.5/signals")]
+    run.write("results/logs/digits/fc/l1_0.5/prune.log", "epoch 1/2")
+    run.mark(*started)
+    with run.alive():
+        assert [run.states()[j] for j in started] == ["running", "running"]
+        assert row(run.report(), "digits")[0][0] == [0, 1, 0, 2]
+    # once it was killed, the same marks tell what it had under way
+    assert [run.states()[j] for j in started] == ["missing", "missing"]
+    assert "2 jobs were under way when Snakemake was stopped" in run.report()
+
+
+def test_half_written_outputs_are_not_done(run):
+    started = job("digits/fc/l1_0.5/prune")
+    run.finish(started)
+    run.mark(started)
+    assert run.states()[started] == "missing"
+
+
+def test_marks_of_another_results_folder_do_not_count(run):
+    run.mark(job("digits/fc/l1_0.5/prune"))
+    with run.alive():
+        other = Results("elsewhere", run.folder)
+        assert "running" not in status.states(CELLS, other).values()
+
+
+def test_foreign_files_among_the_marks(run):
+    run.write(".snakemake/incomplete/migration_underway")
+    run.write(".snakemake/incomplete/!!")
+    with run.alive():
+        assert set(run.states().values()) == {"missing"}
+
+
+def test_checkpoints_removed_to_save_space_are_not_missed_until_they_are_needed(run):
+    run.finish(*JOBS)
+    run.remove(job("digits/fc/original/train"), job("digits/fc/l1_0.5/prune"))
+    assert set(run.states().values()) == {"done"}
+    run.remove(job("digits/fc/l1_0.5/signals"))
+    missing = {j.stem for j, state in run.states().items() if state == "missing"}
+    assert missing == {"digits/fc/original/train", "digits/fc/l1_0.5/prune", "digits/fc/l1_0.5/signals"}
+
+
+def test_the_time_left_is_the_mean_of_jobs_of_the_same_kind(run):
+    run.finish(*JOBS, seconds=10)
+    first, second = job("digits/fc/l1_0.5/prune"), job("digits/fc/l1_0.7/prune")
+    run.finish(first, seconds=100)
+    run.remove(second, job("digits/fc/l1_0.7/signals"))
+    run.remove(job("digits/fc/l1_0.7/ppb_4/prune"), job("digits/fc/l1_0.7/ppb_4/signals"))
+    # pruning 100 s; two signals and a defended pruning 10 s each: a defence's pruning is a kind of its own
+    assert row(run.report(), "digits")[1] == "2.2 min"
+    assert "4 of" in run.report() and "4 estimated from finished jobs of their dataset and model" in run.report()
+
+
+def test_the_time_left_falls_back_on_other_models_and_datasets_and_says_so(run):
+    block = BLOCK | {"datasets": ["digits", "location"], "models": ["fc", "cnn"], "defenses": [], "transfer": "none"}
+    attacked = grid.attacked(grid.settings(block), block)
+    run.finish(*(j for j in JOBS if j.victim.pruner is None), seconds=60)
+    report = status.report(attacked, ATTACKS, run.results)
+    # of each of the two originals left, train, signals and two attacks are known at a minute each
+    assert row(report, "digits       cnn")[1] == "10 min+" and row(report, "location")[1] == "10 min+"
+    assert "2 estimated from finished jobs of their dataset and model" not in report
+    assert "not estimated: no job of their kind has finished" in report
+
+
+@pytest.mark.parametrize(
+    "text", ["", "s\th:m:s\n", "s\th:m:s\nNA\t-\n", "h:m:s\n0:01\n", "s\ta\n1\t2\t3\n", "\x00\xff"]
+)
+def test_a_damaged_benchmark_file_is_left_out(run, text):
+    run.finish(*JOBS, seconds=10)
+    run.write("results/benchmarks/digits/fc/l1_0.5/prune.tsv", text)
+    assert run.results.seconds(job("digits/fc/l1_0.5/prune")) is None
+    run.remove(job("digits/fc/l1_0.7/prune"), job("digits/fc/l1_0.7/signals"))
+    assert row(run.report(), "digits")[1] == "10 s+"
+
+
+def test_a_read_only_folder(run):
+    run.finish(*JOBS[:4])
+    run.write(".snakemake/alive")
+    paths = [run.folder, *run.folder.rglob("*")]
+    before = {path: path.stat().st_mtime_ns for path in paths}
+    for path in paths:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    try:
+        assert "jobs left" in run.report()
+    finally:
+        for path in paths:
+            path.chmod(0o755)
+    assert {path: path.stat().st_mtime_ns for path in [run.folder, *run.folder.rglob("*")]} == before
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 s"), (59, "59 s"), (60, "1.0 min"), (3599, "60 min"), (3600 * 30, "30 h"), (86400 * 3, "3.0 d")],
+)
+def test_durations(seconds, text):
+    assert status.duration(seconds) == text
+
+
+def command(*arguments, cwd=ROOT):
+    run = [sys.executable, str(ROOT / "workflow/status.py"), *arguments]
+    return subprocess.run(run, cwd=cwd, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+
+
+def test_the_command_reads_the_configuration_as_snakemake_does(tmp_path):
+    (tmp_path / "config.yaml").write_text((ROOT / "config.yaml").read_text())
+    done = command("--config", "datasets=[location]", "sparsities=[0.50]", "defenses=[]", "transfer=none", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert row(done.stdout, "total")[0] == [[0, 0, 0, 2]]
+    for victim in ("original", "l1_0.50"):
+        folder = tmp_path / f"elsewhere/location/fc/{victim}"
+        folder.mkdir(parents=True)
+        for name in (*(f"{a}.json" for a in grid.ATTACKS), *(f"{r}.safetensors" for r in (*grid.ROLES, "signals"))):
+            (folder / name).touch()
+    arguments = ["datasets=[location]", "sparsities=[0.50]", "defenses=[]", "transfer=none", "results_dir=elsewhere"]
+    done = command("--directory", str(tmp_path), "--config", *arguments)
+    assert row(done.stdout, "total")[0] == [[2, 0, 0, 0]]
+
+
+def test_the_demo_is_another_grid():
+    assert row(command("demo").stdout, "total")[0][0] != row(command().stdout, "total")[0][0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--configfile", "nowhere.yaml"], "nowhere.yaml"),
+        (["--config", "datasets=[digit]"], "did you mean 'digits'?"),
+        (["--config", "seed"], "--config: Invalid config definition"),
+        (["--config", "results=x"], "unknown key in config.yaml: 'results': did you mean 'results_dir'?"),
+    ],
+)
+def test_a_configuration_that_cannot_be_read(arguments, message):
+    done = command(*arguments)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1 and message in done.stderr
+
+
+def test_the_papers_grid_takes_a_moment(tmp_path):
+    """The paper's grid with all but one job per cell finished: it takes about 0.3 s on an idle core."""
+    config = yaml.safe_load((ROOT / "config.yaml").read_text())
+    attacked = grid.attacked(grid.settings(config), config)
+    paper = status.cells(attacked, config["attacks"])
+    assert sum(len(cell.jobs) for cell in paper) > 4000
+    run = Run(tmp_path)
+    run.finish(*(job for cell in paper for job in cell.jobs[:-1]))
+    started = time.process_time()
+    report = status.report(attacked, config["attacks"], run.results)
+    assert time.process_time() - started < 3
+    assert row(report, "total")[0][0][3] == 270
+
+
+def test_no_torch_is_imported():
+    code = "import sys, status; sys.exit(bool({'torch', 'numpy', 'pandas', 'snakemake'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT / "workflow").returncode == 0
