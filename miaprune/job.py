@@ -121,7 +121,7 @@ def card(names: Sequence[str], folder: Path) -> Iterator[int]:
     The places are locked files in ``folder``: the kernel gives a place back when its process ends, however it ends.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for place, (index, name) in itertools.product(itertools.count(), enumerate(names)):
+    for place, (index, name) in ((place, card) for place in itertools.count() for card in enumerate(names)):
         with open(folder / f"{name.replace('/', '_')}.{place}", "w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

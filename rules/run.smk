@@ -51,7 +51,8 @@ def end_jobs_of_a_dead_run(needed):
     def left():
         # %Z, the working directory, comes last: it may hold spaces
         command = ["squeue", "--noheader", f"--user={getpass.getuser()}", "--format=%A %j %Z"]
-        jobs = (line.split(maxsplit=2) for line in subprocess.check_output(command, text=True).splitlines())
+        lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+        jobs = (line.split(maxsplit=2) for line in lines)
         return [
             slurm_id
             for slurm_id, name, folder in jobs
@@ -115,7 +116,7 @@ onstart:
             end_jobs_of_a_dead_run(needed)
         except subprocess.CalledProcessError as error:
             if workflow.executor_plugin.name == "slurm":
-                sys.exit(f"error: SLURM does not answer: {error}")
+                sys.exit(f"error: SLURM does not answer: {error.stderr.strip()}")
     try:
         check_files(
             RESULTS,

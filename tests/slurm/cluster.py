@@ -89,7 +89,7 @@ StoragePass=slurm
 StorageLoc=slurm_acct
 """
 
-KILL_WAIT = 15  # seconds between SIGTERM and SIGKILL
+KILL_WAIT = 10  # seconds between SIGTERM and SIGKILL
 
 
 class ClusterError(RuntimeError):
