@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -159,25 +160,35 @@ def known(kind: str, name: object, names: Iterable[str]) -> str:
 
 def sparsity_value(text: object) -> float:
     """The number behind a sparsity as written; raise `GridError` unless it lies strictly between 0 and 1."""
-    try:
-        value = float(str(text))
-    except ValueError:
-        value = math.nan
-    if isinstance(text, bool) or not 0.0 < value < 1.0:
+    value = _number(text)
+    if not 0.0 < value < 1.0:
         raise GridError(f"sparsity {text!r} must be a number above 0 and below 1, such as 0.7")
     return value
 
 
 def strength_value(defense: str, text: object) -> float:
-    """The number behind a defence's strength; raise `GridError` if it is negative, not a number, or 0 for `dp`."""
-    try:
-        value = float(str(text))
-    except ValueError:
-        value = math.nan
-    least = "above 0" if defense == "dp" else "0 or more"
-    if isinstance(text, bool) or not 0 <= value < math.inf or (defense == "dp" and value == 0):
-        raise GridError(f"strength {text!r} of defense {defense} must be a number {least}, such as 4")
+    """The number behind a defence's strength; raise `GridError` unless it is one that training can compute with.
+
+    That is 0 to 1e9; for `dp` 1e-6 to 1e9: without noise there is no privacy, and with next to none its accountant
+    fails.
+    """
+    value, least = _number(text), 1e-6 if defense == "dp" else 0
+    if not least <= value <= 1e9:
+        raise GridError(f"strength {text!r} of defense {defense} must be a number from {least:g} to 1e9, such as 4")
     return value
+
+
+def _number(text: object) -> float:
+    """NaN unless it is written plainly: a path must hold it, and no two ways of writing it may mean one setting."""
+    return float(str(text)) if re.fullmatch(r"[0-9]+(\.[0-9]+)?(e[-+]?[0-9]+)?", str(text), re.ASCII) else math.nan
+
+
+def _written_once(kind: str, texts: Iterable[object]) -> None:
+    """Raise `GridError` if one number is written in two ways: that would be one setting under two names."""
+    seen: dict[float, str] = {}
+    for text in map(str, texts):
+        if seen.setdefault(float(text), text) != text:
+            raise GridError(f"{kind} {seen[float(text)]!r} and {text!r} are the same; write it in one way")
 
 
 def originals(grid: Mapping[str, Sequence[Any]]) -> list[Setting]:
@@ -202,6 +213,7 @@ def pruned(grid: Mapping[str, Sequence[Any]]) -> list[Setting]:
     """Every pruned setting of a grid block that exists: 255 for the paper's grid."""
     for sparsity in grid["sparsities"]:
         sparsity_value(sparsity)
+    _written_once("sparsities", grid["sparsities"])
     return [
         Setting(o.dataset, o.model, pruner, str(sparsity))
         for o in originals(grid)
@@ -235,6 +247,9 @@ def attacked(settings: Sequence[Setting], block: Mapping[str, Any]) -> list[Atta
                 victim = replace(s, defense=entry["defense"], strength=str(strength))
                 # The adaptive adversary is the matched one: its shadows are pruned and defended like the victim.
                 pairs += [(victim, "matched" if a == "adaptive" else a) for a in entry["adversaries"]]
+    for defense in DEFENSES:
+        strengths = [text for e in block["defenses"] if e["defense"] == defense for text in e["strengths"]]
+        _written_once(f"strengths of {defense}", strengths)
     crossed = _part(settings, block, block["transfer"]) if block["transfer"] != "none" else []
     pairs += [
         (victim, f"shadows_{shadows.variant}")

@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
@@ -74,6 +74,19 @@ def _keep_story(log: Path, unfinished: Path) -> None:
         unfinished.unlink()
 
 
+def _wait_for_earlier_attempt(log: IO[str]) -> None:
+    """Hold a lock on the log until it is closed, and wait while an earlier attempt at this job has it.
+
+    Such a one outlives its Snakemake, if that was killed, and would write the same files as this one.
+    """
+    with contextlib.suppress(OSError):  # a file system without locks
+        try:
+            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.write(f"process {os.getpid()} waits: an earlier attempt still runs\n")
+            fcntl.flock(log, fcntl.LOCK_EX)
+
+
 @contextlib.contextmanager
 def logged(log: str | Path) -> Iterator[None]:
     """Send the job's output to ``log``; an error goes there in full, and to the terminal in one line.
@@ -84,12 +97,14 @@ def logged(log: str | Path) -> Iterator[None]:
     unfinished, started = log.with_name(log.name + ".unfinished"), time.monotonic()
     _keep_story(log, unfinished)
     with open(log, "a", buffering=1) as file:
+        _wait_for_earlier_attempt(file)
         handler = logging.StreamHandler(file)
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
         logger = logging.getLogger("miaprune")
         logger.addHandler(handler)
-        level = logger.level
+        level, propagate = logger.level, logger.propagate
         logger.setLevel(logging.INFO)
+        logger.propagate = False  # opacus gives the root logger a handler, which would write every line again
         slurm = f", SLURM job {os.environ['SLURM_JOB_ID']}" if "SLURM_JOB_ID" in os.environ else ""
         logger.info(f"started on {platform.node()}, process {os.getpid()}{slurm}")
         try:
@@ -107,6 +122,7 @@ def logged(log: str | Path) -> Iterator[None]:
         finally:
             logger.removeHandler(handler)
             logger.setLevel(level)
+            logger.propagate = propagate
 
 
 def span(seconds: float) -> str:

@@ -73,16 +73,37 @@ def test_a_dataset_that_no_listed_model_takes_is_an_error_not_an_empty_run():
     ("path", "message"),
     [
         ("location/fc/l1_0.7/ppv_4", "unknown defense 'ppv': did you mean 'ppb'?"),
-        ("location/fc/l1_0.7/ppb_-1", "strength '-1' of defense ppb must be a number 0 or more"),
+        ("location/fc/l1_0.7/ppb_-1", "strength '-1' of defense ppb must be a number from 0 to 1e9"),
         ("location/fc/l1_0.7/adv_much", "strength 'much' of defense adv must be"),
-        ("location/fc/l1_0.7/dp_0", "strength '0' of defense dp must be a number above 0"),
+        ("location/fc/l1_0.7/dp_0", "strength '0' of defense dp must be a number from 1e-06 to 1e9"),
         ("location/fc/l1_0.7/dp_inf", "strength 'inf' of defense dp must be"),
+        ("location/fc/l1_0.7/dp_1e-200", "strength '1e-200' of defense dp must be"),
+        ("location/fc/l1_0.7/ppb_1e39", "strength '1e39' of defense ppb must be"),
+        ("location/fc/l1_0.7/ppb_+4", "strength '+4' of defense ppb must be"),
         ("location/fc/original/ppb_4", "defences act in fine-tuning"),
     ],
 )
 def test_a_defence_that_does_not_exist_is_refused(path, message):
     with pytest.raises(GridError, match=re.escape(message)):
         Setting.parse(path)
+
+
+@pytest.mark.parametrize("strengths", [["1_000"], [" 4 "], ["４"]])
+def test_a_strength_is_written_plainly(strengths):
+    entry = {"defense": "ppb", "strengths": strengths, "part": "all", "adversaries": ["adaptive"]}
+    with pytest.raises(GridError, match="must be a number from 0 to 1e9"):
+        grid.attacked(grid.settings(PAPER), PAPER | {"defenses": [entry]})
+
+
+def test_one_setting_has_one_name():
+    entries = [
+        {"defense": "ppb", "strengths": [strength], "part": "all", "adversaries": ["adaptive"]}
+        for strength in (4, "4.0")
+    ]
+    with pytest.raises(GridError, match=r"strengths of ppb '4' and '4.0' are the same; write it in one way"):
+        grid.attacked(grid.settings(PAPER), PAPER | {"defenses": entries})
+    with pytest.raises(GridError, match=r"sparsities '0.5' and '0.50' are the same"):
+        grid.settings(PAPER | {"sparsities": [0.5, "0.50"]})
 
 
 def test_what_is_attacked_covers_the_third_claim_on_all_255_settings():

@@ -107,6 +107,18 @@ def test_a_log_starts_with_the_attempts_that_did_not_finish(tmp_path):
     assert "third" not in log.read_text()
 
 
+def test_a_job_waits_for_an_earlier_attempt_that_outlived_its_snakemake(tmp_path):
+    log = tmp_path / "job.log"
+    first = job(tmp_path, "Path('ready').touch(); time.sleep(4); Path('output').write_text('first')")
+    while not (tmp_path / "ready").exists():
+        assert first.poll() is None
+    log.unlink()  # as Snakemake does before it runs the job again
+    second = job(tmp_path, "Path('output').write_text(Path('output').read_text() + ', second')")
+    assert ended(second) == ended(first) == (0, "")
+    assert (tmp_path / "output").read_text() == "first, second"
+    assert f"process {second.pid} waits: an earlier attempt still runs" in log.read_text()
+
+
 def test_without_hard_links_a_log_is_the_last_attempts(tmp_path, monkeypatch):
     def no_links(source, target):
         raise OSError("no hard links here")

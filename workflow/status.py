@@ -350,7 +350,7 @@ def read_config(file: str, overrides: Sequence[str]) -> dict[str, Any]:
             from snakemake.utils import update_config
 
             update_config(config, parse_config(overrides))
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{file}: {' '.join(str(error).split())}") from None
     except ValueError as error:
         raise ConfigError(f"--config: {error}") from None
@@ -365,6 +365,8 @@ def main() -> None:
     parser.add_argument("--config", nargs="+", default=[], metavar="KEY=VALUE", help="as the run's")
     parser.add_argument("--directory", default=".", help="the folder that Snakemake runs in (.)")
     options = parser.parse_args()
+    if not Path(options.directory).is_dir():
+        parser.error(f"--directory: {options.directory} is no folder")
     try:
         config = read_config(options.configfile, options.config)
         demo = config["demo"]
