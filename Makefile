@@ -25,26 +25,26 @@ slurm-profile:
 	@test "$(PROFILES)/slurm" -ef profiles/slurm || \
 	  echo "note: $(PROFILES)/slurm is not this repository's and stays; use --profile profiles/slurm"
 
-demo: install
+demo: $(INSTALLED)
 	$(SNAKEMAKE) demo --quiet rules
 	@cat results/demo/summary.txt
 
-test: install
+test: $(INSTALLED)
 	$(BIN)/python -m pytest -m "not slurm"
 
 # On a real SLURM cluster, brought up on this machine (Debian: slurm-wlm slurmdbd munge mariadb-server); about 20 minutes.
-test-slurm: install
+test-slurm: $(INSTALLED)
 	$(BIN)/python -m pytest -m slurm
 
 # Lint, format and type checks.
-check: install
+check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/mypy
 
 # The Location data set: every attack over three seeds; results in results/location_seed_{7,8,9}.
-location: install
+location: $(INSTALLED)
 	for seed in 7 8 9; do \
 	  $(SNAKEMAKE) all --quiet rules --config 'datasets=[location]' 'defenses=[]' \
 	    transfer=none seed=$$seed results_dir=results/location_seed_$$seed || exit; done
@@ -54,12 +54,12 @@ location: install
 # What is done, running, failed and missing, and the time left, of the grid or of the demo (OF=demo). WITH takes the
 # run's own options: make status WITH="--config 'datasets=[location]' results_dir=results/location_seed_7"
 status: OF ?= all
-status: install
+status: $(INSTALLED)
 	@$(BIN)/python workflow/status.py $(OF) $(WITH)
 
 # The tables and figures of what has been run, as one page: make report OF=demo, or OF=all.
 report: OF ?= demo
-report: install
+report: $(INSTALLED)
 	$(SNAKEMAKE) $(OF) --report results/report.html
 
 # Resolve requirements.lock anew (needs uv).
