@@ -47,7 +47,7 @@ class Workflow:
         """The files that a dry run would make, sorted."""
         done = self.run("--dry-run", *arguments)
         assert done.returncode == 0, done.stdout + done.stderr
-        outputs = re.findall(r"^    output: (.*)$", done.stdout + done.stderr, flags=re.M)
+        outputs = re.findall(r"^ +output: (.*)$", done.stdout + done.stderr, flags=re.M)
         return sorted(file for line in outputs for file in line.split(", "))
 
 

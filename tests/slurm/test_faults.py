@@ -33,7 +33,7 @@ def _failing(model, sparsity):
     except OSError:
         pass
     else:
-        memory = bytearray(4 << 30)
+        memory = bytearray(int(os.environ.get("SLURM_MEM_PER_NODE", 4000)) << 20)
         time.sleep(600)
     _healthy(model, sparsity)
 

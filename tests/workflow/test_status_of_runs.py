@@ -23,7 +23,7 @@ def planned(workflow):
     """(output, log, benchmark) of each job of a setting that Snakemake would run, as it prints them."""
     done = workflow.run("--dry-run", "all")
     assert done.returncode == 0, done.stdout + done.stderr
-    block = r"    output: (.*)\n    log: (\S+)\n(?:    jobid: .*\n)?    benchmark: (\S+)\n"
+    block = r" output: (.*)\n +log: (\S+)\n(?: +jobid: .*\n)? +benchmark: (\S+)\n"
     found = re.findall(block, done.stdout + done.stderr)
     return [(outputs.split(", "), log, tsv) for outputs, log, tsv in found if not log.endswith("/prepare.log")]
 
