@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-"""SIGTERM is what SLURM sends ahead of the time limit, at preemption and for scancel; SIGINT is Ctrl-C."""
+"""SIGTERM is what SLURM sends at the time limit, at preemption and for scancel; SIGINT is Ctrl-C."""
 
 
 class Stopped(BaseException):
@@ -71,7 +71,7 @@ def _keep_story(log: Path, unfinished: Path) -> None:
     try:
         os.link(unfinished, log)
     except OSError:  # a file system without hard links: this attempt's log alone
-        unfinished.unlink()
+        unfinished.unlink(missing_ok=True)  # gone too if an earlier attempt finished just now
 
 
 def _wait_for_earlier_attempt(log: IO[str]) -> None:
@@ -85,6 +85,10 @@ def _wait_for_earlier_attempt(log: IO[str]) -> None:
         except BlockingIOError:
             log.write(f"process {os.getpid()} waits: an earlier attempt still runs\n")
             fcntl.flock(log, fcntl.LOCK_EX)
+            with contextlib.suppress(
+                FileExistsError
+            ):  # if it finished, it took away the name that a next attempt finds
+                os.link(log.name, f"{log.name}.unfinished")
 
 
 @contextlib.contextmanager

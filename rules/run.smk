@@ -56,7 +56,10 @@ def end_jobs_of_a_dead_run(needed):
         return [
             slurm_id
             for slurm_id, name, folder in jobs
-            if name.startswith("miaprune_") and folder == here and (ALONE or slurm_id in submitted)
+            if name.startswith("miaprune_")
+            and folder == here
+            and (ALONE or slurm_id in submitted)
+            and slurm_id != os.environ.get("SLURM_JOB_ID")  # this run itself
         ]
 
     if jobs := left():

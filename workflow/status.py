@@ -152,7 +152,7 @@ class Results:
 
     @cached_property
     def alive(self) -> bool:
-        """Whether a Snakemake runs in the folder: it holds a lock that dies with it (rules/common.smk)."""
+        """Whether a Snakemake runs in the folder: it holds a lock that dies with it (rules/run.smk)."""
         try:
             # NFS locks only what is open for writing; a folder that is read-only can still be asked elsewhere.
             file = os.open(self.snakemake / "alive", os.O_RDWR if os.access(self.snakemake, os.W_OK) else os.O_RDONLY)
