@@ -77,6 +77,6 @@ for family_name, members in grid.ATTACK_FAMILIES.items():
         params:
             options={attack: attack_options(attack) for attack in members},
             seed=config["seed"],
-            device=config["device"],
+            device="cpu",  # scoring is cheap, and asks for no GPU
         script:
             "../workflow/scripts/attack.py"

@@ -68,6 +68,8 @@ def end_jobs_of_a_dead_run(needed):
         while left():
             time.sleep(2)
         sys.stdout.flush()
+        workflow.persistence.unlock()  # a process that is replaced doesn't leave Snakemake's `with`
+        os.chdir(os.environ.get("PWD", "."))  # its arguments are relative to where it was started, whatever --directory
         os.execv(sys.executable, sys.orig_argv)
 
 
@@ -103,12 +105,23 @@ def say_what_failed():
         print(f"  {job.rule.name} {'/'.join(job.wildcards)}: {job.log[0]}", file=sys.stderr)
 
 
-onsuccess:
+def forget_finished():
+    """Forget what is kept of finished jobs, unless another run is alive here: its groups may yet fail, and need it."""
+    try:
+        fcntl.flock(ALIVE, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return
+    except OSError:
+        pass  # a file system without such locks
     resume.forget_finished(RESULTS)
+
+
+onsuccess:
+    forget_finished()
 
 
 onerror:
-    resume.forget_finished(RESULTS)
+    forget_finished()
     say_what_failed()
 
 
