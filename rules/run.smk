@@ -69,7 +69,6 @@ def end_jobs_of_a_dead_run(needed):
             time.sleep(2)
         sys.stdout.flush()
         workflow.persistence.unlock()  # a process that is replaced doesn't leave Snakemake's `with`
-        os.chdir(os.environ.get("PWD", "."))  # its arguments are relative to where it was started, whatever --directory
         os.execv(sys.executable, sys.orig_argv)
 
 
