@@ -12,8 +12,9 @@ from torch.nn import functional as F
 
 from miaprune.grid import derive_seed
 from miaprune.models import initialise
+from miaprune.optim import Adam
 from miaprune.pruning import masks
-from miaprune.resume import load_optimizer_state, optimizer_state, pack, unpack
+from miaprune.resume import pack, unpack
 from miaprune.training import CrossEntropy, Objective
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def pair_divergence(logits: Tensor) -> Tensor:
         return logits.sum() * 0
     log_p = F.log_softmax(logits.sort(dim=1, descending=True).values, dim=1)
     first, second = log_p[:pairs], log_p[pairs : 2 * pairs]
-    return F.kl_div(first, second, reduction="batchmean", log_target=True)
+    return (second.exp() * (second - first)).sum(dim=1).mean()  # F.kl_div knows no vmap
 
 
 class PairBalancing(CrossEntropy):
@@ -52,6 +53,8 @@ class AdversarialRegularisation(CrossEntropy):
     (train) and as many non-members (dev); the classifier then minimises its cross-entropy minus ``strength``
     times the inference model's loss on the batch being called members.
     """
+
+    by_loss = False  # it also trains an inference model
 
     def __init__(
         self,
@@ -75,7 +78,7 @@ class AdversarialRegularisation(CrossEntropy):
                 nn.Linear(256, 128), nn.ReLU(), nn.Linear(128, 2),
             )  # fmt: skip
         self.inference = initialise(inference, self.generator).to(device)
-        self.optimizer = torch.optim.Adam(self.inference.parameters(), lr=inference_lr)
+        self.optimizer, self.inference_lr = Adam(self.inference.parameters(), weight_decay=0.0), inference_lr
 
     def _membership_loss(self, logits: Tensor, y: Tensor, members: Tensor) -> Tensor:
         features = torch.cat([logits.softmax(1), F.one_hot(y, self.data.classes)], dim=1)
@@ -94,7 +97,7 @@ class AdversarialRegularisation(CrossEntropy):
                 logits = model(self.data.batch(index))
             self.optimizer.zero_grad()
             self._membership_loss(logits, self.data.labels[index], members).backward()
-            self.optimizer.step()
+            self.optimizer.step(self.inference_lr)
         model.train()
 
     def backward(self, model: nn.Module, x: Tensor, y: Tensor) -> None:
@@ -107,14 +110,14 @@ class AdversarialRegularisation(CrossEntropy):
         return pack(
             {
                 "inference": self.inference.state_dict(),
-                "optimizer": optimizer_state(self.optimizer),
+                "optimizer": self.optimizer.state(),
                 "draws": {"inference": self.generator.get_state()},
             }
         )
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
         self.inference.load_state_dict(unpack(tensors, "inference"))
-        load_optimizer_state(self.optimizer, unpack(tensors, "optimizer"))
+        self.optimizer.load_state(unpack(tensors, "optimizer"))
         self.generator.set_state(tensors["draws/inference"])
 
 
@@ -124,6 +127,8 @@ class DifferentialPrivacy:
     Batch norm stays at the original model's statistics, as a batch's statistics would mix its records. Pruned
     weights get neither gradient nor noise. ``chunk`` bounds how many per-record gradients are held at a time.
     """
+
+    by_loss = False  # it clips each record's gradient
 
     def __init__(
         self, noise_multiplier: float, clip: float, delta: float, chunk: int, seed: int, device: torch.device

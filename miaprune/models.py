@@ -11,6 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from miaprune.layers import Linear
+
 
 def resnet18(input_shape: tuple[int, ...], classes: int) -> nn.Module:
     """torchvision's ResNet-18 with a 3x3 stride-1 stem for 32x32 images; the stem's max-pool is kept."""
@@ -45,9 +47,9 @@ def fc(input_shape: tuple[int, ...], classes: int) -> nn.Module:
     """Two hidden layers of 256 and 128 ReLU units, dropout .1 after each."""
     return nn.Sequential(
         nn.Flatten(),
-        nn.Linear(math.prod(input_shape), 256), nn.ReLU(), nn.Dropout(0.1),
-        nn.Linear(256, 128), nn.ReLU(), nn.Dropout(0.1),
-        nn.Linear(128, classes),
+        Linear(math.prod(input_shape), 256), nn.ReLU(), nn.Dropout(0.1),
+        Linear(256, 128), nn.ReLU(), nn.Dropout(0.1),
+        Linear(128, classes),
     )  # fmt: skip
 
 

@@ -30,10 +30,23 @@ if TYPE_CHECKING:  # Snakemake itself calls `forget_finished`, and is to start w
     import torch
     from torch import Tensor
 
-FORMAT = 1
+FORMAT = 2
 """Version of the state files; raise it when their content changes."""
 
-CODE = ("datasets", "defenses", "grid", "models", "pruning", "resume", "splits", "training")
+CODE = (
+    "datasets",
+    "defenses",
+    "gpu",
+    "grid",
+    "layers",
+    "models",
+    "optim",
+    "pruning",
+    "resume",
+    "splits",
+    "stack",
+    "training",
+)
 """The modules that decide what a training ends with: half a training by other code is nobody's result."""
 
 STATE = ".state.safetensors"
@@ -278,18 +291,3 @@ def pack(groups: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
 def unpack(tensors: Mapping[str, Tensor], group: str) -> dict[str, Tensor]:
     """One of the groups that `pack` put together; empty if it was."""
     return {name.removeprefix(f"{group}/"): t for name, t in tensors.items() if name.startswith(f"{group}/")}
-
-
-def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """An optimiser's state of each parameter, ``index/name``; its hyper-parameters are not part of it."""
-    states = optimizer.state_dict()["state"]
-    return {f"{i}/{name}": tensor for i, state in states.items() for name, tensor in state.items()}
-
-
-def load_optimizer_state(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put back what `optimizer_state` took."""
-    states: dict[int, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        i, name = key.split("/")
-        states.setdefault(int(i), {})[name] = tensor
-    optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})

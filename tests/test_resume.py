@@ -58,7 +58,7 @@ def trained(folder, data, case, slot=None, recipe=RECIPE, split=SPLIT, seed=1, i
     if pruner:
         pruning.PRUNERS[pruner](model, 0.5)
     defended = defense and defenses.build(defense, 1.0, OPTIONS[defense], data, split, recipe, seed)
-    facts = train(model, data, split, recipe, defended or CrossEntropy(), seed, slot)
+    (facts,) = train([model], data, [split], recipe, defended or CrossEntropy(), [seed], slot)
     files.save_tensors(folder / "checkpoint", pruning.finalise(model).state_dict(), facts)
     return (folder / "checkpoint").read_bytes(), facts
 
@@ -126,7 +126,7 @@ def test_a_signal_lets_the_step_end_and_its_state_be_saved(digits, tmp_path):
     before = signal.getsignal(signal.SIGTERM)
     model = models.build("fc", digits.input_shape, digits.classes, seed=0)
     with pytest.raises(Stopped, match="SIGTERM"), states_in(tmp_path).stoppable() as states:
-        train(model, digits, SPLIT, RECIPE, Interrupted(), 1, states.slot("victim"))
+        train([model], digits, [SPLIT], RECIPE, Interrupted(), [1], states.slot("victim"))
     assert signal.getsignal(signal.SIGTERM) == before
     assert len(steps) == STEPS + 2
     saved = files.load_metadata(tmp_path / "states/victim.state.safetensors")["numbers"]
@@ -157,7 +157,7 @@ def test_states_are_saved_when_the_last_are_old_enough(digits, tmp_path, monkeyp
             super().backward(model, x, y)
 
     model = models.build("fc", digits.input_shape, digits.classes, seed=0)
-    train(model, digits, SPLIT, recipe, Minutes(), 1, states.slot("victim"))
+    train([model], digits, [SPLIT], recipe, Minutes(), [1], states.slot("victim"))
     assert written == [60.0 * step for step in range(4, 3 * STEPS + 1, 4)]
 
 
@@ -423,12 +423,12 @@ def test_training_goes_on_when_a_state_cannot_be_saved(digits, tmp_path, caplog,
     slot = states_in(tmp_path, every=0).slot("victim")
     model = models.build("fc", digits.input_shape, digits.classes, seed=0)
     small_files(1000)
-    train(model, digits, SPLIT, RECIPE, CrossEntropy(), 1, slot)
+    train([model], digits, [SPLIT], RECIPE, CrossEntropy(), [1], slot)
     small_files(resource.RLIM_INFINITY)
     assert "state not saved" in caplog.text and "File too large" in caplog.text
     assert list((tmp_path / "states").iterdir()) == []
     undisturbed = models.build("fc", digits.input_shape, digits.classes, seed=0)
-    train(undisturbed, digits, SPLIT, RECIPE, CrossEntropy(), 1)
+    train([undisturbed], digits, [SPLIT], RECIPE, CrossEntropy(), [1])
     assert all(torch.equal(t, undisturbed.state_dict()[name]) for name, t in model.state_dict().items())
 
 
@@ -455,7 +455,7 @@ def test_dropout_of_a_resumed_training_on_a_gpu_is_drawn_from_where_it_was(digit
 def test_the_log_is_a_screenful_a_model(digits, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     model = models.build("fc", digits.input_shape, digits.classes, seed=0)
-    train(model, digits, SPLIT, RECIPE | {"epochs": 90, "patience": 90}, CrossEntropy(), 1, more=2)
+    train([model], digits, [SPLIT], RECIPE | {"epochs": 90, "patience": 90}, CrossEntropy(), [1], more=2)
     assert 20 < len(caplog.messages) < 40
     assert caplog.messages[0].startswith("epoch 1/90: dev accuracy 0.")
     assert " s/epoch, " in caplog.text and " records/s, at most 0:0" in caplog.text

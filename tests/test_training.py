@@ -14,7 +14,7 @@ def run(digits, recipe=RECIPE, seed=1, name="fc", prune=None, objective=None):
     model = models.build(name, digits.input_shape, digits.classes, seed=0)
     if prune:
         pruning.PRUNERS[prune](model, 0.5)
-    return model, train(model, digits, SPLIT, recipe, objective or CrossEntropy(), seed)
+    return model, train([model], digits, [SPLIT], recipe, objective or CrossEntropy(), [seed])[0]
 
 
 @pytest.mark.parametrize("name", ["fc", "cnn"])
@@ -38,11 +38,11 @@ def test_best_dev_weights_are_kept_and_patience_stops(digits, monkeypatch):
     scripted = iter([0.1, 0.2, 0.5, 0.4, 0.5, 0.3, 0.9, 0.9])
     states = []
 
-    def accuracy(model, data, index):
+    def accuracies(model, data, index):
         states.append({k: v.clone() for k, v in model.state_dict().items()})
-        return next(scripted)
+        return [next(scripted)]
 
-    monkeypatch.setattr(training, "accuracy", accuracy)
+    monkeypatch.setattr(training, "accuracies", accuracies)
     with pytest.raises(StopIteration):  # the last reading: three accuracies of the kept weights, two left
         run(digits, RECIPE | {"epochs": 20, "patience": 2})
     assert len(states) == 6 + 3
@@ -77,3 +77,15 @@ def test_training_on_a_gpu_reaches_the_same_accuracy(digits):
     gpu = run(digits.to("cuda"), RECIPE | {"epochs": 30}, name="cnn")[1]
     # other kernels, other rounding: equal within 4 standard errors of an accuracy on 405 records
     assert gpu["test_accuracy"] == pytest.approx(cpu["test_accuracy"], abs=4 * 0.5 / 405**0.5)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    "recipe", [{"precision": "bfloat16"}, {"capture": True}, {"precision": "bfloat16", "capture": True}]
+)
+@pytest.mark.parametrize("name", ["fc", "cnn"])
+def test_tricks_on_a_gpu_leave_the_accuracy(digits, recipe, name):
+    data, plain = digits.to("cuda"), RECIPE | {"epochs": 30, "precision": "float32", "capture": False}
+    without = run(data, plain, name=name)[1]
+    quick = run(data, plain | recipe, name=name)[1]
+    assert quick["test_accuracy"] == pytest.approx(without["test_accuracy"], abs=4 * 0.5 / 405**0.5)

@@ -6,9 +6,8 @@ al., S&P 2017), `nn_top3` (Salem et al., NDSS 2019) and `nn_cls` (posteriors and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,31 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from miaprune.attacks.base import Attack, Fitted, Options
+from miaprune.layers import Dropout, Linear
+from miaprune.optim import SGD, Adam, Optimizer, one_cycle
 from miaprune.signals import Signals
 
 SCORE_BATCH = 1024
-
-
-class Dropout(nn.Module):
-    """Dropout whose random bits come from an explicit generator.
-
-    On a CPU the masks are cut from 64-bit words of NumPy's SFC64, four to a word: a decision costs 1 ns against
-    the 12 ns of `torch.nn.functional.dropout`, which was the largest single cost of SAMIA's training step. The
-    probability is rounded to 1/65536.
-    """
-
-    def __init__(self, p: float, rng: np.random.Generator) -> None:
-        super().__init__()
-        self.p, self.rng = p, rng
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
-            return x
-        if x.is_cuda:
-            return F.dropout(x, self.p)
-        words = self.rng.integers(0, 2**64, size=-(-x.numel() // 4), dtype=np.uint64)
-        kept = words.view(np.uint16)[: x.numel()] >= round(self.p * 65536)
-        return x * torch.from_numpy(kept * np.float32(1 / (1 - self.p))).view(x.shape)
 
 
 class EncoderLayer(nn.Module):
@@ -52,9 +31,9 @@ class EncoderLayer(nn.Module):
     def __init__(self, width: int, heads: int, feedforward: int, p: float, rng: np.random.Generator) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
-        self.up, self.down = nn.Linear(width, feedforward), nn.Linear(feedforward, width)
+        self.qkv = Linear(width, 3 * width)
+        self.out = Linear(width, width)
+        self.up, self.down = Linear(width, feedforward), Linear(feedforward, width)
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.dropout = Dropout(p, rng)
         nn.init.xavier_uniform_(self.qkv.weight)
@@ -84,9 +63,9 @@ class Samia(nn.Module):
         super().__init__()
         features, classes = inputs
         self.norm = nn.BatchNorm1d(features * classes)
-        self.embed = nn.Linear(features, 64)
+        self.embed = Linear(features, 64)
         self.encoder = nn.Sequential(*(EncoderLayer(64, 4, 128, 0.2, rng) for _ in range(3)))
-        self.head = nn.Sequential(nn.Linear(64 * classes, 64), nn.ReLU(), nn.Linear(64, 2))
+        self.head = nn.Sequential(Linear(64 * classes, 64), nn.ReLU(), Linear(64, 2))
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = self.norm(x.flatten(1)).view(x.shape).transpose(1, 2)
@@ -96,9 +75,9 @@ class Samia(nn.Module):
 def mlp(inputs: tuple[int, ...], rng: np.random.Generator) -> nn.Module:
     """The 512-256-128-2 network of the `nn` attacks; input float32 [n, d]."""
     return nn.Sequential(
-        nn.Linear(inputs[0], 512), nn.ReLU(), Dropout(0.2, rng),
-        nn.Linear(512, 256), nn.ReLU(), Dropout(0.2, rng),
-        nn.Linear(256, 128), nn.ReLU(), nn.Linear(128, 2),
+        Linear(inputs[0], 512), nn.ReLU(), Dropout(0.2, rng),
+        Linear(512, 256), nn.ReLU(), Dropout(0.2, rng),
+        Linear(256, 128), nn.ReLU(), Linear(128, 2),
     )  # fmt: skip
 
 
@@ -122,17 +101,18 @@ def nn_cls_features(s: Signals) -> np.ndarray:
     return np.concatenate([s.posteriors, _one_hot(s)], axis=1)
 
 
-def optimiser(model: nn.Module, recipe: Mapping[str, Any], steps_per_epoch: int) -> tuple[Any, Any]:
-    """The recipe's optimiser and its per-step learning-rate schedule."""
+def optimiser(parameters: Iterable[Tensor], recipe: Options) -> Optimizer:
+    """The recipe's optimiser."""
     if recipe["optimizer"] == "sgd":
-        sgd = torch.optim.SGD(
-            model.parameters(), recipe["lr"], momentum=recipe["momentum"], weight_decay=recipe["weight_decay"]
-        )
-        milestones = [m * steps_per_epoch for m in recipe["milestones"]]
-        return sgd, torch.optim.lr_scheduler.MultiStepLR(sgd, milestones, gamma=0.1)
-    adamw = torch.optim.AdamW(model.parameters(), recipe["lr"], weight_decay=recipe["weight_decay"])
-    total = recipe["epochs"] * steps_per_epoch
-    return adamw, torch.optim.lr_scheduler.OneCycleLR(adamw, recipe["lr"], total_steps=total)
+        return SGD(parameters, recipe["weight_decay"], recipe["momentum"])
+    return Adam(parameters, recipe["weight_decay"], decoupled=True)
+
+
+def learning_rate(recipe: Options, step: int, steps_per_epoch: int) -> float:
+    """At step 0, 1, ...: one cycle, or divided by 10 at each of the recipe's ``milestones`` (epochs)."""
+    if recipe["optimizer"] == "sgd":
+        return float(recipe["lr"]) * 0.1 ** sum(step >= m * steps_per_epoch for m in recipe["milestones"])
+    return one_cycle(step, recipe["epochs"] * steps_per_epoch, recipe["lr"])
 
 
 def fit(
@@ -150,15 +130,15 @@ def fit(
         torch.manual_seed(seed)
         model = build(tuple(x.shape[1:]), np.random.Generator(np.random.SFC64(seed))).to(device)
         batches = -(-len(x) // recipe["batch_size"])
-        optimizer, schedule = optimiser(model, recipe, batches)
+        optimizer = optimiser(model.parameters(), recipe)
         model.train()
-        for _ in range(recipe["epochs"]):
-            for index in torch.randperm(len(x)).to(device).chunk(batches):
-                loss = F.cross_entropy(model(x[index]), y[index])
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                schedule.step()
+        for step in range(recipe["epochs"] * batches):
+            if step % batches == 0:
+                order = torch.randperm(len(x)).to(device).chunk(batches)
+            index = order[step % batches]
+            optimizer.zero_grad()
+            F.cross_entropy(model(x[index]), y[index]).backward()
+            optimizer.step(learning_rate(recipe, step, batches))
     return {name: tensor.detach().cpu().numpy() for name, tensor in model.state_dict().items()}
 
 

@@ -3,36 +3,41 @@
 from miaprune import datasets, defenses, grid, models, pruning, resume, splits
 from miaprune.files import load_tensors, save_tensors
 from miaprune.job import running
-from miaprune.training import CrossEntropy, train
+from miaprune.training import CrossEntropy, train_roles
 
 params, wildcards = snakemake.params, snakemake.wildcards
 setting = grid.Setting(**dict(wildcards.items()))
 
 
+def pruned(original, data, device):
+    model = models.build(setting.model, data.input_shape, data.classes, seed=0).to(device)
+    model.load_state_dict(load_tensors(original)[0])
+    pruning.PRUNERS[setting.pruner](model, float(setting.sparsity))
+    return model
+
+
+def objective(data, split, seed):
+    if setting.defense is None:
+        return CrossEntropy()
+    return defenses.build(setting.defense, float(setting.strength), params.defense, data, split, params.recipe, seed)
+
+
 def main(device, states):
     data = datasets.load(snakemake.input.data).to(device)
-    trained = []
-    for i, (role, original) in enumerate(zip(grid.ROLES, snakemake.input, strict=False)):
-        # A defence changes the objective and nothing else: the same draws as without it.
-        seed = grid.derive_seed(params.seed, setting.undefended.path, role)
-        model = models.build(setting.model, data.input_shape, data.classes, seed).to(device)
-        model.load_state_dict(load_tensors(original)[0])
-        pruning.PRUNERS[setting.pruner](model, float(setting.sparsity))
-        achieved = pruning.achieved_sparsity(model, setting.pruner)
-        layers = pruning.layer_sparsity(model, setting.pruner)
-        print(f"{setting.path} {role}: achieved sparsity {achieved:.4f}; gone of all, per layer: {layers}")
-        split = splits.of_role(role, len(data), params.seed)
-        if setting.defense is None:
-            objective = CrossEntropy()
-        else:
-            strength = float(setting.strength)
-            objective = defenses.build(setting.defense, strength, params.defense, data, split, params.recipe, seed)
-        facts = train(model, data, split, params.recipe, objective, seed, states.slot(role), more=grid.SHADOWS - i)
-        print(f"{role}: {facts}")
-        facts |= {"role": role, "seed": params.seed, "achieved_sparsity": achieved, "layers": layers}
-        trained.append((pruning.finalise(model).state_dict(), facts | {"recipe": params.recipe}))
-    for path, (state, facts) in zip(snakemake.output, trained, strict=True):
-        save_tensors(path, state, facts)
+    # A defence changes the objective and nothing else: the same draws as without it.
+    seeds = {role: grid.derive_seed(params.seed, setting.undefended.path, role) for role in grid.ROLES}
+    parts = {role: splits.of_role(role, len(data), params.seed) for role in grid.ROLES}
+    trained = {role: pruned(path, data, device) for role, path in zip(grid.ROLES, snakemake.input, strict=False)}
+    achieved = {role: pruning.achieved_sparsity(model, setting.pruner) for role, model in trained.items()}
+    layers = {role: pruning.layer_sparsity(model, setting.pruner) for role, model in trained.items()}
+    for role in grid.ROLES:
+        print(f"{setting.path} {role}: achieved sparsity {achieved[role]:.4f}; gone of all, per layer: {layers[role]}")
+    objectives = {role: objective(data, parts[role], seeds[role]) for role in grid.ROLES}
+    facts = train_roles(trained, data, parts, params.recipe, objectives, seeds, states)
+    for path, (role, model) in zip(snakemake.output, trained.items(), strict=True):
+        print(f"{role}: {facts[role]}")
+        about = {"role": role, "seed": params.seed, "achieved_sparsity": achieved[role], "layers": layers[role]}
+        save_tensors(path, pruning.finalise(model).state_dict(), facts[role] | about | {"recipe": params.recipe})
     states.keep(snakemake.output)
 
 

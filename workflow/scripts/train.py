@@ -3,7 +3,7 @@
 from miaprune import datasets, grid, models, resume, splits
 from miaprune.files import save_tensors
 from miaprune.job import running
-from miaprune.training import CrossEntropy, train
+from miaprune.training import CrossEntropy, train_roles
 
 params, wildcards = snakemake.params, snakemake.wildcards
 setting = grid.Setting(wildcards.dataset, wildcards.model)
@@ -11,18 +11,19 @@ setting = grid.Setting(wildcards.dataset, wildcards.model)
 
 def main(device, states):
     data = datasets.load(snakemake.input.data).to(device)
-    trained = []
-    for i, role in enumerate(grid.ROLES):
-        seed = grid.derive_seed(params.seed, setting.path, role)
-        model = models.build(setting.model, data.input_shape, data.classes, seed).to(device)
-        print(f"{setting.path} {role}")
-        split = splits.of_role(role, len(data), params.seed)
-        facts = train(model, data, split, params.recipe, CrossEntropy(), seed, states.slot(role), more=grid.SHADOWS - i)
-        print(f"{role}: {facts}")
-        facts |= {"role": role, "seed": params.seed, "achieved_sparsity": 0.0, "recipe": params.recipe}
-        trained.append((model.state_dict(), facts))
-    for path, (state, facts) in zip(snakemake.output, trained, strict=True):
-        save_tensors(path, state, facts)
+    seeds = {role: grid.derive_seed(params.seed, setting.path, role) for role in grid.ROLES}
+    parts = {role: splits.of_role(role, len(data), params.seed) for role in grid.ROLES}
+    trained = {
+        role: models.build(setting.model, data.input_shape, data.classes, seed).to(device)
+        for role, seed in seeds.items()
+    }
+    print(setting.path)
+    objectives = dict.fromkeys(grid.ROLES, CrossEntropy())
+    facts = train_roles(trained, data, parts, params.recipe, objectives, seeds, states)
+    for path, (role, model) in zip(snakemake.output, trained.items(), strict=True):
+        print(f"{role}: {facts[role]}")
+        about = {"role": role, "seed": params.seed, "achieved_sparsity": 0.0, "recipe": params.recipe}
+        save_tensors(path, model.state_dict(), facts[role] | about)
     states.keep(snakemake.output)
 
 

@@ -1,0 +1,58 @@
+"""What makes a training step cheap on a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+WARM_UP = 3
+"""Steps before the capture, in which cuDNN and the allocator settle."""
+
+
+class Autocast(nn.Module):
+    """A model that computes in bfloat16 what may be, with float32 weights, sums and logits."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, torch.bfloat16):
+            y: Tensor = self.model(x)
+        return y.float()
+
+
+class Captured:
+    """A training step as one CUDA graph: a step of a small network is hundreds of launches, a replay is one.
+
+    ``step`` takes a batch of record indices and must neither wait for the GPU nor branch on its values. Batches of
+    another size than the first are stepped as they come.
+    """
+
+    def __init__(self, step: Callable[[Tensor], None]) -> None:
+        self.step = step
+        self.taken = 0
+        self.batch: Tensor | None = None
+        self.graph = torch.cuda.CUDAGraph()
+
+    def __call__(self, batch: Tensor) -> None:
+        if self.batch is None:
+            self.batch = batch.clone()
+        if batch.shape != self.batch.shape:
+            self.step(batch)
+            return
+        self.batch.copy_(batch)
+        if self.taken < WARM_UP:
+            side, current = torch.cuda.Stream(), torch.cuda.current_stream()
+            side.wait_stream(current)
+            with torch.cuda.stream(side):
+                self.step(self.batch)
+            current.wait_stream(side)
+        else:
+            if self.taken == WARM_UP:
+                with torch.cuda.graph(self.graph):  # records the step, does not take it
+                    self.step(self.batch)
+            self.graph.replay()
+        self.taken += 1
