@@ -85,7 +85,8 @@ def main(arguments: list[str]) -> None:
             seed = load_metadata(path)["victim"]["seed"]
             for name in grid.NEURAL_ATTACKS:
                 for recipe in options.recipes:
-                    one = compare(run, setting, name, recipe, recipes[recipe], seed)
+                    resolved = recipes[recipe] | {"epochs": recipes[recipe]["epochs"][grid.family_of(name)]}
+                    one = compare(run, setting, name, recipe, resolved, seed)
                     found[setting.path, name, recipe].append(one)
     text = table(found, options.recipes)
     print(text)

@@ -136,6 +136,11 @@ class Setting:
         return self
 
 
+def family_of(attack: str) -> str:
+    """The one of `ATTACK_FAMILIES` that an attack is in."""
+    return next(family for family, attacks in ATTACK_FAMILIES.items() if attack in attacks)
+
+
 def _halves(path: str, name: str, form: str) -> tuple[str, str]:
     """Split ``pruner_sparsity`` or ``defense_strength`` at its last underscore."""
     kind, _, value = name.rpartition("_")

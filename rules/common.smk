@@ -110,7 +110,8 @@ def needs(stage):
 
 def attack_options(attack):
     if attack in grid.NEURAL_ATTACKS:
-        return config["attack_recipes"][config["attack_recipe"]]
+        recipe = config["attack_recipes"][config["attack_recipe"]]
+        return recipe | {"epochs": recipe["epochs"][grid.family_of(attack)]}
     return config.get(attack, {})
 
 

@@ -57,5 +57,5 @@ def small_config():
     for stage in ("training", "finetuning"):
         config[stage] = config[stage] | {"epochs": {"image": 2, "table": 2}}
     for recipe in config["attack_recipes"].values():
-        recipe["epochs"] = 2
+        recipe["epochs"] = {"samia": 2, "nn": 2}
     return config

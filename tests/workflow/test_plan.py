@@ -88,7 +88,7 @@ def test_another_attack_of_a_family_is_there_already(change):
 
 
 def test_a_changed_attack_epoch_count_plans_that_attack_again(change):
-    change.config["attack_recipes"][change.config["attack_recipe"]]["epochs"] = 3
+    change.config["attack_recipes"][change.config["attack_recipe"]]["epochs"]["samia"] = 3
     assert results(change.plan("all")) == sorted(family(CELL, "samia") + family(ORIGINAL, "samia"))
 
 
