@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -61,11 +62,57 @@ def digest(tensors: Mapping[str, Tensor | np.ndarray]) -> str:
 
 
 def save_tensors(path: str | Path, tensors: Mapping[str, Tensor | np.ndarray], metadata: Mapping[str, Any]) -> None:
-    """Write tensors or arrays and JSON-serialisable metadata as safetensors."""
+    """Write tensors or arrays and JSON-serialisable metadata as safetensors.
+
+    A floating-point tensor ``x`` with many zeros, such as a pruned weight, is stored as three others where that is
+    smaller: ``x:shape`` (int64), ``x:mask`` (uint8: a bit for each value in C order, the first in the highest bit, 0
+    where it is +0.0) and ``x:values``, all that are not. Everything else is plain safetensors. `load_arrays` gives back
+    exactly the same bytes; so does, without miaprune::
+
+        x = np.zeros(f["x:shape"], f["x:values"].dtype)
+        x.flat[np.unpackbits(f["x:mask"], count=x.size).view(bool)] = f["x:values"]
+    """
     # One metadata key: safetensors writes several in no fixed order, and the same job must give the same bytes.
     text = json.dumps(metadata, sort_keys=True)
+    stored: dict[str, np.ndarray] = {}
+    for name, array in arrays_of(tensors).items():
+        stored |= _compact(name, array)
     with whole(path) as temporary:
-        save_file(arrays_of(tensors), temporary, metadata={"miaprune": text})
+        save_file(stored, temporary, metadata={"miaprune": text})
+
+
+PARTS = (":shape", ":mask", ":values")
+"""What follows a tensor's name where it is stored in parts."""
+
+ENTRIES = 512
+"""Bytes that two more entries in a file's header and the shape may take: what a mask must save at least."""
+
+
+def _compact(name: str, array: np.ndarray) -> dict[str, np.ndarray]:
+    """What `save_tensors` stores of an array."""
+    if array.dtype.kind == "f":
+        # By bits, not by value: -0.0 equals 0.0.
+        there = array.reshape(-1).view(f"u{array.itemsize}") != 0
+        count = np.count_nonzero(there)
+        if count * array.itemsize + array.size // 8 + ENTRIES < array.nbytes:
+            parts = (np.array(array.shape, np.int64), np.packbits(there), array.reshape(-1)[there])
+            return {name + part: stored for part, stored in zip(PARTS, parts, strict=True)}
+    return {name: array}
+
+
+def _restore(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays that `_compact` was given; raises KeyError or ValueError if they don't fit each other."""
+    for name in dict.fromkeys(stored.rpartition(":")[0] for stored in arrays if stored.endswith(PARTS)):
+        shape, mask, values = (arrays.pop(name + part) for part in PARTS)
+        size = math.prod(map(int, shape))
+        if min(shape, default=1) < 0 or mask.dtype != np.uint8 or mask.shape != (-(-size // 8),):
+            raise ValueError(f"the mask of {name} does not fit its shape")
+        there = np.unpackbits(mask, count=size).view(bool)
+        if values.shape != (np.count_nonzero(there),):
+            raise ValueError(f"the values of {name} do not fit its mask")
+        arrays[name] = np.zeros(tuple(shape), values.dtype)
+        arrays[name].reshape(-1)[there] = values
+    return arrays
 
 
 def load_arrays(path: str | Path, prefix: str = "") -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -79,7 +126,7 @@ def load_arrays(path: str | Path, prefix: str = "") -> tuple[dict[str, np.ndarra
         with safe_open(path, framework="np") as file:
             metadata = json.loads(file.metadata()["miaprune"])
             names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118 (no mapping)
-            return {name.removeprefix(prefix): file.get_tensor(name) for name in names}, metadata
+            return _restore({name.removeprefix(prefix): file.get_tensor(name) for name in names}), metadata
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise FileError(f"{path}: damaged or not written by miaprune ({error}); delete it and run again") from None
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn.utils import prune as torch_prune
 
 
@@ -90,10 +90,51 @@ def achieved_sparsity(model: nn.Module, pruner: str) -> float:
     return sum(gone) / sum(there)
 
 
+@torch.no_grad()
 def finalise(model: nn.Module) -> nn.Module:
-    """Make the masked zeros permanent and drop the masks (in place), leaving a plain model."""
+    """Make the masked zeros permanent and drop the masks (in place), leaving a plain model.
+
+    In eval mode it computes what it did before. Weights that slimming left without effect are zeros too, so that a
+    checkpoint takes the space of what is left (`miaprune.files.save_tensors`).
+    """
     for module in model.modules():
         for name in ("weight", "bias"):
             if hasattr(module, f"{name}_mask"):
+                gone = getattr(module, f"{name}_mask") == 0
                 torch_prune.remove(module, name)
+                getattr(module, name)[gone] = 0.0  # the mask left -0.0 of a negative weight
+    _clear_dead_channels(model)
     return model
+
+
+def _clear_dead_channels(model: nn.Module) -> None:
+    """Zero (in place) the filters that only a dead channel of a batch norm reads, and the weights that read only it.
+
+    A channel whose gamma and beta are 0 is 0 whatever comes in, and stays 0 through ReLU, max-pool and dropout.
+    """
+    modules = dict(model.named_modules())
+    if not any(isinstance(module, nn.BatchNorm2d) for module in modules.values()):
+        return
+
+    def of(node: fx.Node) -> nn.Module | None:
+        return modules[str(node.target)] if node.op == "call_module" else None
+
+    for node in fx.symbolic_trace(model).graph.nodes:
+        layer, source = of(node), node.all_input_nodes[0] if node.all_input_nodes else node
+        if isinstance(layer, nn.BatchNorm2d):
+            conv = of(source)
+            if isinstance(conv, nn.Conv2d) and len(source.users) == 1:
+                conv.weight[_dead(layer)] = 0.0
+                if conv.bias is not None:
+                    conv.bias[_dead(layer)] = 0.0
+        elif isinstance(layer, nn.Conv2d):
+            while isinstance(of(source), nn.ReLU | nn.MaxPool2d | nn.Dropout):
+                source = source.all_input_nodes[0]
+            norm = of(source)
+            if isinstance(norm, nn.BatchNorm2d):
+                layer.weight[:, _dead(norm)] = 0.0
+
+
+def _dead(norm: nn.BatchNorm2d) -> Tensor:
+    """Which channels are constantly 0, bool [channels]."""
+    return (norm.weight == 0) & (norm.bias == 0)

@@ -113,3 +113,71 @@ def test_masks_hold_through_training_and_for_good(pruner):
     assert torch.equal(plain(x), expected)
     for name, mask in masks.items():
         assert not plain.state_dict()[name][mask == 0].any()
+
+
+def reference_finalise(model):
+    """The masks multiplied in, and nothing else."""
+    plain = {k: v for k, v in model.state_dict().items() if not k.endswith(("_mask", "_orig"))}
+    for name, mask in pruning.masks(model).items():
+        plain[name] = model.state_dict()[f"{name}_orig"] * mask
+    return plain
+
+
+@pytest.mark.parametrize("name", ["resnet18", "densenet121", "vgg16", "cnn"])
+@pytest.mark.parametrize("pruner", pruning.PRUNERS)
+def test_finalise_changes_no_bit_of_the_logits(name, pruner):
+    model, _ = pruned(name, pruner, 0.7)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):  # as after training
+            module.running_mean.normal_(generator=torch.Generator().manual_seed(1))
+            module.running_var.uniform_(0.5, 2, generator=torch.Generator().manual_seed(2))
+    expected = models.build(name, SHAPES[name], 5, seed=1).eval()
+    expected.load_state_dict(reference_finalise(model))
+    counts = pruning.layer_sparsity(model, pruner)
+    masks = {k: v.clone() for k, v in pruning.masks(model).items()}
+    state = pruning.finalise(model).eval().state_dict()
+    x = torch.randn(2, *SHAPES[name], generator=torch.Generator().manual_seed(3))
+    with torch.inference_mode():
+        logits = model(x)
+        assert torch.equal(logits.view(torch.int32), expected(x).view(torch.int32)) and logits.std() > 0
+    # what was pruned is +0.0 to the bit; what was reported counts the pruner's units, not what follows from them
+    assert all((state[k].view(torch.int32)[mask == 0] == 0).all() for k, mask in masks.items())
+    assert sum(gone for gone, _ in counts.values()) == sum(
+        int((m == 0).sum() if pruner in ("l1", "slim") else (m.flatten(1)[:, 0] == 0).sum())
+        for k, m in masks.items()
+        if k.endswith("weight")
+    )
+    if pruner != "slim":
+        others = {k: v for k, v in expected.state_dict().items() if k not in masks}
+        assert all(torch.equal(state[k], v) for k, v in others.items()), "only slimming leaves weights without effect"
+
+
+def test_slimming_clears_what_only_dead_channels_write_or_read():
+    model, before = pruned("cnn", "slim", 0.7)
+    dead = {i: pruning.masks(model)[f"{i}.weight"] == 0 for i in (1, 5, 9)}
+    assert all(0 < gone.sum() < len(gone) for gone in dead.values())
+    after = pruning.finalise(model).state_dict()
+    for conv, written, read in ((0, dead[1], None), (4, dead[5], dead[1]), (8, dead[9], dead[5])):
+        weight, bias = before[f"{conv}.weight"].clone(), before[f"{conv}.bias"].clone()
+        weight[written], bias[written] = 0, 0
+        if read is not None:
+            weight[:, read] = 0
+        assert torch.equal(after[f"{conv}.weight"], weight) and torch.equal(after[f"{conv}.bias"], bias)
+
+
+def test_a_channel_that_others_read_too_keeps_its_filter():
+    class Branched(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4)
+
+        def forward(self, x):
+            y = self.conv(x)
+            return self.norm(y) + y
+
+    model = Branched().eval()
+    with torch.no_grad():
+        model.norm.weight[1] = model.norm.bias[1] = 0
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    after = pruning.finalise(model).state_dict()
+    assert all(torch.equal(after[k], v) for k, v in before.items())
