@@ -268,13 +268,22 @@ def _remove(folder: Path, *patterns: str) -> None:
             path.unlink(missing_ok=True)
 
 
+def forget_outputs(results_dir: str | Path, outputs: Sequence[str]) -> None:
+    """Remove what a job with these outputs keeps: for Snakemake to call when it has seen the job's end."""
+    forget(Path(results_dir, "states", os.path.relpath(Path(outputs[0]).parent, results_dir)))
+
+
 def forget_finished(results_dir: str | Path) -> None:
-    """Remove the second names of outputs that are there: for Snakemake to call when it has ended all jobs."""
+    """Remove what jobs keep whose outputs are there, or have served: for Snakemake to call when it has ended all jobs.
+
+    Where a group of jobs failed, Snakemake has removed signals and checkpoints alike.
+    """
     root = Path(results_dir, "states")
     for kept in list(root.rglob(OUTPUTS)):
         with contextlib.suppress(OSError, ValueError, KeyError):
             outputs = Path(results_dir, kept.parent.relative_to(root))
-            if all((outputs / name).exists() for name in json.loads(kept.read_text())["outputs"]):
+            names = json.loads(kept.read_text())["outputs"]
+            if (outputs / "signals.safetensors").exists() or all((outputs / name).exists() for name in names):
                 forget(kept.parent)
 
 

@@ -1,6 +1,7 @@
 # The grid's questions, answered by functions; and the checks that stop a bad run before any job starts.
 import re
 import sys
+from functools import cache
 from pathlib import Path
 
 from miaprune import grid
@@ -51,8 +52,23 @@ def checkpoints(folder):
     return [f"{folder}/{role}.safetensors" for role in grid.ROLES]
 
 
+def trained(folder):
+    """The checkpoints as outputs, which go when no planned job needs them any more, if config.yaml says so."""
+    return checkpoints(folder) if config["keep_checkpoints"] else list(map(temp, checkpoints(folder)))
+
+
 def signals_of(settings):
     return [f"{RESULTS}/{s.path}/signals.safetensors" for s in settings]
+
+
+@cache
+def made_from_originals(dataset, model):
+    """For each setting that starts from these originals, in the first scope that has any, files that show that it has."""
+    found = [[s for s in settings_of(scope) if (s.dataset, s.model) == (dataset, model)] for scope in SCOPES]
+    return [
+        signals_of([s]) + ([f"{RESULTS}/{s.path}/victim.safetensors"] if s.pruner else [])
+        for s in next(filter(None, found))
+    ]
 
 
 def settings_of(scope):

@@ -6,7 +6,7 @@ rule prune:
         checkpoints(f"{RESULTS}/{{dataset}}/{{model}}/original"),
         data=f"{DATA}/{{dataset}}/{{dataset}}.safetensors",
     output:
-        checkpoints(f"{RESULTS}/{{dataset}}/{{model}}/{{pruner}}_{{sparsity}}"),
+        trained(f"{RESULTS}/{{dataset}}/{{model}}/{{pruner}}_{{sparsity}}"),
     log:
         f"{RESULTS}/logs/{{dataset}}/{{model}}/{{pruner}}_{{sparsity}}/prune.log",
     benchmark:
@@ -29,7 +29,7 @@ rule prune:
 # The same with a defence in fine-tuning.
 use rule prune as defend with:
     output:
-        checkpoints(f"{RESULTS}/{{dataset}}/{{model}}/{{pruner}}_{{sparsity}}/{{defense}}_{{strength}}"),
+        trained(f"{RESULTS}/{{dataset}}/{{model}}/{{pruner}}_{{sparsity}}/{{defense}}_{{strength}}"),
     log:
         f"{RESULTS}/logs/{{dataset}}/{{model}}/{{pruner}}_{{sparsity}}/{{defense}}_{{strength}}/prune.log",
     benchmark:

@@ -9,6 +9,7 @@ import threading
 import time
 from pathlib import Path
 
+from snakemake.dag import DAG
 from snakemake.scheduling.job_scheduler import JobScheduler
 
 from miaprune import resume
@@ -90,7 +91,39 @@ def reevaluate_once(scheduler, delay):
         timer.start()
 
 
+def forget_when_finished(finish):
+    """Snakemake's ``finish``, which also removes what the finished jobs kept: it would keep temporary checkpoints' space."""
+
+    async def finish_and_forget(dag, job, *args, **options):
+        news = await finish(dag, job, *args, **options)
+        if not workflow.dryrun:
+            for each in job.jobs if job.is_group() else [job]:
+                if each.rule.name in ("train", "prune", "defend"):
+                    resume.forget_outputs(RESULTS, each.output)
+        return news
+
+    return finish_and_forget
+
+
+def keep_what_starts_from_originals(needed):
+    """Snakemake's ``is_needed_tempfile``, for which no other targets exist than this run's.
+
+    But without originals, what a later run makes of them would start with another training, and as that is newer than
+    every setting of theirs, all of these would be made again.
+    """
+
+    def needed_by_any(dag, job, file, *args, **options):
+        return needed(dag, job, file, *args, **options) or (
+            job.rule.name == "train"
+            and any(not any(map(os.path.exists, files)) for files in made_from_originals(*job.wildcards))
+        )
+
+    return needed_by_any
+
+
+DAG.is_needed_tempfile = keep_what_starts_from_originals(DAG.is_needed_tempfile)
 if workflow.is_main_process:
+    DAG.finish = forget_when_finished(DAG.finish)
     ALIVE, ALONE = forget_stale_lock()
     JobScheduler._schedule_reevalutation = reevaluate_once
 

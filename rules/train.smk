@@ -5,7 +5,7 @@ rule train:
     input:
         data=f"{DATA}/{{dataset}}/{{dataset}}.safetensors",
     output:
-        checkpoints(f"{RESULTS}/{{dataset}}/{{model}}/original"),
+        trained(f"{RESULTS}/{{dataset}}/{{model}}/original"),
     log:
         f"{RESULTS}/logs/{{dataset}}/{{model}}/original/train.log",
     benchmark:

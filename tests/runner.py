@@ -50,6 +50,13 @@ class Workflow:
         outputs = re.findall(r"^ +output: (.*)$", done.stdout + done.stderr, flags=re.M)
         return sorted(file for line in outputs for file in line.split(", "))
 
+    def status(self):
+        """What `make status` says of the grid."""
+        command = [sys.executable, str(ROOT / "workflow/status.py"), "--directory", str(self.folder)]
+        (self.folder / "config.yaml").write_text(yaml.safe_dump(self.config))
+        command += ["--configfile", str(self.folder / "config.yaml")]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
 
 def small_config():
     """The repository's configuration cut down to one small setting and two epochs of everything."""

@@ -109,8 +109,9 @@ def test_another_interval_reruns_nothing(finished):
     assert changed.plan("all") == []
 
 
-def test_outputs_that_snakemake_removed_with_a_failed_group_are_put_back(workflow, undisturbed):
-    workflow.config = slow_config() | {"save_state_every": 0.1}
+@pytest.mark.parametrize("keep_checkpoints", [True, False])
+def test_outputs_that_snakemake_removed_with_a_failed_group_are_put_back(workflow, undisturbed, keep_checkpoints):
+    workflow.config = slow_config() | {"save_state_every": 0.1, "keep_checkpoints": keep_checkpoints}
     kept = "results/states/digits/fc/l1_0.5/outputs.json"
     interrupted(workflow, signal.SIGKILL, lambda folder: (folder / kept).exists())
     for name in CHECKPOINTS:
@@ -121,5 +122,6 @@ def test_outputs_that_snakemake_removed_with_a_failed_group_are_put_back(workflo
     assert "finished by an earlier attempt" in log.rpartition("started on")[2]
     assert log.count("epoch 1/300") in (0, 6)  # 0: the killed attempt had finished its log
     assert not (workflow.folder / "results/states").exists()
-    for name in (*CHECKPOINTS, "signals.safetensors", "conf.json"):
+    assert (workflow.folder / CELL / "victim.safetensors").exists() == keep_checkpoints
+    for name in (*(CHECKPOINTS if keep_checkpoints else ()), "signals.safetensors", "conf.json"):
         assert (workflow.folder / CELL / name).read_bytes() == (undisturbed.folder / CELL / name).read_bytes(), name

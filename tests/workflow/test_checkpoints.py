@@ -1,0 +1,123 @@
+"""Runs that don't keep checkpoints: the same results, nothing trained twice, no space held behind their backs."""
+
+import copy
+import shutil
+
+import pytest
+from runner import Workflow, small_config
+
+from miaprune import grid
+
+ORIGINAL, CELL = "results/digits/fc/original", "results/digits/fc/l1_0.5"
+CHECKPOINTS = [f"{role}.safetensors" for role in grid.ROLES]
+# Every job saves states at every step, and so keeps second names of its outputs, as hours of training do.
+LEAN = {"keep_checkpoints": False, "save_state_every": 0}
+
+
+@pytest.fixture(scope="module")
+def lean(tmp_path_factory):
+    """A finished run of the small grid without checkpoints. Tests plan changes of it, and change nothing."""
+    done = Workflow(tmp_path_factory.mktemp("lean"), small_config() | LEAN)
+    process = done.run("all")
+    assert process.returncode == 0, process.stdout + process.stderr
+    return done
+
+
+@pytest.fixture
+def change(lean):
+    return Workflow(lean.folder, copy.deepcopy(lean.config))
+
+
+def checkpoints(folder):
+    return sorted(str(path.relative_to(folder)) for name in CHECKPOINTS for path in folder.rglob(name))
+
+
+def steps(plan):
+    """What a plan makes of settings: the last parts of the files' names, and of checkpoints the victim's alone."""
+    plan = [file for file in plan if file.endswith(".safetensors") and "/attackers/" not in file]
+    return sorted(f.removeprefix("results/digits/fc/") for f in plan if "shadow_" not in f)
+
+
+def test_the_results_are_the_same_bytes_and_no_checkpoint_is_left(lean, finished):
+    assert checkpoints(lean.folder) == []
+    assert not (lean.folder / "results/states").exists()
+    names = [
+        str(path.relative_to(finished.folder))
+        for path in finished.folder.glob("results/**/*")
+        if path.suffix in (".json", ".csv") or path.parent.name == "attackers" or path.name == "signals.safetensors"
+    ]
+    assert len([name for name in names if name.endswith("samia.json")]) == 2
+    for name in names:
+        assert (lean.folder / name).read_bytes() == (finished.folder / name).read_bytes(), name
+
+
+def test_a_finished_run_plans_nothing_and_counts_as_done(lean):
+    assert lean.plan("all") == []
+    status = lean.status()
+    assert "All 8 jobs are done." in status, status
+
+
+def test_keeping_them_or_not_changes_no_plan(lean, finished):
+    assert Workflow(lean.folder, lean.config | {"keep_checkpoints": True}).plan("all") == []
+    assert Workflow(finished.folder, finished.config | LEAN).plan("all") == []
+
+
+def test_checkpoints_that_were_kept_can_go_later(finished, tmp_path):
+    shutil.copytree(finished.folder, tmp_path / "copy")
+    later = Workflow(tmp_path / "copy", finished.config | LEAN)
+    assert len(checkpoints(later.folder)) == 12
+    done = later.run("all", "--delete-temp-output")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert checkpoints(later.folder) == [] and (later.folder / CELL / "signals.safetensors").exists()
+    assert later.plan("all") == []
+
+
+def test_a_new_attack_trains_no_model(change):
+    change.config["attacks"].append("nn_top3")
+    plan = change.plan("all")
+    assert {f"{CELL}/nn_top3.json", f"{ORIGINAL}/nn_top3.json"} <= set(plan) and steps(plan) == []
+    change.config["attack_recipes"][change.config["attack_recipe"]]["epochs"] = 3
+    plan = change.plan("all")
+    assert {f"{CELL}/samia.json", f"{ORIGINAL}/samia.json"} <= set(plan) and steps(plan) == []
+
+
+def test_a_changed_hyper_parameter_is_not_missed_where_checkpoints_are_gone(change):
+    everything = ["l1_0.5/signals.safetensors", "l1_0.5/victim.safetensors"]
+    everything += ["original/signals.safetensors", "original/victim.safetensors"]
+    change.config["finetuning"]["epochs"]["image"] = 3
+    assert steps(change.plan("all")) == everything  # pruning starts from originals, and they are gone
+    change.config["finetuning"]["epochs"]["image"] = 2
+    change.config["training"]["epochs"]["image"] = 3
+    assert steps(change.plan("all")) == everything
+
+
+def test_a_new_sparsity_by_name_leaves_the_others_alone(change):
+    change.config["sparsities"].append(0.8)
+    new = ["l1_0.8/signals.safetensors", "l1_0.8/victim.safetensors", "original/victim.safetensors"]
+    assert steps(change.plan("results/digits/fc/l1_0.8/conf.json")) == new
+    assert "l1_0.5/victim.safetensors" in steps(change.plan("all")), "as README says"
+
+
+def test_a_target_that_is_a_checkpoint_is_kept(workflow):
+    workflow.config |= LEAN
+    target = f"{CELL}/shadow_1.safetensors"
+    done = workflow.run(target, f"{CELL}/conf.json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    # the originals stay too: config.yaml asks for attacks on them, this run did not
+    originals = [f"{ORIGINAL}/{name}" for name in CHECKPOINTS]
+    assert checkpoints(workflow.folder) == sorted([target, *originals])
+
+
+def test_originals_stay_until_all_that_starts_from_them_is_there(workflow):
+    workflow.config |= LEAN
+    done = workflow.run(f"{ORIGINAL}/conf.json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert checkpoints(workflow.folder) == sorted(f"{ORIGINAL}/{name}" for name in CHECKPOINTS)
+    assert not (workflow.folder / "results/states").exists()
+    before = {p: p.stat().st_mtime_ns for p in (workflow.folder / ORIGINAL).iterdir() if p.suffix == ".json"}
+    plan = workflow.plan("all")
+    assert steps(plan) == ["l1_0.5/signals.safetensors", "l1_0.5/victim.safetensors"]
+    done = workflow.run(f"{CELL}/conf.json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert checkpoints(workflow.folder) == []
+    assert {p: p.stat().st_mtime_ns for p in before} == before
