@@ -107,6 +107,13 @@ def finalise(model: nn.Module) -> nn.Module:
     return model
 
 
+class _Layers(fx.Tracer):
+    """Traces what flows between layers, not what happens in one."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return not any(m.children())
+
+
 def _clear_dead_channels(model: nn.Module) -> None:
     """Zero (in place) the filters that only a dead channel of a batch norm reads, and the weights that read only it.
 
@@ -119,7 +126,7 @@ def _clear_dead_channels(model: nn.Module) -> None:
     def of(node: fx.Node) -> nn.Module | None:
         return modules[str(node.target)] if node.op == "call_module" else None
 
-    for node in fx.symbolic_trace(model).graph.nodes:
+    for node in _Layers().trace(model).nodes:
         layer, source = of(node), node.all_input_nodes[0] if node.all_input_nodes else node
         if isinstance(layer, nn.BatchNorm2d):
             conv = of(source)
