@@ -1,5 +1,6 @@
 """Snakemake's own lint."""
 
+import inspect
 import os
 import pty
 import re
@@ -55,8 +56,12 @@ def test_on_a_terminal_make_shows_progress():
     os.close(terminal)
 
 
-def test_what_the_workflow_replaces_in_snakemakes_scheduler_is_there():
-    """rules/run.smk; under another name it would stay as it is, and cost a core in long runs."""
+def test_what_the_workflow_replaces_in_snakemake_is_there():
+    """rules/run.smk; under another name it would stay as it is, unnoticed."""
+    import snakemake.api  # noqa: F401 (first: its parts import each other)
+    from snakemake.dag import DAG
     from snakemake.scheduling.job_scheduler import JobScheduler
 
     assert callable(JobScheduler._schedule_reevalutation)
+    assert list(inspect.signature(DAG.finish).parameters)[:2] == ["self", "job"]
+    assert list(inspect.signature(DAG.is_needed_tempfile).parameters)[:3] == ["self", "job", "tempfile"]
