@@ -46,11 +46,13 @@ def check_config(config: Mapping[str, Any], schema: str | Path) -> None:
     grid.known("attack_recipe", config["attack_recipe"], config["attack_recipes"])
 
 
-def check_targets(arguments: Iterable[str], results_dir: str, attacked: Sequence[Attacked]) -> None:
+def check_targets(
+    arguments: Iterable[str], results_dir: str, attacked: Sequence[Attacked], attacks: Sequence[str]
+) -> None:
     """Check every command-line argument that names a file of a setting below ``results_dir``.
 
     Raises `GridError` where the dataset, model, pruner, sparsity, defence, adversary or file is not one of the
-    configured grid's.
+    configured grid's. An adversary who only scores does so with the configured ``attacks``, no others.
     """
     settings = {victim for victim, _ in attacked}
     for argument in arguments:
@@ -76,6 +78,8 @@ def check_targets(arguments: Iterable[str], results_dir: str, attacked: Sequence
         stem, suffix = os.path.splitext(file)
         if suffix == ".json":
             grid.known("attack", stem, grid.ATTACKS)
+            if adversary != "matched" and stem not in attacks:
+                raise GridError(f"{argument}: {stem} is not among config.yaml's attacks; extend them")
         elif suffix == ".safetensors" and adversary == "matched":
             grid.known("file", stem, (*grid.ROLES, "signals"))
         else:

@@ -36,8 +36,8 @@ for family_name, members in grid.ATTACK_FAMILIES.items():
         input:
             victim=f"{RESULTS}/{{setting}}/signals.safetensors",
         output:
-            [f"{RESULTS}/{{setting}}/{attack}.json" for attack in members],
-            attackers=[f"{RESULTS}/{{setting}}/attackers/{attack}.safetensors" for attack in members],
+            scores(f"{RESULTS}/{{setting}}", members),
+            attackers=attackers(f"{RESULTS}/{{setting}}", members),
         log:
             f"{RESULTS}/logs/{{setting}}/attack_{family_name}.log",
         benchmark:
@@ -55,28 +55,43 @@ for family_name, members in grid.ATTACK_FAMILIES.items():
         script:
             "../workflow/scripts/attack.py"
 
-    # The unaware and the mismatched adversaries train nothing: their attackers were fitted on another setting's
-    # shadows for that setting's own results, and only score this victim.
-    rule:
-        name:
-            f"transfer_{family_name}"
-        input:
-            victim=f"{RESULTS}/{{setting}}/signals.safetensors",
-            attackers=attackers_of(members),
-        output:
-            [f"{RESULTS}/{{setting}}/{{adversary}}/{attack}.json" for attack in members],
-        log:
-            f"{RESULTS}/logs/{{setting}}/{{adversary}}/attack_{family_name}.log",
-        benchmark:
-            f"{RESULTS}/benchmarks/{{setting}}/{{adversary}}/attack_{family_name}.tsv"
-        group:
-            "{setting}/{adversary}"
-        threads: 1
-        resources:
-            **needs("transfer"),
-        params:
-            options={attack: attack_options(attack) for attack in members},
-            seed=config["seed"],
-            device="cpu",  # scoring is cheap, and asks for no GPU
-        script:
-            "../workflow/scripts/attack.py"
+
+# The unaware and the mismatched adversaries train nothing: their attackers were fitted on another setting's shadows for
+# that setting's own results, and only score this victim. That takes less than starting a process, so one job scores
+# with all attacks; another attack rescores the others.
+rule unaware:
+    input:
+        victim=f"{RESULTS}/{{dataset}}/{{model}}/{{pruner}}_{{sparsity}}/{{defense}}_{{strength}}/signals.safetensors",
+        attackers=attackers(f"{RESULTS}/{{dataset}}/{{model}}/{{pruner}}_{{sparsity}}"),
+    output:
+        scores(f"{RESULTS}/{{dataset}}/{{model}}/{{pruner}}_{{sparsity}}/{{defense}}_{{strength}}/unaware"),
+    log:
+        f"{RESULTS}/logs/{{dataset}}/{{model}}/{{pruner}}_{{sparsity}}/{{defense}}_{{strength}}/unaware/score.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/{{dataset}}/{{model}}/{{pruner}}_{{sparsity}}/{{defense}}_{{strength}}/unaware/score.tsv"
+    group:
+        "{dataset}/{model}/{pruner}_{sparsity}/{defense}_{strength}"
+    threads: 1
+    resources:
+        **needs("score"),
+    params:
+        options={attack: attack_options(attack) for attack in SCORED},
+        seed=config["seed"],
+        device="cpu",  # scoring is cheap, and the mismatched adversaries ask for no GPU
+    script:
+        "../workflow/scripts/attack.py"
+
+
+# Those of one dataset and model are one group: one submission to a cluster, without a GPU.
+use rule unaware as mismatched with:
+    input:
+        victim=f"{RESULTS}/{{dataset}}/{{model}}/{{variant}}/signals.safetensors",
+        attackers=attackers(f"{RESULTS}/{{dataset}}/{{model}}/{{shadows}}"),
+    output:
+        scores(f"{RESULTS}/{{dataset}}/{{model}}/{{variant}}/shadows_{{shadows}}"),
+    log:
+        f"{RESULTS}/logs/{{dataset}}/{{model}}/{{variant}}/shadows_{{shadows}}/score.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/{{dataset}}/{{model}}/{{variant}}/shadows_{{shadows}}/score.tsv"
+    group:
+        "{dataset}/{model}/mismatched"

@@ -12,7 +12,7 @@ try:
     GRID = grid.attacked(grid.settings(config), config)
     DEMO = grid.attacked(grid.settings(*config["demo"]["grid"]), config["demo"])
     if workflow.is_main_process:  # a submitted job's arguments also name what it waits for
-        check_targets(sys.argv[1:], config["results_dir"], GRID + DEMO)
+        check_targets(sys.argv[1:], config["results_dir"], GRID + DEMO, config["attacks"])
 except (ConfigError, grid.GridError) as error:
     sys.exit(f"error: {error}")
 
@@ -39,13 +39,26 @@ wildcard_constraints:
     defense=any_of(grid.DEFENSES),
     strength=any_of(s.strength for s in SETTINGS) or "none",
     setting=rf"[^/]+/[^/]+/(original|{PRUNED}(/({any_of(grid.DEFENSES)})_[^/]+)?)",
-    adversary=rf"unaware|shadows_{PRUNED}",
+    variant=PRUNED,
+    shadows=PRUNED,
     attack=any_of(grid.ATTACKS),
     scope=any_of(SCOPES),
 
 
+# The configured attacks in one order, whatever theirs: by it those adversaries score who train nothing.
+SCORED = [attack for attack in grid.ATTACKS if attack in config["attacks"]]
+
+
+def scores(folder, attacks=SCORED):
+    return [f"{folder}/{attack}.json" for attack in attacks]
+
+
+def attackers(folder, attacks=SCORED):
+    return [f"{folder}/attackers/{attack}.safetensors" for attack in attacks]
+
+
 def attack_results(attacked):
-    return [f"{RESULTS}/{grid.folder(*a)}/{attack}.json" for a in attacked for attack in config["attacks"]]
+    return [file for a in attacked for file in scores(f"{RESULTS}/{grid.folder(*a)}", config["attacks"])]
 
 
 def checkpoints(folder):
@@ -96,7 +109,7 @@ NEEDS = {
     "samia": (60, 6000),
     "nn": (30, 4000),
     "cheap": (20, 2000),
-    "transfer": (20, 4000),
+    "score": (5, 4000),
 }
 MODEL_COST = {"densenet121": 3, "fc": 0.25, "cnn": 0.25}
 DATASET_COST = {"svhn": 2, "purchase": 4, "texas": 4, "digits": 0.25}
@@ -115,7 +128,7 @@ def needs(stage):
         cost = 1
         for costs in (MODEL_COST, DATASET_COST, DEFENSE_COST if stage == "finetuning" else {}):
             cost *= next((costs[word] for word in words if word in costs), 1)
-        return attempt * max(10, round(cost * minutes))
+        return attempt * max(min(10, minutes), round(cost * minutes))
 
     def mem_mb(wildcards, attempt):
         small = "digits" in words_of(wildcards)
@@ -179,16 +192,6 @@ def report_files(scope):
 def data_of(wildcards):
     dataset = wildcards.setting.split("/")[0]
     return f"{DATA}/{dataset}/{dataset}.safetensors"
-
-
-def attackers_of(attacks):
-    """What the wildcards' adversary fitted: on the shadows of which setting, the adversary says."""
-
-    def of(wildcards):
-        shadows = grid.shadows_of(grid.Setting.parse(wildcards.setting), wildcards.adversary)
-        return [f"{RESULTS}/{shadows.path}/attackers/{attack}.safetensors" for attack in attacks]
-
-    return of
 
 
 def family(wildcards):

@@ -52,7 +52,7 @@ class Job:
     victim: Setting
     adversary: str
     step: str
-    """As its log and its benchmark file are called: train, prune, signals or attack_{family}."""
+    """As its log and its benchmark file are called: train, prune, signals, attack_{family} or score."""
     outputs: tuple[str, ...]
 
     @property
@@ -63,9 +63,7 @@ class Job:
     @property
     def kind(self) -> str:
         """What it does, whatever the model: jobs of a kind cost alike on the same dataset and model."""
-        if self.step == "prune":
-            return f"prune {self.victim.defense or ''}".strip()
-        return self.step if self.adversary == "matched" else self.step.replace("attack", "transfer")
+        return f"prune {self.victim.defense or ''}".strip() if self.step == "prune" else self.step
 
 
 @dataclass(frozen=True)
@@ -97,10 +95,11 @@ def cells(attacked: Iterable[Attacked], attacks: Sequence[str]) -> list[Cell]:
             jobs.append(Job(victim, "matched", "train" if victim.pruner is None else "prune", checkpoints))
             jobs.append(Job(victim, "matched", "signals", (f"{victim.path}/signals.safetensors",)))
         folder = grid.folder(victim, adversary)
-        for family, members in grid.ATTACK_FAMILIES.items():
+        steps = {f"attack_{family}": members for family, members in grid.ATTACK_FAMILIES.items()}
+        for step, members in steps.items() if adversary == "matched" else [("score", grid.ATTACKS)]:
             outputs = tuple(f"{folder}/{attack}.json" for attack in members if attack in attacks)
             if outputs:
-                jobs.append(Job(victim, adversary, f"attack_{family}", outputs))
+                jobs.append(Job(victim, adversary, step, outputs))
         found.append(Cell(victim, adversary, tuple(jobs)))
     return found
 

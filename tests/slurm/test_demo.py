@@ -18,11 +18,6 @@ def run(on_cluster):
     return workflow
 
 
-def settings_of_demo():
-    demo = small_config()["demo"]
-    return {victim for victim, _ in grid.attacked(grid.settings(*demo["grid"]), demo)}
-
-
 def test_results_are_a_local_runs_byte_for_byte(run, locally):
     local, cluster = locally(small_config(), "demo"), results(run.folder)
     assert len(local) > 100
@@ -30,19 +25,22 @@ def test_results_are_a_local_runs_byte_for_byte(run, locally):
     assert [name for name in local if local[name] != cluster[name]] == []
 
 
-def test_one_submission_per_setting(run):
-    jobs = run.jobs()
-    submitted = collections.Counter(re.sub(r"_(attack|transfer)_.*", "", job["Comment"]) for job in jobs)
-    settings = settings_of_demo()
-    pairs = {(s.dataset, s.model) for s in settings}
-    transfers = [comment for comment in submitted if "unaware" in comment or "/shadows_" in comment]
-    assert {f"rule_{s.path}" for s in settings} <= submitted.keys()
-    assert set(submitted.values()) == {1}
-    assert len(submitted) == len(settings) + len(transfers) + len(pairs) + 1  # a training per pair, and the data
+def test_one_submission_per_setting_and_few_more(run):
+    demo = small_config()["demo"]
+    attacked = grid.attacked(grid.settings(*demo["grid"]), demo)
+    expected = collections.Counter({victim.path for victim, _ in attacked})
+    expected.update({f"{victim.dataset}/{victim.model}/mismatched" for victim, name in attacked if "shadows_" in name})
+    expected.update({f"train_{victim.dataset}_{victim.model}" for victim, _ in attacked})
+    expected["prepare_digits"] = 1
+    # a comment is rule_, the group or the rule, and the group's rules or the wildcards
+    submitted = collections.Counter(
+        re.fullmatch(r"rule_(.*?)(_attack_.*|_mismatched)?(_wildcards_.*)?", job["Comment"])[1] for job in run.jobs()
+    )
+    assert submitted == expected
 
 
 def test_a_setting_asks_for_one_gpu_and_the_rest_for_none(run):
     for job in run.jobs():
-        gpu = "prepare" not in job["Comment"] and "_transfer_" not in job["Comment"]
+        gpu = "prepare" not in job["Comment"] and "mismatched" not in job["Comment"]
         assert ("gres/gpu=1" in job["ReqTRES"]) == gpu, job
         assert "gres/gpu=2" not in job["ReqTRES"]

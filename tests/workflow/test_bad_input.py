@@ -46,6 +46,7 @@ def refused(workflow, *arguments):
         ("results/digits/fc/l1_0.5/ppb_-1/samia.json", "strength '-1' of defense ppb must be a number from 0 to 1e9"),
         ("results/digits/fc/l1_0.5/unaware/samia.json", "only a defended victim has an unaware adversary"),
         ("results/digits/fc/l1_0.5/shadows_l1_0.55/samia.json", "digits/fc/l1_0.55 is not in config.yaml's grid"),
+        ("results/digits/fc/l1_0.7/shadows_l1_0.9/nn.json", "nn is not among config.yaml's attacks; extend them"),
     ],
 )
 def test_a_target_that_does_not_exist(workflow, target, message):

@@ -1,7 +1,8 @@
-"""What Snakemake plans: the paper's grid exactly, and of a change only its consequences."""
+"""What Snakemake plans: the paper's grid exactly, of a change only its consequences, and in which submissions."""
 
 import copy
 import re
+import shutil
 from collections import Counter
 
 import pytest
@@ -11,12 +12,45 @@ from runner import ROOT, Workflow
 from miaprune import grid
 
 ORIGINAL, CELL = "results/digits/fc/original", "results/digits/fc/l1_0.5"
+CROSSED = ("attacks", "defenses", "transfer")
 
 
 @pytest.fixture
 def change(finished):
     """The finished run with a copy of its configuration, to be changed and planned."""
     return Workflow(finished.folder, copy.deepcopy(finished.config))
+
+
+@pytest.fixture(scope="module")
+def crossed(finished, tmp_path_factory):
+    """A finished run of two sparsities, each attacked with the other's shadows, one of them defended."""
+    folder = tmp_path_factory.mktemp("crossed")
+    shutil.copytree(finished.folder, folder, dirs_exist_ok=True)
+    config = copy.deepcopy(finished.config) | {"sparsities": [0.5, 0.8], "transfer": "all"}
+    config["parts"]["one"] = {"sparsities": [0.5]}
+    config["defenses"] = [{"defense": "ppb", "strengths": [4], "part": "one", "adversaries": ["adaptive", "unaware"]}]
+    done = Workflow(folder, config)
+    process = done.run(*CROSSED)
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert done.plan(*CROSSED) == []
+    return done
+
+
+@pytest.fixture
+def damage(crossed, tmp_path):
+    """A copy of that run, to lose files."""
+    shutil.copytree(crossed.folder, tmp_path, dirs_exist_ok=True)
+    return Workflow(tmp_path, copy.deepcopy(crossed.config))
+
+
+def submissions(workflow, *arguments):
+    """What a cluster would be asked to run, sorted: the groups, and the rules whose jobs are in none."""
+    done = workflow.run("--profile", str(ROOT / "profiles/slurm"), "--dry-run", *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    jobs = re.findall(r"^(?:\[.*\] Group job (\S+) .*|rule (\w+):)$", done.stdout + done.stderr, flags=re.M)
+    here = [(ROOT / name).read_text() for name in ("Snakefile", "rules/report.smk")]  # targets, and localrule: True
+    local = re.findall(r"^rule (\w+):", "\n".join(here), flags=re.M)
+    return sorted(group or rule for group, rule in jobs if rule not in local)
 
 
 def results(plan):
@@ -34,9 +68,9 @@ def family(folder, name):
     return [f"{folder}/{a}.json" for a in attacks] + [f"{folder}/attackers/{a}.safetensors" for a in attacks]
 
 
-def scored(folder):
-    """What an adversary makes who only scores, with samia and conf asked for."""
-    return [f for name in ("samia", "cheap") for f in family(folder, name) if f.endswith(".json")]
+def scored(folder, attacks=("samia", "conf")):
+    """What an adversary makes who only scores, by default with samia and conf asked for."""
+    return [f"{folder}/{attack}.json" for attack in attacks]
 
 
 def setting(folder):
@@ -104,6 +138,17 @@ def test_a_defense_plans_its_own_models_and_the_unaware_adversary_none(change):
     assert results(change.plan("defenses")) == sorted(setting(f"{CELL}/ppb_4") + unaware)
 
 
+def test_a_new_attack_is_fitted_on_every_setting_and_nothing_else_is(crossed):
+    """Adversaries who only score do so with all attacks in one job, as it takes less than starting two."""
+    change = Workflow(crossed.folder, copy.deepcopy(crossed.config))
+    change.config["attacks"].append("nn_top3")
+    other, defended = "results/digits/fc/l1_0.8", f"{CELL}/ppb_4"
+    fitted = [file for folder in (ORIGINAL, CELL, other, defended) for file in family(folder, "nn")]
+    adversaries = (f"{defended}/unaware", f"{CELL}/shadows_l1_0.8", f"{other}/shadows_l1_0.5")
+    rescored = [file for folder in adversaries for file in scored(folder, ("samia", "nn_top3", "conf"))]
+    assert results(change.plan(*CROSSED)) == sorted(fitted + rescored)
+
+
 def test_mismatched_adversaries_train_nothing_that_other_targets_need(change):
     change.config["sparsities"].append(0.8)
     change.config["transfer"] = "all"
@@ -122,3 +167,29 @@ def test_another_seed_plans_everything_but_the_data(change):
     plan = change.plan("all")
     assert {*checkpoints("results/digits/fc/original"), *checkpoints(CELL)} <= set(plan)
     assert "data/digits/digits.safetensors" not in plan
+
+
+def test_the_demo_is_a_submission_per_setting_and_few_more(workflow):
+    demo = workflow.config["demo"]
+    attacked = grid.attacked(grid.settings(*demo["grid"]), demo)
+    settings = {victim for victim, _ in attacked}
+    pairs = {f"{victim.dataset}/{victim.model}/mismatched" for victim, adversary in attacked if "shadows" in adversary}
+    assert len(settings) == 12 and pairs == {"digits/fc/mismatched"}
+    groups = {setting.path for setting in settings} | pairs
+    assert submissions(workflow, "demo") == sorted([*groups, "prepare", "train", "train"])
+
+
+@pytest.mark.parametrize(
+    ("lost", "submitted"),
+    [
+        (["samia", "conf"], ["l1_0.8", "mismatched"]),  # fitted anew, they are scored anew
+        (["ppb_4/samia", "ppb_4/conf"], ["l1_0.5/ppb_4"]),
+        (["ppb_4/samia", "ppb_4/conf", "ppb_4/unaware/conf"], ["l1_0.5/ppb_4"]),
+        (["ppb_4/unaware/samia", "shadows_l1_0.8/conf"], ["l1_0.5/ppb_4", "mismatched"]),
+    ],
+)
+def test_what_is_left_of_a_setting_is_one_submission(damage, lost, submitted):
+    folder = damage.folder / (CELL if "/" in lost[0] else "results/digits/fc/l1_0.8")
+    for name in lost:
+        (folder / f"{name}.json").unlink()
+    assert submissions(damage, *CROSSED) == [f"digits/fc/{group}" for group in submitted]

@@ -1,8 +1,10 @@
-"""Attack a setting's victim with a family of attacks, one JSON per attack.
+"""Attack a setting's victim with several attacks, one JSON per attack.
 
 The matched adversary fits each attack on the setting's own shadows and writes the fitted attackers; any other
 reads attackers that were fitted on another setting's shadows.
 """
+
+from pathlib import Path
 
 from miaprune import grid, results, signals
 from miaprune.attacks import attack
@@ -10,11 +12,12 @@ from miaprune.files import load_arrays, load_metadata, save_tensors
 from miaprune.job import logged, running
 
 params, path, names = snakemake.params, snakemake.input.victim, list(snakemake.params.options)
-setting = grid.Setting.parse(snakemake.wildcards.setting)
-adversary = snakemake.wildcards.get("adversary", "matched")
+jsons = snakemake.output[: len(names)]
+victims, results_of = Path(path).parent, Path(jsons[0]).parent
+setting = grid.Setting.parse(str(victims.relative_to(snakemake.config["results_dir"])))
+adversary = "matched" if results_of == victims else results_of.name
 attackers = (snakemake.output if adversary == "matched" else snakemake.input).attackers
 attackers = [attackers] if isinstance(attackers, str) else attackers
-jsons = snakemake.output[: len(names)]
 
 
 def main(device):
