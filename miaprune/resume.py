@@ -3,7 +3,7 @@
 Snakemake removes the outputs of a failed job, and those of a whole group of jobs if one of them fails. So in a folder
 of its own a job keeps a state of each model it trains, and at its end second names (hard links, which take no space)
 of its outputs. A job of a few minutes keeps nothing. Everything is written whole, with a digest of it and of what it
-belongs to; whatever doesn't belong to the job that finds it is set aside.
+belongs to; whatever doesn't belong to the job that finds it is set aside, until that job has finished.
 """
 
 from __future__ import annotations
@@ -52,6 +52,9 @@ CODE = (
 STATE = ".state.safetensors"
 OUTPUTS = "outputs.json"
 """Lists a finished job's outputs, which stand beside it under their own names."""
+
+UNFIT = ".unfit"
+"""Ends the names of what was set aside."""
 
 logger = logging.getLogger(__name__)
 
@@ -178,7 +181,7 @@ class States:
                 kept = {Path(output).name: _sha(output) for output in outputs}
                 with whole(self.folder / OUTPUTS) as temporary:
                     temporary.write_text(json.dumps({"fits": self.fits, "outputs": kept}, indent=1))
-                _remove(self.folder, f"*{STATE}")
+                _remove(self.folder, f"*{STATE}", f"*{UNFIT}")
                 return
             except OSError as error:  # such as on a file system without hard links
                 logger.info(f"no second names of the outputs kept: {error}")
@@ -216,7 +219,7 @@ class States:
         try:
             yield
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            aside = path.with_name(path.name + ".unfit")
+            aside = path.with_name(path.name + UNFIT)
             logger.warning(f"{path} is not used and set aside as {aside.name}: {error}")
             with contextlib.suppress(OSError):  # then the next save replaces it
                 os.replace(path, aside)
@@ -256,8 +259,8 @@ class Slot:
 
 
 def forget(folder: Path) -> None:
-    """Remove what a job keeps in its folder, but for what was set aside."""
-    _remove(folder, OUTPUTS, "*.safetensors", ".*.tmp")  # the last: what was being written at a kill -9
+    """Remove what a finished job keeps in its folder."""
+    _remove(folder, OUTPUTS, "*.safetensors", f"*{UNFIT}", ".*.tmp")  # the last: what was being written at a kill -9
     with contextlib.suppress(OSError):  # not empty
         os.removedirs(folder)
 

@@ -1,5 +1,6 @@
 # What happens around a run: locks and jobs that a killed one left, what its files look like, what became of its jobs.
 import fcntl
+import gc
 import getpass
 import os
 import shutil
@@ -9,6 +10,7 @@ import threading
 import time
 from pathlib import Path
 
+from snakemake.common.workdir_handler import WorkdirHandler
 from snakemake.dag import DAG
 from snakemake.scheduling.job_scheduler import JobScheduler
 
@@ -37,6 +39,12 @@ def forget_stale_lock():
     except OSError:
         pass  # a file system without such locks: as if somebody ran
     return alive, alone
+
+
+def started_in():
+    """The folder that Snakemake was started in: it has changed to --directory since, and keeps in one object whence."""
+    (handler,) = (thing for thing in gc.get_objects() if type(thing) is WorkdirHandler)
+    return handler.olddir or Path.cwd()
 
 
 def end_jobs_of_a_dead_run(needed):
@@ -70,6 +78,7 @@ def end_jobs_of_a_dead_run(needed):
             time.sleep(2)
         sys.stdout.flush()
         workflow.persistence.unlock()  # a process that is replaced doesn't leave Snakemake's `with`
+        os.chdir(started_in())  # its arguments are relative to it
         os.execv(sys.executable, sys.orig_argv)
 
 

@@ -398,9 +398,22 @@ def test_kept_outputs_that_do_not_fit_are_not_put_back(finished, caplog, how):
     assert not states.put_back(outputs)
     assert not any(Path(output).exists() for output in outputs)
     assert "outputs.json is not used and set aside" in caplog.text
-    # and the job that then runs, a short one, leaves nothing but what was set aside
+    assert (folder / "outputs.json.unfit").exists()
+    # and the job that then runs, a short one, leaves nothing
+    for output in outputs:
+        files.save_tensors(output, {"x": torch.zeros(1)}, {})
     states.keep(outputs)
-    assert [path.name for path in folder.iterdir()] == ["outputs.json.unfit"]
+    assert not folder.exists()
+
+
+def test_what_was_set_aside_goes_when_its_job_has_finished(finished):
+    outputs, folder = finished
+    states = States(folder, 240, {"seed": 8})
+    assert not states.put_back(outputs)
+    states.save({states.slot("victim").path: resume.State({"x": torch.ones(3)}, {})})
+    assert (folder / "outputs.json.unfit").exists()
+    states.keep(outputs)
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*(Path(o).name for o in outputs), "outputs.json"])
 
 
 def test_nothing_is_kept_where_there_are_no_hard_links(finished, monkeypatch):

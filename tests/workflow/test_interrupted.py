@@ -6,7 +6,7 @@ import subprocess
 import time
 
 import pytest
-from runner import Workflow, small_config
+from runner import ROOT, SNAKEMAKE, Workflow, small_config
 
 from miaprune import grid
 
@@ -125,3 +125,32 @@ def test_outputs_that_snakemake_removed_with_a_failed_group_are_put_back(workflo
     assert (workflow.folder / CELL / "victim.safetensors").exists() == keep_checkpoints
     for name in (*(CHECKPOINTS if keep_checkpoints else ()), "signals.safetensors", "conf.json"):
         assert (workflow.folder / CELL / name).read_bytes() == (undisturbed.folder / CELL / name).read_bytes(), name
+
+
+QUEUE = """#!/bin/sh
+test -e {folder}/cancelled || echo "7 miaprune_x {folder}"
+"""
+CANCEL = """#!/bin/sh
+echo "$@" >> {folder}/cancelled
+"""
+
+
+def test_a_run_starts_anew_where_it_was_started_once_a_dead_ones_jobs_are_cancelled(workflow, tmp_path):
+    """Its arguments are relative to another folder than the one it works in. SLURM is two scripts here."""
+    workflow.command()  # writes the configuration
+    bin_folder = tmp_path / "bin"
+    bin_folder.mkdir()
+    for name, script in (("squeue", QUEUE), ("scancel", CANCEL)):
+        (bin_folder / name).write_text(script.format(folder=workflow.folder))
+        (bin_folder / name).chmod(0o755)
+    start = tmp_path / "start"
+    start.mkdir()
+    environment = os.environ | {"PATH": f"{bin_folder}:{os.environ['PATH']}", "PWD": "/", "OMP_NUM_THREADS": "1"}
+    relative = [os.path.relpath(path, start) for path in (ROOT / "Snakefile", ROOT / "profiles/local", workflow.folder)]
+    command = [SNAKEMAKE, "--snakefile", relative[0], "--profile", relative[1], "--directory", relative[2]]
+    target = "data/digits/digits.safetensors"
+    done = subprocess.run([*command, target], cwd=start, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "cancelling SLURM jobs of an earlier run that was killed here: 7" in done.stderr
+    assert (workflow.folder / "cancelled").read_text() == "7\n"
+    assert (workflow.folder / target).exists()
