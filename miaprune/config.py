@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -84,6 +85,17 @@ def check_targets(
             grid.known("file", stem, (*grid.ROLES, "signals"))
         else:
             raise GridError(f"{argument}: no such target; write {results_dir}/{'/'.join(folder)}/samia.json, say")
+
+
+def check_device(device: str) -> None:
+    """Raise `ConfigError` if ``device`` is cuda and this machine has none; its driver tells sooner than torch."""
+    if device == "cuda":
+        try:
+            missing = ctypes.CDLL("libcuda.so.1").cuInit(0) != 0
+        except OSError:  # no driver
+            missing = True
+        if missing:
+            raise ConfigError("device: there is no GPU that CUDA can use on this machine; set it to auto or cpu")
 
 
 def check_files(results_dir: str, data_dir: str, datasets: Iterable[str], inputs: Iterable[str]) -> None:

@@ -15,7 +15,7 @@ from snakemake.dag import DAG
 from snakemake.scheduling.job_scheduler import JobScheduler
 
 from miaprune import resume
-from miaprune.config import check_files
+from miaprune.config import ConfigError, check_device, check_files
 
 
 def forget_stale_lock():
@@ -175,6 +175,9 @@ onstart:
             if workflow.executor_plugin.name == "slurm":
                 sys.exit(f"error: SLURM does not answer: {error.stderr.strip()}")
     try:
+        if workflow.local_exec:
+            for device in {job.params.get("device") for job in needed}:
+                check_device(device)
         check_files(
             RESULTS,
             DATA,
@@ -182,5 +185,5 @@ onstart:
             {str(file) for job in needed for file in job.input}
             - {str(file) for job in needed for file in job.output},
         )
-    except OSError as error:
+    except (ConfigError, OSError) as error:
         sys.exit(f"error: {error}")

@@ -87,6 +87,15 @@ def test_a_configuration_that_cannot_run(workflow, keys, value, message):
     assert message in refused(workflow, "all")
 
 
+def test_cuda_without_a_gpu(workflow, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    workflow.config["device"] = "cuda"
+    assert "device: there is no GPU that CUDA can use on this machine; set it to auto or cpu" in refused(
+        workflow, "all"
+    )
+    assert workflow.run("data/digits/digits.safetensors").returncode == 0, "which takes no GPU"
+
+
 def test_a_damaged_archive(workflow):
     workflow.config |= {"datasets": ["location"]}
     archive = workflow.folder / "data/location/dataset_location.tgz"
