@@ -16,7 +16,7 @@ POLL = ("--slurm-init-seconds-before-status-checks", "2")
 
 @dataclass
 class OnCluster:
-    """A folder like the repository's root, with a config.yaml and a copy of the library of its own."""
+    """A copy of the repository's files that a run needs, with a config.yaml of its own."""
 
     cluster: Cluster
     folder: Path
@@ -24,9 +24,10 @@ class OnCluster:
     started: list = field(default_factory=list)
 
     def prepare(self):
-        for name in ("Snakefile", "rules", "workflow", "profiles", "Makefile"):
-            (self.folder / name).symlink_to(ROOT / name)
-        shutil.copytree(ROOT / "miaprune", self.folder / "miaprune")
+        for name in ("Snakefile", "Makefile"):
+            shutil.copy(ROOT / name, self.folder)
+        for name in ("rules", "workflow", "profiles", "miaprune"):
+            shutil.copytree(ROOT / name, self.folder / name)
         (self.folder / "config.yaml").write_text(yaml.safe_dump(self.config))
         subprocess.run(["make", "slurm-profile"], cwd=self.folder, env=self.environment, check=True)
         return self

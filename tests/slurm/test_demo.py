@@ -30,11 +30,11 @@ def test_one_submission_per_setting_and_few_more(run):
     attacked = grid.attacked(grid.settings(*demo["grid"]), demo)
     expected = collections.Counter({victim.path for victim, _ in attacked})
     expected.update({f"{victim.dataset}/{victim.model}/mismatched" for victim, name in attacked if "shadows_" in name})
-    expected.update({f"train_{victim.dataset}_{victim.model}" for victim, _ in attacked})
-    expected["prepare_digits"] = 1
+    expected.update({f"train_wildcards_{victim.dataset}_{victim.model}" for victim, _ in attacked})
+    expected["prepare_wildcards_digits"] = 1
     # a comment is rule_, the group or the rule, and the group's rules or the wildcards
     submitted = collections.Counter(
-        re.fullmatch(r"rule_(.*?)(_attack_.*|_mismatched)?(_wildcards_.*)?", job["Comment"])[1] for job in run.jobs()
+        re.fullmatch(r"rule_(.*?)(_attack_.*|_mismatched)?", job["Comment"])[1] for job in run.jobs()
     )
     assert submitted == expected
 

@@ -15,40 +15,58 @@ from oncluster import OnCluster, results
 from runner import small_config
 
 POISONED = "digits/fc/l1_0.9"
-# Added to the folder's copy of the library: a setting that always fails, and a job that takes more memory than it has.
-FAILINGS = """
+# Added to the folder's copy of the library: a setting that always fails.
+FAILING = """
 
 _healthy = PRUNERS["l1"]
 
 
 def _failing(model, sparsity):
-    import os
     import pathlib
-    import time
 
     if sparsity == 0.9 and pathlib.Path("poisoned").exists():
         raise ValueError("poisoned")
-    try:
-        pathlib.Path("hungry").rename("ate." + os.environ.get("SLURM_JOB_ID", "none"))
-    except OSError:
-        pass
-    else:
-        memory = bytearray(int(os.environ.get("SLURM_MEM_PER_NODE", 4000)) << 20)
-        time.sleep(600)
     _healthy(model, sparsity)
 
 
 PRUNERS["l1"] = _failing
 """
-LONG = 300  # seconds that a loaded machine may take over a step of this story
+# And a fine-tuning that saves its state in its third epoch and goes no further while the file `held` is there: however
+# fast the machine, a fault finds it at work. It takes too much memory if it is told to.
+HOLDING = """
+
+_step, _steps = Slot.step, 0
+
+
+def _holding(self, state):
+    from pathlib import Path
+
+    global _steps
+    _steps += 1
+    _step(self, state)
+    held, hungry = Path("held"), Path(f"hungry.{os.environ.get('SLURM_JOB_ID')}")
+    if _steps == 10 and "original" not in self.path.parts and held.exists():
+        self.states.save({self.path: state()})
+        logger.info("held")
+        while held.exists():
+            if self.states.told:
+                _step(self, state)
+            if hungry.exists():
+                memory = bytearray(int(hungry.read_text()) << 20)
+            time.sleep(0.1)
+
+
+Slot.step = _holding
+"""
+LONG = 600  # seconds that a loaded machine may take over a step of this story
 
 
 def config():
-    """Six settings and a defended one; each is fine-tuned for about half a minute, saving its state all the time."""
-    small = small_config() | {"sparsities": [0.5, 0.55, 0.6, 0.7, 0.8, 0.9], "save_state_every": 1}
+    """Six settings and a defended one, fine-tuned for longer than all attempts together are let go on."""
+    small = small_config() | {"sparsities": [0.5, 0.55, 0.6, 0.7, 0.8, 0.9]}
     small["parts"] = {"one": {"sparsities": [0.7]}}
     small["defenses"] = [{"defense": "ppb", "strengths": [4], "part": "one", "adversaries": ["adaptive", "unaware"]}]
-    small["finetuning"] = small["finetuning"] | {"epochs": {"image": 1000, "table": 2}, "patience": 1000}
+    small["finetuning"] = small["finetuning"] | {"epochs": {"image": 50, "table": 2}, "patience": 50}
     return small
 
 
@@ -62,30 +80,26 @@ class Story:
     output: dict = field(default_factory=dict)  # of the runs, by name
     drained: tuple = ()
 
-    def training(self):
-        """The running jobs that are fine-tuning, the least struck first: (SLURM's number, setting)."""
+    def held(self):
+        """The running jobs that are held in fine-tuning, the least struck first: (SLURM's number, setting)."""
         lines = self.on.cluster.run("squeue", "-h", "-t", "R", "-o", "%A %Z %k").splitlines()
         jobs = []
         for line in lines:
             job, folder, comment = line.split(maxsplit=2)
-            setting = re.fullmatch(r"rule_(.*?)_attack_.*(prune|defend)_signals", comment)
-            if folder == str(self.on.folder) and setting and "epoch" in self.attempt(job, setting[1]):
+            setting = re.match(r"rule_(.*?)_attack_.*(prune|defend)_signals", comment)
+            if folder == str(self.on.folder) and setting and " held\n" in self.attempt(job, setting[1]):
                 jobs.append((job, setting[1]))
         return sorted(jobs, key=lambda job: self.strikes[job[1]])
 
     def attempt(self, job, setting):
-        """What the log of an unfinished fine-tuning says of this job."""
+        """What the log of an unfinished fine-tuning says of this job since it last started."""
         log = self.on.folder / "results/logs" / setting / "prune.log.unfinished"
-        return log.read_text().partition(f"SLURM job {job}\n")[2] if log.exists() else ""
+        _, started, said = (log.read_text() if log.exists() else "").rpartition(f"SLURM job {job}\n")
+        return said if started else ""
 
-    def victims(self, fault, count=1, early=False):
-        """Choose running jobs for a fault; ``early`` for such as still train the first of their six models."""
-
-        def candidates():
-            found = [job for job in self.training() if not (early and "shadow_0:" in self.attempt(*job))]
-            return len(found) >= count and found
-
-        jobs = wait_for(candidates, f"{fault}: nobody to befall", LONG)
+    def victims(self, fault, count=1):
+        """Wait for held jobs, and choose as many for a fault."""
+        jobs = wait_for(lambda: len(found := self.held()) >= count and found, f"{fault}: nobody to befall", LONG)
         for _, setting in jobs[:count]:
             self.strikes[setting] += 1
         self.struck[fault] = [job for job, _ in jobs[:count]]
@@ -114,6 +128,7 @@ class Story:
 def tell(story):
     on, cluster = story.on, story.on.cluster
     (on.folder / "poisoned").touch()
+    (on.folder / "held").touch()
 
     killed = on.start("all", "killed.log")
     story.victims("its Snakemake killed", 2)
@@ -129,10 +144,10 @@ def tell(story):
     os.kill(wait_for(lambda: story.script(job), "no script"), signal.SIGKILL)
     story.wait_for_state(job, {"FAILED"})
 
-    (on.folder / "hungry").touch()
-    (ate,) = wait_for(lambda: list(on.folder.glob("ate.*")), "nobody is hungry", LONG)
-    story.struck["over its memory"] = [ate.suffix[1:]]
-    story.wait_for_state(ate.suffix[1:], {"FAILED", "OUT_OF_MEMORY", "CANCELLED"})
+    (job,) = story.victims("over its memory")
+    asked = next(int(row["ReqMem"].rstrip("M")) for row in on.jobs() if row["JobIDRaw"] == job)
+    (on.folder / f"hungry.{job}").write_text(str(asked))  # and it has some already
+    story.wait_for_state(job, {"FAILED", "OUT_OF_MEMORY", "CANCELLED"})
 
     story.victims("slurmctld and slurmdbd restarted")
     for daemon in ("slurmctld", "slurmdbd"):
@@ -140,22 +155,22 @@ def tell(story):
     time.sleep(5)
     for daemon in ("slurmdbd", "slurmctld"):
         cluster.start_daemon(daemon)
-    story.victims("preempted", early=True)  # it must outlast the grace time
+    story.victims("preempted")
     urgent = cluster.run("sbatch", "--parsable", "-p", "urgent", "--gres=gpu:2", "-o", "/dev/null", "--wrap", "sleep 1")
     wait_for(
         lambda: "COMPLETED" in cluster.run("sacct", "-Xn", "-j", urgent.strip(), "-o", "State"), "urgent job", LONG
     )
 
-    (job,) = story.victims("over its time limit", early=True)
+    (job,) = story.victims("over its time limit")
     os.kill(wait_for(lambda: story.script(job), "no script"), signal.SIGSTOP)  # hangs
     cluster.run("scontrol", "update", f"jobid={job}", "timelimit=1")
-
     story.wait_for_state(job, {"TIMEOUT"})
 
     story.victims("drained")
     node = cluster.run("sinfo", "-hN", "-o", "%N").split()[0]
     since = cluster.run("date", "+%Y-%m-%dT%H:%M:%S").strip()
     cluster.run("scontrol", "update", f"nodename={node}", "state=drain", "reason=test")
+    (on.folder / "held").unlink()
     wait_for(lambda: not cluster.run("squeue", "-h", "-t", "R,CG").strip(), "node not drained", LONG)
     story.drained = since, cluster.run("date", "+%Y-%m-%dT%H:%M:%S").strip()
     cluster.run("scontrol", "update", f"nodename={node}", "state=resume")
@@ -170,8 +185,9 @@ def tell(story):
 @pytest.fixture(scope="module")
 def story(on_cluster):
     on = on_cluster(config())
-    with open(on.folder / "miaprune/pruning.py", "a") as file:
-        file.write(FAILINGS)
+    for name, text in (("pruning", FAILING), ("resume", HOLDING)):
+        with open(on.folder / f"miaprune/{name}.py", "a") as file:
+            file.write(text)
     story = Story(on)
     tell(story)
     return story
