@@ -33,9 +33,8 @@ test: $(INSTALLED)
 	$(BIN)/python -m pytest -m "not slurm"
 
 # On a real SLURM cluster, brought up on this machine (Debian: slurm-wlm slurmdbd munge mariadb-server); about 20 minutes.
-SLURM_TESTS ?= tests/slurm
 test-slurm: $(INSTALLED)
-	$(BIN)/python -m pytest -m slurm $(SLURM_TESTS)
+	$(BIN)/python -m pytest -m slurm tests/slurm
 
 # Lint, format and type checks.
 check: $(INSTALLED)
