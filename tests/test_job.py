@@ -172,23 +172,3 @@ def test_jobs_take_the_least_occupied_card_and_a_killed_ones_place_is_free_again
         for process, _ in holders:
             process.kill()
             process.wait()
-
-
-def test_freed_memory_is_kept_for_the_next_tensor():
-    """Page faults of 60 times 4 tensors of 16 MB: 4096 a tensor if each gets fresh pages."""
-    code = """
-import resource, sys, torch
-from miaprune.job import keep_freed_memory
-if sys.argv[1] == "keep":
-    keep_freed_memory()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(60):
-    tensors = [torch.ones(1 << 22) for _ in range(4)]
-    del tensors
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-"""
-    given_back, kept = (
-        int(subprocess.run([sys.executable, "-c", code, how], capture_output=True, check=True).stdout)
-        for how in ("give back", "keep")
-    )
-    assert kept < given_back / 3
