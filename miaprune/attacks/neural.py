@@ -108,11 +108,16 @@ def optimiser(parameters: Iterable[Tensor], recipe: Options) -> Optimizer:
     return Adam(parameters, recipe["weight_decay"], decoupled=True)
 
 
+def epochs_of(recipe: Options, steps_per_epoch: int) -> int:
+    """The recipe's epochs; more where they would be fewer than its ``least_steps``, as one cycle needs them."""
+    return max(recipe["epochs"], -(-recipe.get("least_steps", 0) // steps_per_epoch))
+
+
 def learning_rate(recipe: Options, step: int, steps_per_epoch: int) -> float:
     """At step 0, 1, ...: one cycle, or divided by 10 at each of the recipe's ``milestones`` (epochs)."""
     if recipe["optimizer"] == "sgd":
         return float(recipe["lr"]) * 0.1 ** sum(step >= m * steps_per_epoch for m in recipe["milestones"])
-    return one_cycle(step, recipe["epochs"] * steps_per_epoch, recipe["lr"])
+    return one_cycle(step, epochs_of(recipe, steps_per_epoch) * steps_per_epoch, recipe["lr"])
 
 
 def fit(
@@ -132,7 +137,7 @@ def fit(
         batches = -(-len(x) // recipe["batch_size"])
         optimizer = optimiser(model.parameters(), recipe)
         model.train()
-        for step in range(recipe["epochs"] * batches):
+        for step in range(epochs_of(recipe, batches) * batches):
             if step % batches == 0:
                 order = torch.randperm(len(x)).to(device).chunk(batches)
             index = order[step % batches]

@@ -87,6 +87,12 @@ def test_recipes_set_the_learning_rate_they_describe(recipe):
         assert [rates[20 * e] for e in (0, 49, 50, 74, 75, 99)] == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4, 1e-5, 1e-5])
 
 
+def test_few_records_are_trained_on_for_more_epochs():
+    fast = RECIPES["fast"] | {"epochs": 5, "least_steps": 320}
+    assert [neural.epochs_of(fast, steps) for steps in (1, 32, 63, 64, 65, 1000)] == [320, 10, 6, 5, 5, 5]
+    assert neural.epochs_of(RECIPES["paper"], 1) == 100
+
+
 @pytest.mark.parametrize("name", grid.ATTACKS)
 def test_without_a_difference_every_attack_scores_one_half(name):
     options = {"top": 3, "batch": 1000} if name == "blindmi" else QUICK
