@@ -14,7 +14,7 @@ from miaprune.attacks import attack, neural
 
 RECIPES = yaml.safe_load(Path("config.yaml").read_text())["attack_recipes"]
 RECIPES = {name: recipe | {"epochs": recipe["epochs"]["samia"]} for name, recipe in RECIPES.items()}
-QUICK = RECIPES["fast"] | {"epochs": 5}
+QUICK = RECIPES["fast"] | {"epochs": 5, "least_steps": 1}
 
 
 def test_every_attack_of_the_grid_exists_and_is_in_one_family():
