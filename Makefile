@@ -6,7 +6,7 @@ PROGRESS := $(shell test -t 2 && echo --logger rich)
 SNAKEMAKE := $(strip $(BIN)/snakemake $(PROGRESS) --profile profiles/local)
 INSTALLED := .venv/.installed
 
-.PHONY: install slurm-profile demo test test-slurm check location status report lock
+.PHONY: install slurm-profile demo test test-slurm check location bench bench-gpu status report lock
 
 install: $(INSTALLED) slurm-profile
 
@@ -50,6 +50,18 @@ location: $(INSTALLED)
 	    transfer=none seed=$$seed results_dir=results/location_seed_$$seed || exit; done
 	$(BIN)/python -m miaprune.tables results/location_spread.md results/location_seed_*/tables/attacks.csv
 	@cat results/location_spread.md
+
+# A plain baseline beside ours, on one full cell: some minutes on digits; DATASET=location, whose archive is to lie in
+# data/location, takes tens of minutes. Writes benchmarks/bench_cpu_{dataset}.md.
+bench: DATASET ?= digits
+bench: $(INSTALLED)
+	$(BIN)/python benchmarks/bench.py --dataset $(DATASET) --recipes fast paper
+
+# On one GPU, with cifar10_jpeg/resnet18 if data/cifar10_jpeg is there. DEVICE=cpu only shows that it runs.
+bench-gpu: DEVICE ?= cuda
+bench-gpu: $(INSTALLED)
+	$(BIN)/python benchmarks/bench.py --gpu --device $(DEVICE) --baseline-epochs 1 \
+	  $(if $(and $(filter cuda,$(DEVICE)),$(wildcard data/cifar10_jpeg/*)),--dataset cifar10_jpeg --model resnet18,--model cnn)
 
 # What is done, running, failed and missing, and the time left, of the grid or of the demo (OF=demo). WITH takes the
 # run's own options: make status WITH="--config 'datasets=[location]' results_dir=results/location_seed_7"

@@ -1,0 +1,317 @@
+"""The plain baseline: one cell of the study as such research code is usually written, from the paper's method.
+
+DataLoaders with worker processes, float32, one model after another, a pass over dev and test after every epoch, a
+checkpoint at every epoch that improves; then each attack loads the victim and the shadows and queries them anew, the
+thresholds are found by trying every value, and `samia` and `nn*` are trained by the paper's recipe with torch's own
+transformer layer. Nothing is slowed down on purpose: records are normalised once, not in the workers; sensitivities
+are measured only for the attack that uses them; the searches are vectorised inside.
+
+Networks, splits and the metrics are the library's, since both sides are to be given and asked the same. `blindmi` has
+no counterpart here.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils import prune
+from torch.utils.data import DataLoader, TensorDataset
+
+from miaprune import grid, metrics, models, splits
+from miaprune.datasets import Dataset
+from miaprune.files import load_tensors, save_tensors
+from miaprune.signals import Signals, pool
+
+WORKERS = min(4, os.cpu_count() or 1)
+QUERY_BATCH = 128
+
+
+@dataclass
+class Cell:
+    """What is run, and what came out: seconds by phase, accuracies with 95 % intervals."""
+
+    data: Dataset
+    model: str
+    sparsity: float
+    config: dict[str, Any]  # config.yaml
+    folder: Path  # of the checkpoints
+    device: str
+    limit: int | None = None  # epochs at most, of everything that is trained
+    seconds: Counter[str] = field(default_factory=Counter)
+    epochs: Counter[str] = field(default_factory=Counter)  # run, by phase, summed over models
+    test_accuracy: dict[str, float] = field(default_factory=dict)  # of the victim, by variant
+    attacks: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @contextmanager
+    def timed(self, phase: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+        self.seconds[phase] += time.perf_counter() - started
+
+    def at_most(self, epochs: int) -> int:
+        return epochs if self.limit is None else min(epochs, self.limit)
+
+    def path(self, variant: str, role: str) -> Path:
+        return self.folder / variant / f"{role}.safetensors"
+
+
+def loader(inputs: Tensor, labels: Tensor, batch: int, device: str, shuffle: bool = False) -> DataLoader:
+    records = TensorDataset(inputs, labels)
+    return DataLoader(records, batch, shuffle=shuffle, num_workers=WORKERS, pin_memory=device == "cuda")
+
+
+def part(data: Dataset, index: np.ndarray, batch: int, device: str, shuffle: bool = False) -> DataLoader:
+    records = torch.from_numpy(index)
+    return loader(data.batch(records), data.labels[records], batch, device, shuffle)
+
+
+# --- models ----------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test(model: nn.Module, batches: DataLoader, device: str) -> float:
+    model.eval()
+    correct = 0
+    for x, y in batches:
+        x, y = x.to(device), y.to(device)
+        correct += (model(x).argmax(1) == y).sum().item()
+    return correct / len(batches.dataset)
+
+
+def train(
+    model: nn.Module, data: Dataset, split: splits.Split, recipe: dict[str, Any], path: Path, device: str
+) -> tuple[float, int]:
+    """Train and keep the best-dev weights in ``path``; returns their test accuracy and the number of epochs run."""
+    batch = recipe["batch_size"]
+    train_batches = part(data, split.train, batch, device, shuffle=True)
+    dev_batches, test_batches = part(data, split.dev, batch, device), part(data, split.test, batch, device)
+    optimizer = torch.optim.Adam(model.parameters(), lr=recipe["learning_rate"], weight_decay=recipe["weight_decay"])
+    best_dev, best_test, best_epoch = -1.0, 0.0, 0
+    for epoch in range(1, recipe["epochs"] + 1):
+        model.train()
+        for x, y in train_batches:
+            x, y = x.to(device), y.to(device)
+            optimizer.zero_grad()
+            F.cross_entropy(model(x), y).backward()
+            optimizer.step()
+        dev_accuracy, test_accuracy = test(model, dev_batches, device), test(model, test_batches, device)
+        if dev_accuracy > best_dev:
+            best_dev, best_test, best_epoch = dev_accuracy, test_accuracy, epoch
+            save_tensors(path, model.state_dict(), {})
+        if epoch - best_epoch > recipe["patience"]:
+            break
+    return best_test, epoch
+
+
+def prunable(model: nn.Module) -> list[nn.Module]:
+    return [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+
+
+def load(cell: Cell, variant: str, role: str) -> nn.Module:
+    model = models.build(cell.model, cell.data.input_shape, cell.data.classes, seed=0)
+    if variant != "original":
+        for module in prunable(model):
+            prune.identity(module, "weight")  # its checkpoint has weights and masks
+    model.load_state_dict(load_tensors(cell.path(variant, role))[0])
+    return model.to(cell.device)
+
+
+def recipe_of(cell: Cell, stage: str) -> dict[str, Any]:
+    recipe = cell.config[stage]
+    kind = "table" if cell.data.name in grid.TABLE_DATASETS else "image"
+    return recipe | {"epochs": cell.at_most(recipe["epochs"][kind])}
+
+
+def train_originals(cell: Cell) -> None:
+    for i, role in enumerate(grid.ROLES):
+        torch.manual_seed(cell.config["seed"] + i)
+        model = models.build(cell.model, cell.data.input_shape, cell.data.classes, cell.config["seed"] + i)
+        fit_role(cell, model.to(cell.device), "original", role, recipe_of(cell, "training"))
+
+
+def prune_and_finetune(cell: Cell, variant: str) -> None:
+    for i, role in enumerate(grid.ROLES):
+        torch.manual_seed(cell.config["seed"] + i)
+        model = load(cell, "original", role)
+        for module in prunable(model):
+            prune.l1_unstructured(module, "weight", amount=int(module.weight.numel() * cell.sparsity))
+        fit_role(cell, model, variant, role, recipe_of(cell, "finetuning"))
+
+
+def fit_role(cell: Cell, model: nn.Module, variant: str, role: str, recipe: dict[str, Any]) -> None:
+    split = splits.of_role(role, len(cell.data), cell.config["seed"])
+    test_accuracy, epochs = train(model, cell.data, split, recipe, cell.path(variant, role), cell.device)
+    cell.epochs["originals" if variant == "original" else "pruned"] += epochs
+    if role == "victim":
+        cell.test_accuracy[variant] = test_accuracy
+
+
+# --- signals ---------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def query(cell: Cell, variant: str, role: str, with_sensitivity: bool) -> Signals:
+    """A model's posteriors, and the sensitivities if they are wanted, of its members and non-members."""
+    model, split = load(cell, variant, role).eval(), splits.of_role(role, len(cell.data), cell.config["seed"])
+    draws, epsilon = cell.config["signals"]["draws"], cell.config["signals"]["epsilon"]
+    index = np.concatenate([split.train, split.test])
+    posteriors, sensitivities = [], []
+    for x, _ in part(cell.data, index, QUERY_BATCH, cell.device):
+        x = x.to(cell.device)
+        p = model(x).softmax(1)
+        change = torch.zeros_like(p)
+        if with_sensitivity:
+            for _ in range(draws):
+                change += (model(x + epsilon * torch.randn_like(x)).softmax(1) - p).abs() / epsilon
+        posteriors.append(p.cpu().numpy())
+        sensitivities.append((change / draws).cpu().numpy())
+    members = np.arange(len(index)) < len(split.train)
+    return Signals(np.concatenate(posteriors), np.concatenate(sensitivities), cell.data.labels[index].numpy(), members)
+
+
+# --- attacks ---------------------------------------------------------------------------------------------------------
+
+
+class Samia(nn.Module):
+    """The paper's attack on [n, C, 3]: each class a token of posterior, sensitivity and one-hot label."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(64, 4, 128, 0.2, "gelu", batch_first=True)
+        self.norm = nn.BatchNorm1d(3 * classes)
+        self.embed = nn.Linear(3, 64)
+        self.encoder = nn.TransformerEncoder(layer, 3, enable_nested_tensor=False)
+        self.head = nn.Sequential(nn.Flatten(), nn.Linear(64 * classes, 64), nn.ReLU(), nn.Linear(64, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(x.flatten(1)).view(x.shape)
+        return self.head(self.encoder(F.gelu(self.embed(x))))
+
+
+def mlp(inputs: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Linear(inputs, 512), nn.ReLU(), nn.Dropout(0.2),
+        nn.Linear(512, 256), nn.ReLU(), nn.Dropout(0.2),
+        nn.Linear(256, 128), nn.ReLU(), nn.Linear(128, 2),
+    )  # fmt: skip
+
+
+def features(attack: str, s: Signals) -> Tensor:
+    one_hot = np.eye(s.classes, dtype=np.float32)[s.labels]
+    found = {
+        "samia": lambda: np.stack([s.posteriors, s.sensitivities, one_hot], axis=2),
+        "nn": lambda: s.posteriors,
+        "nn_top3": lambda: np.sort(s.posteriors, axis=1)[:, ::-1][:, :3].copy(),
+        "nn_cls": lambda: np.concatenate([s.posteriors, one_hot], axis=1),
+    }
+    return torch.from_numpy(found[attack]())
+
+
+def neural_attack(cell: Cell, attack: str, shadows: Signals, victim: Signals) -> np.ndarray:
+    """Train on the shadows by the paper's recipe; returns the victim's scores, member logit minus non-member logit."""
+    recipe = cell.config["attack_recipes"]["paper"]
+    torch.manual_seed(cell.config["seed"])
+    x, y = features(attack, shadows), torch.from_numpy(shadows.members).long()
+    model = (Samia(shadows.classes) if attack == "samia" else mlp(x.shape[1])).to(cell.device)
+    optimizer = torch.optim.SGD(
+        model.parameters(), recipe["lr"], momentum=recipe["momentum"], weight_decay=recipe["weight_decay"]
+    )
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, recipe["milestones"], gamma=0.1)
+    batches = loader(x, y, recipe["batch_size"], cell.device, shuffle=True)
+    model.train()
+    epochs = cell.at_most(recipe["epochs"])
+    for _ in range(epochs):
+        for inputs, members in batches:
+            inputs, members = inputs.to(cell.device), members.to(cell.device)
+            optimizer.zero_grad()
+            F.cross_entropy(model(inputs), members).backward()
+            optimizer.step()
+        schedule.step()
+    cell.epochs[grid_family(attack)] += epochs
+    model.eval()
+    x, y = features(attack, victim), torch.from_numpy(victim.members).long()
+    with torch.no_grad():
+        logits = torch.cat([model(inputs.to(cell.device)) for inputs, _ in loader(x, y, QUERY_BATCH, cell.device)])
+    return (logits[:, 1] - logits[:, 0]).double().cpu().numpy()
+
+
+def best_threshold(values: np.ndarray, members: np.ndarray) -> float:
+    """Try every value as a threshold and take the one of the best balanced accuracy."""
+    best, best_accuracy = values[0], -1.0
+    inside, outside = values[members], values[~members]
+    for threshold in values:
+        balanced = ((inside >= threshold).mean() + (outside < threshold).mean()) / 2
+        if balanced > best_accuracy:
+            best, best_accuracy = threshold, balanced
+    return best
+
+
+def value_of(attack: str, s: Signals) -> np.ndarray:
+    """The number that a threshold attack compares, the larger the more like a member."""
+    p, true = s.posteriors.astype(np.float64), np.arange(len(s))
+    log = np.log(np.maximum(p, 1e-30))
+    if attack == "top1_conf":
+        return p.max(1)
+    if attack in ("conf", "conf_global"):
+        return p[true, s.labels]
+    if attack == "xent":
+        return (p * log).sum(1)
+    modified = p * np.log(np.maximum(1 - p, 1e-30))
+    modified[true, s.labels] = (1 - p[true, s.labels]) * log[true, s.labels]
+    return modified.sum(1)
+
+
+def threshold_attack(attack: str, shadows: Signals, victim: Signals) -> np.ndarray:
+    if attack == "corr":
+        return np.where(victim.posteriors.argmax(1) == victim.labels, 1.0, -1.0)
+    known, asked = value_of(attack, shadows), value_of(attack, victim)
+    if attack in ("top1_conf", "conf_global"):
+        return asked - best_threshold(known, shadows.members)
+    scores = np.empty(len(victim))
+    for label in range(shadows.classes):
+        of_class = shadows.labels == label
+        if not 0 < shadows.members[of_class].sum() < of_class.sum():
+            of_class = np.ones(len(shadows), dtype=bool)  # a class without members or non-members: all records
+        asked_here = victim.labels == label
+        scores[asked_here] = asked[asked_here] - best_threshold(known[of_class], shadows.members[of_class])
+    return scores
+
+
+def grid_family(attack: str) -> str:
+    return next(family for family, members in grid.ATTACK_FAMILIES.items() if attack in members)
+
+
+def run(cell: Cell) -> Cell:
+    """Originals, pruned models, then each attack with its own queries; fills in the cell and returns it."""
+    variant = f"l1_{cell.sparsity}"
+    with cell.timed("originals"):
+        train_originals(cell)
+    with cell.timed("pruned"):
+        prune_and_finetune(cell, variant)
+    for attack in grid.ATTACKS:
+        if attack == "blindmi":
+            continue
+        with cell.timed("signals"):
+            victim, *shadows = (query(cell, variant, role, attack == "samia") for role in grid.ROLES)
+            pooled = pool(shadows)
+        with cell.timed(grid_family(attack)):
+            if attack in grid.NEURAL_ATTACKS:
+                scores = neural_attack(cell, attack, pooled, victim)
+            else:
+                scores = threshold_attack(attack, pooled, victim)
+            interval = metrics.bootstrap_interval(scores, victim.members, cell.config["seed"])
+            cell.attacks[attack] = {"accuracy": metrics.accuracy(scores, victim.members), "accuracy_ci": interval}
+    return cell

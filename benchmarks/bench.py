@@ -1,0 +1,442 @@
+"""One full cell (six originals, six models pruned by l1 at 0.7, signals, all attacks) by the plain baseline and by us.
+
+    python benchmarks/bench.py                                   # make bench: digits on the CPU, minutes
+    python benchmarks/bench.py --dataset location                # make bench DATASET=location: tens of minutes
+    python benchmarks/bench.py --gpu --dataset cifar10_jpeg --model resnet18 --device cuda   # make bench-gpu
+
+Both sides get the same prepared file, one after the other. Ours is the real workflow in a new folder: its time is from
+Snakemake's start to its end. The baseline (baseline.py) runs in this process, imports done. Prints a table and writes
+it; ends with status 1 unless both sides reach the same accuracies: their 95 % intervals overlap, or ours is better.
+
+`--gpu` cuts the baseline short (see there) and adds the share of the card's peak, bf16 against float32 and an estimate
+for the whole grid. It runs with `--device cpu` too, where only that it runs can be learnt.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import baseline
+import numpy as np
+import ours
+import torch
+from scipy.stats import binomtest, ttest_rel
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from miaprune import datasets, grid, metrics, models, signals, splits
+from miaprune.attacks import attack
+from miaprune.files import FileError, whole
+from miaprune.grid import derive_seed
+from miaprune.signals import Signals, pool
+
+HERE = Path(__file__).resolve().parent
+FAMILIES = {name: ", ".join(attacks) for name, attacks in grid.ATTACK_FAMILIES.items()}
+PHASES = {
+    "originals": "six original models",
+    "pruned": "six pruned and fine-tuned models",
+    "signals": "signals (the baseline: before every attack)",
+    "samia": "samia",
+    "nn": FAMILIES["nn"],
+    "cheap": FAMILIES["cheap"].replace("blindmi", "blindmi (ours alone)"),
+}
+PEAKS = {"H100 PCIe": (756, 51), "H100": (989, 67), "H200": (989, 67), "A100": (312, 19.5), "L40S": (362, 91.6)}
+"""TFLOP/s of a card, dense, by a part of its name, from its data sheet: bf16 on tensor cores, float32 without TF32."""
+
+
+# --- baseline against ours -------------------------------------------------------------------------------------------
+
+
+def prepared(dataset: str, data_dir: Path) -> Path:
+    """The prepared file, made from the archive if it isn't there; nothing is downloaded."""
+    path = data_dir / dataset / f"{dataset}.safetensors"
+    if not path.exists():
+        datasets.prepare(dataset, data_dir, path, download=False)
+    return path
+
+
+def run_baseline(data: datasets.Dataset, model: str, config: dict[str, Any], folder: Path, args: Any) -> baseline.Cell:
+    if args.device == "cuda":  # what a process' first step costs is not to be extrapolated
+        network = models.build(model, data.input_shape, data.classes, seed=0).to(args.device)
+        network(data.batch(torch.arange(128)).to(args.device)).sum().backward()
+    cell = baseline.Cell(data, model, ours.SPARSITY, config, folder, args.device, args.baseline_epochs)
+    return baseline.run(cell)
+
+
+def extrapolated(plain: baseline.Cell, own: ours.Cell, config: Mapping[str, Any]) -> Counter[str]:
+    """The baseline's seconds had it trained models for as many epochs as ours, and attacks for the recipe's."""
+    recipe = config["attack_recipes"]["paper"]["epochs"]
+    full = {phase: sum(facts["epochs_run"] for facts in own.facts[phase]) for phase in own.facts}
+    full |= {family: recipe * len(grid.ATTACK_FAMILIES[family]) for family in ("samia", "nn")}
+    return Counter({p: s * full[p] / plain.epochs[p] if p in full else s for p, s in plain.seconds.items()})
+
+
+def speed_table(seconds: Mapping[str, float], cells: Mapping[str, ours.Cell], cut: bool) -> list[str]:
+    """Per phase and for the whole cell: seconds of both sides and how many times faster ours is."""
+    heads = [f"{name} s | times faster" for name in cells]
+    rows = [f"| phase | baseline s{' (extrapolated)' if cut else ''} | {' | '.join(heads)} |"]
+    rows += ["| --- |" + " ---: |" * (1 + 2 * len(cells))]
+    for phase, title in PHASES.items():
+        pairs = [f"{c.seconds[phase]:.1f} | {seconds[phase] / c.seconds[phase]:.1f}" for c in cells.values()]
+        rows.append(f"| {title} | {seconds[phase]:.1f} | {' | '.join(pairs)} |")
+    for cell in cells.values():  # a phase that a changed workflow has under another name must not go unseen
+        if unknown := set(cell.seconds) - set(PHASES):
+            sys.exit(f"error: the workflow has phases that the benchmark doesn't know: {', '.join(sorted(unknown))}")
+    total = sum(seconds.values())
+    pairs = [f"{c.wall:.1f} | {total / c.wall:.1f}" for c in cells.values()]
+    rows.append(f"| **the whole cell, wall clock** | {total:.1f} | {' | '.join(pairs)} |")
+    return rows
+
+
+def test_interval(accuracy: float, records: int) -> tuple[float, float]:
+    """95 % Wilson interval of an accuracy on ``records`` records."""
+    interval = binomtest(round(accuracy * records), records).proportion_ci(0.95, "wilson")
+    return interval.low, interval.high
+
+
+Accuracies = dict[str, tuple[float, tuple[float, float]]]
+
+
+def accuracies(test_accuracy: Mapping[str, float], attacks: Mapping[str, Any], records: int) -> Accuracies:
+    """Every accuracy with its 95 % interval: the victims' on their test records, the attacks'."""
+    tests = {f"victim's test accuracy, {v}": (a, test_interval(a, records)) for v, a in test_accuracy.items()}
+    return tests | {name: (found["accuracy"], tuple(found["accuracy_ci"])) for name, found in attacks.items()}
+
+
+def accuracy_table(plain: Accuracies, own: Mapping[str, Accuracies]) -> tuple[list[str], list[str]]:
+    """The accuracies of both sides beside each other, and what is worse in ours beyond both intervals."""
+    rows = [f"| accuracy, % | baseline | {' | '.join(f'{name} | same or better' for name in own)} |"]
+    rows += ["| --- | ---: |" + " ---: | --- |" * len(own)]
+    worse = []
+    for name in dict.fromkeys([*plain, *(key for found in own.values() for key in found)]):
+        cells = []
+        for side, found in own.items():
+            verdict = "not compared"
+            if name in plain:
+                verdict = "yes" if found[name][1][1] >= plain[name][1][0] else "**no**"
+            if verdict == "**no**":
+                worse.append(f"{name} ({side})")
+            cells.append(f"{_percent(found[name])} | {verdict}")
+        rows.append(f"| {name} | {_percent(plain[name]) if name in plain else '-'} | {' | '.join(cells)} |")
+    return rows, worse
+
+
+def _percent(value: tuple[float, tuple[float, float]]) -> str:
+    accuracy, (low, high) = value
+    return f"{100 * accuracy:.1f} ({100 * low:.1f} to {100 * high:.1f})"
+
+
+# --- the card's peak -------------------------------------------------------------------------------------------------
+
+
+def flops(compute: Callable[[], Any]) -> float:
+    """Floating-point operations of matrix products and convolutions; counted on the CPU, they are the same anywhere."""
+    with FlopCounterMode(display=False) as counter:
+        compute()
+    return counter.get_total_flops()
+
+
+def model_flops(name: str, data: datasets.Dataset) -> tuple[float, float]:
+    """Of one record: a forward pass, a training step."""
+    model, n = models.build(name, data.input_shape, data.classes, seed=0), 4
+    x, y = torch.zeros(n, *data.input_shape), torch.zeros(n, dtype=torch.long)
+    with torch.no_grad():
+        forward = flops(lambda: model(x))
+    return forward / n, flops(lambda: F.cross_entropy(model(x), y).backward()) / n
+
+
+def made_up(n: int, classes: int) -> Signals:
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet(np.ones(classes), n).astype(np.float32)
+    return Signals(p, p * (1 - p), rng.integers(0, classes, n), rng.random(n) < 0.5)
+
+
+def attack_flops(name: str, classes: int, options: Mapping[str, Any]) -> float:
+    """Of one shadow record in one epoch of an attack's training."""
+    shadows = made_up(512, classes)
+    return flops(lambda: attack(name).fit(shadows, {**options, "epochs": 1, "batch_size": 64}, 0, "cpu")) / len(shadows)
+
+
+def cell_flops(own: ours.Cell, data: datasets.Dataset, model: str, config: Mapping[str, Any]) -> dict[str, float]:
+    """Of each phase of a cell, by the epochs that were run (models) or configured (attacks)."""
+    forward, step = model_flops(model, data)
+    data_splits = [splits.of_role(role, len(data), config["seed"]) for role in grid.ROLES]
+    found: dict[str, float] = {}
+    for phase, facts in own.facts.items():
+        found[phase] = sum(
+            f["epochs_run"] * (len(s.train) * step + len(s.dev) * forward)
+            + (len(s.train) + len(s.dev) + len(s.test)) * forward
+            for f, s in zip(facts, data_splits, strict=True)
+        )
+    queried = [len(s.train) + len(s.test) for s in data_splits]
+    found["signals"] = sum(queried) * (1 + config["signals"]["draws"]) * forward
+    recipe = config["attack_recipes"][config["attack_recipe"]]
+    for family in ("samia", "nn"):
+        per_record = sum(attack_flops(name, data.classes, recipe) for name in grid.ATTACK_FAMILIES[family])
+        found[family] = per_record * recipe["epochs"] * sum(queried[1:])
+    return found
+
+
+def share_table(own: ours.Cell, counted: Mapping[str, float], card: str) -> list[str]:
+    """Each phase's share of the jobs' time, and of what the card could have computed in it at its peak."""
+    peak = next((peaks for name, peaks in PEAKS.items() if name in card), None)
+    total = sum(own.seconds.values())
+    rows = ["| phase | s | share of time | TFLOP | TFLOP/s | share of peak |", "| --- |" + " ---: |" * 5]
+    for phase, title in PHASES.items():
+        seconds, work, share = own.seconds[phase], counted.get(phase, 0) / 1e12, "-"
+        if peak and work:
+            bf16, float32 = peak
+            share = f"{work / seconds / (float32 if phase == 'signals' else bf16):.1%}"
+        cells = f"{work:.2f} | {work / seconds:.2f}" if work else "- | -"
+        rows.append(f"| {title} | {seconds:.1f} | {seconds / total:.0%} | {cells} | {share} |")
+    of = f"{peak[0]} TFLOP/s (bf16), for signals {peak[1]} (float32)" if peak else f"not known for {card or 'a CPU'}"
+    return [*rows, "", f"Peak: {of}. A job's seconds hold its start-up; jobs that ran side by side count each."]
+
+
+# --- bf16 against float32 --------------------------------------------------------------------------------------------
+
+
+def compare_precisions(
+    data: datasets.Dataset, model: str, config: dict[str, Any], records: int, epochs: int, seeds: int = 5
+) -> list[str]:
+    """Victim's test accuracy and the attacks' accuracy with bf16 and with float32 training, paired by seed."""
+    if "precision" not in config["training"]:
+        return ["bf16 against float32: not compared, training has no choice of precision yet."]
+    found: dict[str, dict[str, list[float]]] = {"bf16": {}, "float32": {}}
+    for seed in range(seeds):
+        parts = [_first(splits.of_role(role, len(data), seed), records) for role in grid.ROLES]
+        for precision, values in found.items():
+            recipe = _recipe(config, "training", data.name) | {"precision": precision, "epochs": epochs}
+            trained, facts = ours.train_models(data, model, parts, recipe, seed)
+            values.setdefault("victim's test accuracy", []).append(facts[0]["test_accuracy"])
+            victim, *shadows = _measure(trained, data, parts, config, seed)
+            for name in ("samia", "conf"):
+                options = config["attack_recipes"]["fast"] if name == "samia" else {}
+                device = data.inputs.device.type
+                fitted = attack(name).fit(pool(shadows), options, seed, device)
+                scores = attack(name).score(fitted, victim, options, seed, device)
+                values.setdefault(name, []).append(metrics.accuracy(scores, victim.members))
+    rows = [
+        "| accuracy, % | bf16 | float32 | difference, points | within noise |",
+        "| --- |" + " ---: |" * 3 + " --- |",
+    ]
+    for name, bf16 in found["bf16"].items():
+        float32 = found["float32"][name]
+        interval = ttest_rel(bf16, float32).confidence_interval(0.95)
+        low, high = (0.0, 0.0) if bf16 == float32 else (100 * interval.low, 100 * interval.high)
+        means = f"{100 * np.mean(bf16):.2f} | {100 * np.mean(float32):.2f}"
+        rows.append(f"| {name} | {means} | {low:+.2f} to {high:+.2f} | {'yes' if low <= 0 <= high else '**no**'} |")
+    return [
+        *rows,
+        "",
+        f"{seeds} seeds, {len(parts[0].train)} training records, {epochs} epochs; 95 % interval, paired.",
+    ]
+
+
+def _first(split: splits.Split, records: int) -> splits.Split:
+    """A split's first ``records`` training records, and of the other parts as large a share."""
+    share = min(1.0, records / len(split.train))
+    return splits.Split(*(part[: max(1, int(len(part) * share))] for part in (split.train, split.dev, split.test)))
+
+
+def _recipe(config: Mapping[str, Any], stage: str, dataset: str) -> dict[str, Any]:
+    kind = "table" if dataset in grid.TABLE_DATASETS else "image"
+    return config[stage] | {"epochs": config[stage]["epochs"][kind]}
+
+
+def _measure(
+    trained: list[nn.Module], data: datasets.Dataset, parts: list[splits.Split], config: Mapping[str, Any], seed: int
+) -> list[Signals]:
+    draws, epsilon = config["signals"]["draws"], config["signals"]["epsilon"]
+    return [
+        signals.measure(model, data, part, draws, epsilon, derive_seed(seed, role))
+        for model, part, role in zip(trained, parts, grid.ROLES, strict=True)
+    ]
+
+
+# --- the whole grid --------------------------------------------------------------------------------------------------
+
+
+def seconds_of(compute: Callable[[], Any]) -> tuple[float, Any]:
+    started = time.perf_counter()
+    found = compute()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - started, found
+
+
+def measure_pair(dataset: str, model: str, config: Mapping[str, Any], device: str, records: int) -> dict[str, float]:
+    """Seconds of each phase of a (dataset, model), estimated from generated data of its shape.
+
+    At most ``records`` records are generated, and seconds that grow with records scaled up to the data set's number.
+    Training is run for one and for three epochs: the difference is the pace, the rest a fixed cost; epochs are the
+    configured ones, as if no training stopped early. Attacks are fitted for one epoch.
+    """
+    total = datasets.SPECS[dataset].records
+    data = ours.generated(dataset, min(records, total)).to(device)
+    scale = total / len(data)
+    parts = [splits.of_role(role, len(data), config["seed"]) for role in grid.ROLES]
+    found, trained = {}, []
+    for phase, stage in (("originals", "training"), ("pruned", "finetuning")):
+        recipe, originals = _recipe(config, stage, dataset) | {"patience": 1000}, trained
+        one, three = (
+            seconds_of(
+                lambda e=e, r=recipe, o=originals: ours.train_models(data, model, parts, r | {"epochs": e}, 0, o)
+            )
+            for e in (1, 3)
+        )
+        pace, trained = max(0.0, three[0] - one[0]) / 2, one[1][0]
+        found[phase] = max(0.0, one[0] - pace) + pace * scale * recipe["epochs"]
+    seconds, measured = seconds_of(lambda: _measure(trained, data, parts, config, 0))
+    found["signals"] = seconds * scale
+    victim, shadows = measured[0], pool(measured[1:])
+    for family, names in grid.ATTACK_FAMILIES.items():
+        found[family] = 0.0
+        for name in names:
+            neural = name in grid.NEURAL_ATTACKS
+            options = config["attack_recipes"][config["attack_recipe"]] if neural else config.get(name, {})
+            once = {**options, "epochs": 1} if neural else options
+            fit, fitted = seconds_of(lambda n=name, o=once: attack(n).fit(shadows, o, 0, device))
+            score, _ = seconds_of(lambda n=name, o=once, f=fitted: attack(n).score(f, victim, o, 0, device))
+            found[family] += (fit * (options["epochs"] if neural else 1) + score) * scale
+    return found
+
+
+def grid_table(config: dict[str, Any], device: str, records: int, own: ours.Cell, start_up: float) -> list[str]:
+    """The hours of the paper's grid, every setting attacked, from `measure_pair` of each of its pairs."""
+    settings = grid.settings(config)
+    rows = [f"| data set | model | {' | '.join(f'{p} s' for p in PHASES)} | pruned settings | hours |"]
+    rows += ["| --- | --- |" + " ---: |" * (len(PHASES) + 2)]
+    most = early = 0.0
+    # How many of the configured epochs the cell with real data ran before it stopped.
+    configured = {p: _recipe(config, s, "cifar10") for p, s in (("originals", "training"), ("pruned", "finetuning"))}
+    ran = {p: np.mean([f["epochs_run"] / f["recipe"]["epochs"] for f in own.facts[p]]) for p in configured}
+    for pair in (s for s in settings if s.pruner is None):
+        seconds = measure_pair(pair.dataset, pair.model, config, device, records)
+        count = sum(s.original == pair and s.pruner is not None for s in settings)
+        jobs = len(grid.ATTACK_FAMILIES) + 2  # a setting's: its models, its signals, its families of attacks
+        attacked = sum(seconds[p] for p in ("signals", *grid.ATTACK_FAMILIES)) + jobs * start_up
+        rest = (count + 1) * attacked
+        hours = (seconds["originals"] + count * seconds["pruned"] + rest) / 3600
+        most += hours
+        early += (seconds["originals"] * ran["originals"] + count * seconds["pruned"] * ran["pruned"] + rest) / 3600
+        cells = " | ".join(f"{seconds[p]:.1f}" for p in PHASES)
+        rows.append(f"| {pair.dataset} | {pair.model} | {cells} | {count} | {hours:.2f} |")
+        print(rows[-1], flush=True)
+    shares = " and ".join(f"{ran[p]:.0%} ({p})" for p in ran)
+    return [
+        *rows,
+        "",
+        f"The whole grid, one job at a time: {most:.2f} hours at the configured epochs, the most it can be; "
+        f"{early:.2f} if training stops early as in the cell above, after {shares} of them. Estimated: generated data "
+        f"of each shape, at most {records} records, one and three epochs, scaled to the data set's records and the "
+        f"configured epochs; each job's start-up ({start_up:.1f} s) included.",
+    ]
+
+
+# --- all together ----------------------------------------------------------------------------------------------------
+
+
+def start_up(device: str) -> float:
+    """Seconds until a new process could begin to compute."""
+    import subprocess
+
+    code = f"import torch, miaprune.training, miaprune.signals; torch.zeros(1, device={device!r})"
+    return seconds_of(lambda: subprocess.run([sys.executable, "-c", code], check=True))[0]
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--dataset", default="digits", choices=grid.DATASETS)
+    parser.add_argument("--model", help="default: fc where it fits, else resnet18")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--data-dir", type=Path, default=HERE.parent / "data")
+    parser.add_argument("--gpu", action="store_true", help="also: the card's peak, bf16, the whole grid's hours")
+    parser.add_argument("--recipes", nargs="+", default=["fast"], help="of config.yaml, for ours")
+    parser.add_argument("--baseline-epochs", type=int, help="cut the baseline short and extrapolate (default: don't)")
+    parser.add_argument("--records", type=int, help="of generated data, at most; default: 15000, 200 on a CPU")
+    parser.add_argument(
+        "--out", type=Path, help="default: bench_{cpu,gpu}_{dataset}.md beside this; none for a GPU's on a CPU"
+    )
+    args = parser.parse_args(argv)
+    args.model = args.model or ("fc" if args.dataset in grid.MODEL_DATASETS["fc"] else "resnet18")
+    args.records = args.records or (15_000 if args.device == "cuda" else 200)
+    if args.out is None and not (args.gpu and args.device == "cpu"):
+        args.out = HERE / f"bench_{'gpu' if args.gpu else 'cpu'}_{args.dataset}.md"
+    return args
+
+
+def main(args: argparse.Namespace, changes: Mapping[str, Any] | None = None) -> int:
+    """Run what the arguments say, with ``changes`` of config.yaml; returns the exit status."""
+    machine = ours.machine(args.device)
+    config = ours.configuration({"device": args.device, "data_dir": str(args.data_dir.resolve()), **(changes or {})})
+    try:
+        data = datasets.load(prepared(args.dataset, args.data_dir))
+    except FileError as error:
+        sys.exit(f"error: {error}")
+    victim = splits.of_role("victim", len(data), config["seed"])
+    cut = args.baseline_epochs is not None
+    if not cut and args.dataset != "digits":
+        print("both sides run to the end: the baseline takes tens of minutes; with images, many hours", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        cells = {}
+        for recipe in args.recipes:
+            print(f"ours, recipe {recipe} ...", flush=True)
+            cells[f"ours, {recipe} recipe"] = ours.run_cell(
+                Path(folder, recipe), config, args.dataset, args.model, recipe
+            )
+        first = next(iter(cells.values()))
+        print(f"ours took {first.wall:.0f} s; now the baseline ...", flush=True)
+        plain = run_baseline(data, args.model, config, Path(folder, "baseline"), args)
+    seconds = extrapolated(plain, first, config) if cut else plain.seconds
+    own = {name: accuracies(c.test_accuracy, c.attacks, len(victim.test)) for name, c in cells.items()}
+    told = {} if cut else accuracies(plain.test_accuracy, plain.attacks, len(victim.test))
+    compared, worse = accuracy_table(told, own)
+    command = " ".join(sys.argv[1:])
+    lines = [
+        f"# Benchmark: {args.dataset}/{args.model}, one full cell, {'GPU' if args.device == 'cuda' else 'CPU'}",
+        "",
+        f"`python benchmarks/bench.py {command}`".replace(" `", "`"),
+        "",
+        f"{machine}.",
+        "",
+        *speed_table(seconds, cells, cut),
+        "",
+        "Phases are the jobs' seconds, each with its start-up; jobs run side by side where there are cores. The last "
+        "row is the time from Snakemake's start to its end, and the sum of the baseline's phases.",
+    ]
+    if cut:
+        lines += [
+            f"The baseline was cut short after {args.baseline_epochs} epoch(s) of everything it trains and "
+            "**extrapolated**: to the epochs that ours ran for models, to the paper's recipe for attacks. So its "
+            "accuracies aren't compared.",
+        ]
+    lines += ["", *compared]
+    if args.gpu:
+        card = torch.cuda.get_device_name() if args.device == "cuda" else ""
+        on_device = data.to(args.device)
+        lines += ["", "## Shares", "", *share_table(first, cell_flops(first, data, args.model, config), card)]
+        precisions = compare_precisions(on_device, args.model, config, records=args.records // 15, epochs=8)
+        lines += ["", "## bf16 against float32", "", *precisions]
+        hours = grid_table(config, args.device, args.records, first, start_up(args.device))
+        lines += ["", "## The whole grid", "", *hours]
+    text = "\n".join(lines) + "\n"
+    if args.out:
+        with whole(args.out) as temporary:
+            temporary.write_text(text)
+    print(f"\n{text}")
+    if worse:
+        print(f"less accurate than the baseline beyond both intervals: {', '.join(worse)}", file=sys.stderr)
+    return int(bool(worse))
+
+
+if __name__ == "__main__":
+    sys.exit(main(parse()))

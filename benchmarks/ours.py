@@ -1,0 +1,159 @@
+"""Our side, as the benchmarks drive it: the real workflow, and in the one place `train_models` the training itself."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from torch import nn
+
+from miaprune import grid, models, pruning
+from miaprune.datasets import FORMAT, SPECS, Dataset, load
+from miaprune.files import load_metadata, save_tensors
+from miaprune.splits import Split
+from miaprune.training import CrossEntropy, train
+
+ROOT = Path(__file__).resolve().parents[1]
+PRUNER, SPARSITY = "l1", 0.7
+VARIANT = f"{PRUNER}_{SPARSITY}"
+PHASES = {"train": "originals", "prune": "pruned"}  # Snakemake's benchmark files by phase; the others keep their names
+
+
+def configuration(changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    return yaml.safe_load((ROOT / "config.yaml").read_text()) | dict(changes or {})
+
+
+@dataclass
+class Cell:
+    """What the workflow took for a cell and what came out of it."""
+
+    wall: float  # seconds from Snakemake's start to its end
+    seconds: Counter[str]  # of the jobs, each with its start-up, by phase
+    test_accuracy: dict[str, float]  # of the victim, by variant
+    facts: dict[str, list[dict[str, Any]]]  # of the six models, by phase
+    attacks: dict[str, dict[str, Any]]  # results by attack
+
+
+def snakemake(folder: Path, config: Mapping[str, Any], *targets: str) -> tuple[float, float]:
+    """Run the workflow in ``folder``; returns its wall-clock seconds and its largest process' peak in bytes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump(dict(config)))
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder)]
+    command += ["--profile", str(ROOT / "profiles/local"), *targets, "--quiet", "all"]
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))  # this checkout's miaprune
+    started = time.perf_counter()
+    process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": path})
+    _, status, used = os.wait4(process.pid, 0)
+    if status:
+        sys.exit(f"error: the workflow failed in {folder}")
+    return time.perf_counter() - started, used.ru_maxrss * 1024
+
+
+def run_cell(folder: Path, config: dict[str, Any], dataset: str, model: str, recipe: str) -> Cell:
+    """One cell by the real workflow: originals, pruned models, signals, all attacks."""
+    pair = {"datasets": [dataset], "models": [model], "pruners": [PRUNER], "sparsities": [SPARSITY]}
+    config = config | pair | {"defenses": [], "transfer": "none", "attack_recipe": recipe, "results_dir": "results"}
+    results = folder / "results" / dataset / model
+    targets = [f"results/{dataset}/{model}/{VARIANT}/{attack}.json" for attack in config["attacks"]]
+    wall, _ = snakemake(folder, config, *targets)
+    seconds: Counter[str] = Counter()
+    for path in (folder / "results/benchmarks").rglob("*.tsv"):
+        with open(path) as file:
+            name = path.stem.removeprefix("attack_")
+            seconds[PHASES.get(name, name)] += float(next(csv.DictReader(file, delimiter="\t"))["s"])
+    facts = {
+        phase: [load_metadata(results / variant / f"{role}.safetensors") for role in grid.ROLES]
+        for phase, variant in (("originals", "original"), ("pruned", VARIANT))
+    }
+    return Cell(
+        wall,
+        seconds,
+        {"original": facts["originals"][0]["test_accuracy"], VARIANT: facts["pruned"][0]["test_accuracy"]},
+        facts,
+        {attack: json.loads((results / VARIANT / f"{attack}.json").read_text()) for attack in config["attacks"]},
+    )
+
+
+def train_models(
+    data: Dataset,
+    model: str,
+    parts: Sequence[Split],
+    recipe: Mapping[str, Any],
+    seed: int,
+    originals: Sequence[nn.Module] = (),
+) -> tuple[list[nn.Module], list[dict[str, Any]]]:
+    """Train a model on each split; or prune the ``originals``, trained on the same splits, and fine-tune them.
+
+    This is what workflow/scripts/train.py and prune.py do, without their files: keep it so.
+    """
+    trained = [
+        models.build(model, data.input_shape, data.classes, seed + i).to(data.inputs.device) for i in range(len(parts))
+    ]
+    for new, original in zip(trained, originals, strict=False):
+        new.load_state_dict(original.state_dict())
+        pruning.PRUNERS[PRUNER](new, SPARSITY)
+    facts = [
+        train(new, data, part, recipe, CrossEntropy(), seed + i)
+        for i, (new, part) in enumerate(zip(trained, parts, strict=True))
+    ]
+    return [pruning.finalise(new) for new in trained] if originals else trained, facts
+
+
+def generated(name: str, records: int | None = None, classes: int | None = None) -> Dataset:
+    """Random records in a data set's shape and number, or in another number or with other classes."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_generated(name, Path(folder, "generated.safetensors"), records, classes)
+        return load(Path(folder, "generated.safetensors"))
+
+
+def write_generated(name: str, out: Path, records: int | None = None, classes: int | None = None) -> None:
+    """The same as a prepared file, as `miaprune.datasets.prepare` writes it.
+
+    Each class has a pattern that shows through the noise, so that there is something to learn.
+    """
+    spec, rng = SPECS[name], np.random.default_rng(0)
+    n, classes = records or spec.records, classes or spec.classes
+    labels = rng.integers(0, classes, n, dtype=np.uint8)
+    if len(spec.input_shape) == 1:
+        noise, pattern = (rng.integers(0, 2, (k, *spec.input_shape), dtype=np.uint8) for k in (n, classes))
+        half = rng.random((n, 1), dtype=np.float32) < 0.5
+        inputs = np.packbits(np.where(half, noise, pattern[labels] & noise), axis=1)
+    else:
+        shape, top = spec.input_shape, spec.scale // 2 + 1
+        inputs, pattern = (rng.integers(0, top, (k, *shape), dtype=np.uint8) for k in (n, classes))
+        for label in range(classes):
+            inputs[labels == label] += pattern[label]
+    facts = asdict(spec) | {"classes": classes}
+    del facts["read"], facts["archives"]
+    save_tensors(out, {"inputs": inputs, "labels": labels}, {"format": FORMAT, **facts})
+
+
+def machine(device: str) -> str:
+    """The machine in one line: processor, cores, load, card, versions."""
+    facts = Path("/proc/cpuinfo").read_text().splitlines()
+    cpu = next((line.split(":")[1].strip() for line in facts if line.startswith("model name")), "unknown CPU")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    card = f", {torch.cuda.get_device_name()}" if device == "cuda" else ""
+    return (
+        f"{cpu}, {os.cpu_count()} cores, {memory:.0f} GiB{card}; load average {os.getloadavg()[0]:.1f} at the start; "
+        f"Python {sys.version.split()[0]}, torch {torch.__version__}, NumPy {np.__version__}"
+    )
+
+
+def peak_memory() -> int:
+    """This process' peak resident memory so far, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

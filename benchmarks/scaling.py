@@ -1,0 +1,257 @@
+"""How time and memory grow with records, classes and shadow models, on generated data.
+
+    OMP_NUM_THREADS=1 python benchmarks/scaling.py     # writes scaling.md, scaling.png and scaling.pdf
+
+Each point is a process of its own: CPU seconds of the stage alone, and the peak resident memory of inputs and stage
+above what the imports took. Sizes double from where the fixed costs no longer count; the exponent is the slope of a
+straight line through a curve's points, both axes logarithmic. Neural attacks are fitted for one epoch.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import ours
+import torch
+
+from miaprune import grid, metrics, models, signals, splits
+from miaprune.attacks import attack
+from miaprune.files import whole
+from miaprune.signals import Signals, pool
+
+HERE = Path(__file__).resolve().parent
+LINEAR = 1.1  # an exponent up to this passes: n log n has 1.06 to 1.08 at these sizes
+REPEATS = 2  # of each point; the least time and memory count, as a busy machine only adds
+
+
+@dataclass(frozen=True)
+class Size:
+    """``records`` per model, queried or pooled; the attacked victim has as many."""
+
+    records: int
+    classes: int
+    shadows: int = 1
+
+
+AXES = ("records", "classes", "shadows")
+CONFIG = ours.configuration()
+RECIPE = CONFIG["attack_recipes"]["fast"] | {"epochs": 1}
+
+
+def made_up(n: int, classes: int, seed: int = 0) -> Signals:
+    rng = np.random.default_rng(seed)
+    p = rng.random((n, classes), dtype=np.float32) ** 4
+    p /= p.sum(1, keepdims=True)
+    return Signals(p, p * (1 - p), rng.integers(0, classes, n), rng.random(n) < 0.5)
+
+
+def shadows_of(size: Size) -> Signals:
+    return pool([made_up(size.records, size.classes, seed) for seed in range(size.shadows)])
+
+
+def fit(*names: str) -> Callable[[Size], Callable[[], object]]:
+    """The named attacks' fits on the pooled shadows, and their scores of the victim."""
+
+    def stage(size: Size) -> Callable[[], object]:
+        shadows, victim = shadows_of(size), made_up(size.records, size.classes, seed=99)
+
+        def compute() -> None:
+            for name in names:
+                options = RECIPE if name in grid.NEURAL_ATTACKS else CONFIG.get(name, {})
+                attack(name).score(attack(name).fit(shadows, options, 0, "cpu"), victim, options, 0, "cpu")
+
+        return compute
+
+    return stage
+
+
+def _models(size: Size) -> tuple[object, list[splits.Split]]:
+    """Generated records of Location's shape, of which every model takes ``size.records``."""
+    data = ours.generated("location", records=2 * size.records + 1000, classes=size.classes)
+    halves = np.split(np.arange(2 * size.records), 2)
+    return data, [splits.Split(halves[0], np.arange(2 * size.records, len(data)), halves[1])] * size.shadows
+
+
+def measure(size: Size) -> Callable[[], object]:
+    data, parts = _models(size)
+    networks = [models.build("fc", data.input_shape, data.classes, i) for i in range(size.shadows)]
+    return lambda: [signals.measure(n, data, p, 10, 1e-3, 0) for n, p in zip(networks, parts, strict=True)]
+
+
+def train(size: Size) -> Callable[[], object]:
+    data, parts = _models(size)
+    recipe = CONFIG["training"] | {"epochs": 1}
+    return lambda: ours.train_models(data, "fc", parts, recipe, 0)
+
+
+def evaluate(size: Size) -> Callable[[], object]:
+    """What a result says of one attack, but for the bootstrap, whose cost is fixed."""
+    victim = made_up(size.records * size.shadows, size.classes)
+    scores = np.random.default_rng(1).normal(size=len(victim))
+    return lambda: (
+        metrics.auc(scores, victim.members), metrics.roc_points(scores, victim.members), metrics.gaps(victim)
+    )  # fmt: skip
+
+
+# Stage: what it is, the axes it has, the size at which every curve starts.
+STAGES: dict[str, tuple[Callable[[Size], Callable[[], object]], tuple[str, ...], Size]] = {
+    "train fc": (train, AXES, Size(20_000, 30)),
+    "measure signals of fc": (measure, AXES, Size(4_000, 30)),
+    "samia": (fit("samia"), AXES, Size(4_000, 10)),
+    "nn, nn_top3, nn_cls": (fit("nn", "nn_top3", "nn_cls"), AXES, Size(10_000, 20)),
+    "conf, xent, mentr": (fit("conf", "xent", "mentr"), AXES, Size(120_000, 20)),
+    "top1_conf, conf_global, corr": (fit("top1_conf", "conf_global", "corr"), AXES, Size(240_000, 20)),
+    "blindmi": (fit("blindmi"), ("records", "classes"), Size(16_000, 20)),
+    "evaluate a result": (evaluate, ("records", "classes"), Size(240_000, 20)),
+}
+STEPS = 4  # points of a curve, each twice the last
+
+
+def _resident(field: str) -> int:
+    """VmRSS or VmHWM (its peak) of this process in bytes."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.split(f"{field}:")[1].split()[0])
+
+
+def _point(stage: str, size: Size, pipe: multiprocessing.connection.Connection) -> None:
+    """In a new process: send the stage's CPU seconds and peak bytes."""
+    before = _resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+    compute = STAGES[stage][0](size)
+    started = time.process_time()
+    compute()
+    pipe.send((time.process_time() - started, _resident("VmHWM") - before))
+
+
+def point(stage: str, size: Size, repeats: int = REPEATS) -> tuple[float, float]:
+    """CPU seconds and peak bytes of a stage at this size."""
+    found = []
+    for _ in range(repeats):
+        receiver, sender = multiprocessing.Pipe(duplex=False)
+        process = multiprocessing.get_context("fork").Process(target=_point, args=(stage, size, sender))
+        process.start()
+        sender.close()
+        found.append(receiver.recv())
+        process.join()
+    return min(seconds for seconds, _ in found), min(size for _, size in found)
+
+
+def exponent(sizes: list[int], values: list[float]) -> float:
+    return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
+
+
+Curves = dict[tuple[str, str], tuple[list[int], list[float], list[float]]]
+
+
+def measure_all(steps: int = STEPS, shrink: int = 1, repeats: int = REPEATS) -> Curves:
+    """Every stage along each of its axes: sizes, seconds, bytes; at 1/``shrink`` of the records for a quick trial."""
+    curves: Curves = {}
+    torch.set_num_threads(1)
+    for prepare, _, start in STAGES.values():
+        prepare(replace(start, records=100))()  # imports what it needs, for the points' processes to inherit
+    for stage, (_, axes, start) in STAGES.items():
+        start = replace(start, records=start.records // shrink)
+        for axis in axes:
+            sizes = [getattr(start, axis) * 2**i for i in range(steps)]
+            points = [point(stage, replace(start, **{axis: size}), repeats) for size in sizes]
+            seconds, memory = map(list, zip(*points, strict=True))
+            curves[stage, axis] = sizes, seconds, memory
+            rounded = ", ".join(f"{s:.3g} s {m / 1e6:.0f} MB" for s, m in points)
+            print(f"{stage} against {axis} {sizes}: {rounded}", flush=True)
+    return curves
+
+
+def table(curves: Curves) -> list[str]:
+    head = " | ".join(f"{axis} | time | memory" for axis in AXES)
+    rows = [f"| stage | {head} |", "| --- |" + " --- | ---: | ---: |" * len(AXES)]
+    for stage in STAGES:
+        cells = []
+        for axis in AXES:
+            if (stage, axis) not in curves:
+                cells.append("- | - | -")
+                continue
+            sizes, *measured = curves[stage, axis]
+            slopes = [exponent(sizes, values) for values in measured]
+            cells.append(
+                f"{sizes[0]:,} to {sizes[-1]:,} | "
+                + " | ".join(f"{s:.2f}" if s <= LINEAR else f"**{s:.2f}**" for s in slopes)
+            )
+        rows.append(f"| {stage} | {' | '.join(cells)} |")
+    return rows
+
+
+def plot(curves: Curves, stem: Path) -> None:
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, panels = plt.subplots(2, len(AXES), figsize=(11, 6.5), sharex="col", layout="constrained")
+    for column, axis in enumerate(AXES):
+        for row, what in enumerate(("CPU seconds", "peak memory, MB")):
+            panel = panels[row, column]
+            for i, stage in enumerate(STAGES):
+                if (stage, axis) in curves:
+                    sizes, *measured = curves[stage, axis]
+                    values = np.array(measured[row]) / (1, 1e6)[row]
+                    panel.loglog(sizes, values, marker="o", color=f"C{i}", label=stage)
+            low, high = panel.get_xlim()
+            bottom, _ = panel.get_ylim()
+            panel.plot([low, high], [bottom, bottom * high / low], "k:", label="linear")
+            panel.set(xlabel=axis if row else None, ylabel=None if column else what)
+            panel.grid(alpha=0.3)
+            if axis != "records":
+                ticks = sorted({size for (_, name), (sizes, *_) in curves.items() if name == axis for size in sizes})
+                panel.set_xticks(ticks, ticks, rotation=60 if len(ticks) > 5 else 0)
+                panel.set_xticks([], minor=True)
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False)
+    for suffix in ("png", "pdf"):
+        with whole(stem.with_suffix(f".{suffix}")) as temporary:
+            figure.savefig(temporary, format=suffix, dpi=110)
+    plt.close(figure)
+
+
+def main() -> int:
+    machine = ours.machine("cpu")
+    curves = measure_all()
+    fast = [
+        f"{stage} against {axis}: {what} {slope:.2f}"
+        for (stage, axis), (sizes, *measured) in curves.items()
+        for what, slope in zip(("time", "memory"), (exponent(sizes, v) for v in measured), strict=True)
+        if slope > LINEAR
+    ]
+    sizes = " ".join(
+        f"{stage}: {start.records:,} records, {start.classes} classes;" for stage, (_, _, start) in STAGES.items()
+    )
+    text = f"""# How cost grows
+
+    OMP_NUM_THREADS=1 python benchmarks/scaling.py
+
+{machine}.
+
+Exponents of time (CPU seconds of one thread) and of peak memory (inputs included, imports not) against records per
+model, classes and shadow models, each fitted to {STEPS} measured points that double; 1 is linear, above {LINEAR} is
+**bold**, below 1 a fixed part still counts. Where the size says no more, it is that of the curve's start:
+{sizes.rstrip(";")}; one shadow model.
+
+{chr(10).join(table(curves))}
+
+Above linear: {"; ".join(fast) or "nothing"}.
+
+![Time and memory against records, classes and shadow models](scaling.png)
+"""
+    with whole(HERE / "scaling.md") as temporary:
+        temporary.write_text(text)
+    plot(curves, HERE / "scaling")
+    print(text)
+    return int(any(not line.startswith("samia against classes") for line in fast))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,139 @@
+"""The benchmarks' code on tiny data, so that it cannot rot. Nothing here asserts a time."""
+
+import baseline
+import bench
+import memory
+import numpy as np
+import ours
+import pytest
+import scaling
+import torch
+from synthetic import make_signals
+
+from miaprune import grid, splits
+from miaprune.attacks import attack
+from miaprune.attacks.thresholds import best_threshold
+
+
+def tiny():
+    """Changes of config.yaml: two epochs of everything."""
+    config = ours.configuration()
+    stages = {stage: config[stage] | {"epochs": {"image": 2, "table": 2}} for stage in ("training", "finetuning")}
+    recipes = {name: recipe | {"epochs": 2} for name, recipe in config["attack_recipes"].items()}
+    return stages | {"attack_recipes": recipes, "datasets": ["location"], "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def data():
+    return ours.generated("digits", records=200)
+
+
+@pytest.fixture(autouse=True)
+def no_loader_processes(monkeypatch):
+    monkeypatch.setattr(baseline, "WORKERS", 0)
+
+
+def test_baseline_and_ours_find_the_same_thresholds_and_scores():
+    shadows, victim = make_signals(300, 4, 0, member_boost=1.0), make_signals(100, 4, 1, member_boost=1.0)
+    for name in grid.THRESHOLD_ATTACKS:
+        scores = attack(name).score(attack(name).fit(shadows, {}, 0, "cpu"), victim, {}, 0, "cpu")
+        theirs = baseline.threshold_attack(name, shadows, victim)
+        np.testing.assert_array_equal(theirs >= 0, scores >= 0, err_msg=name)
+    values = np.round(shadows.confidence.astype(float), 1)
+    ties = baseline.best_threshold(np.sort(values), shadows.members[np.argsort(values)])
+    assert ties == best_threshold(values, shadows.members)
+
+
+def test_baseline_signals_are_ours(data, tmp_path):
+    """Posteriors alike to rounding, sensitivities to what other noise makes of them."""
+    cell = baseline.Cell(data, "fc", 0.7, ours.configuration(tiny()), tmp_path, "cpu")
+    baseline.train_originals(cell)
+    found = baseline.query(cell, "original", "victim", with_sensitivity=True)
+    part = splits.of_role("victim", len(data), 7)
+    expected = bench.signals.measure(baseline.load(cell, "original", "victim"), data, part, 10, 1e-3, 0)
+    np.testing.assert_allclose(found.posteriors, expected.posteriors, atol=1e-6)
+    np.testing.assert_array_equal(found.labels, expected.labels)
+    np.testing.assert_array_equal(found.members, expected.members)
+    assert np.mean(found.sensitivities) == pytest.approx(np.mean(expected.sensitivities), rel=0.1)
+
+
+def test_baseline_runs_a_cell_and_keeps_the_masks(data, tmp_path):
+    cell = baseline.run(baseline.Cell(data, "fc", 0.7, ours.configuration(tiny()), tmp_path, "cpu", limit=1))
+    assert set(cell.seconds) == set(bench.PHASES)
+    assert set(cell.attacks) == set(grid.ATTACKS) - {"blindmi"}
+    assert cell.epochs == {"originals": 6, "pruned": 6, "samia": 1, "nn": 3}
+    pruned = baseline.load(cell, "l1_0.7", "victim")
+    pruned(data.batch(torch.arange(2)))  # torch applies masks when a module is called
+    for module in baseline.prunable(pruned):
+        assert (module.weight == 0).sum() == int(module.weight.numel() * 0.7)
+
+
+@pytest.mark.workflow
+def test_the_whole_benchmark_runs(tmp_path):
+    options = ["--gpu", "--data-dir", str(tmp_path), "--out", str(tmp_path / "out.md")]
+    args = bench.parse([*options, "--records", "100", "--baseline-epochs", "1"])
+    assert bench.main(args, tiny()) == 0, "nothing was compared"
+    text = (tmp_path / "out.md").read_text()
+    for title in (*bench.PHASES.values(), "extrapolated", "share of peak", "bf16", "location | fc", "The whole grid"):
+        assert title in text
+
+
+def test_only_an_accuracy_below_both_intervals_is_worse():
+    fine = {"victim": (0.60, (0.55, 0.65)), "samia": (0.70, (0.65, 0.75))}
+    below = fine | {"samia": (0.60, (0.56, 0.64))}
+    above = fine | {"samia": (0.90, (0.88, 0.92))}
+    assert bench.accuracy_table(fine, {"ours": fine})[1] == bench.accuracy_table(fine, {"ours": above})[1] == []
+    assert bench.accuracy_table(fine, {"ours": below})[1] == ["samia (ours)"]
+
+
+def test_flops_of_a_linear_network(data):
+    """fc is 64-256-128-10: a product with an n x m matrix is 2nm; a step has one more for each layer's weights and
+    for its inputs, but for the first layer's inputs, which need no gradient."""
+    products = [2 * 64 * 256, 2 * 256 * 128, 2 * 128 * 10]
+    forward, step = bench.model_flops("fc", data)
+    assert forward == sum(products)
+    assert step == 3 * sum(products) - products[0]
+
+
+def test_precisions_are_compared_over_seeds(data):
+    assert "not compared" in bench.compare_precisions(data, "fc", {"training": {}}, 20, 1)[0]
+    config = ours.configuration(tiny())
+    config["training"] |= {"precision": "bf16"}
+    table = bench.compare_precisions(data, "fc", config, records=20, epochs=1, seeds=2)
+    assert [row.split("|")[1].strip() for row in table[2:5]] == ["victim's test accuracy", "samia", "conf"]
+
+
+def test_exponents_are_slopes():
+    sizes = [1, 2, 4, 8]
+    assert scaling.exponent(sizes, [5 * s**1.5 for s in sizes]) == pytest.approx(1.5)
+
+
+def test_every_stage_of_scaling_runs(tmp_path):
+    curves = scaling.measure_all(steps=2, shrink=200, repeats=1)
+    assert {stage for stage, _ in curves} == set(scaling.STAGES)
+    assert all(value > 0 for _, *measured in curves.values() for values in measured for value in values)
+    assert len(scaling.table(curves)) == 2 + len(scaling.STAGES)
+    scaling.plot(curves, tmp_path / "scaling")
+    assert (tmp_path / "scaling.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("dataset", ["location", "digits"])
+def test_every_stage_of_memory_runs(dataset, tmp_path, monkeypatch):
+    monkeypatch.setitem(memory.CELLS, dataset, "fc")
+    monkeypatch.setattr(memory, "FIT_SECONDS", 1)
+    ours.write_generated(dataset, tmp_path / "prepared.safetensors", records=1200)
+    for name, (stage, _) in memory.STAGES.items():
+        if name != "prepare":
+            stage(dataset, tmp_path)
+    found = bench.signals.load(tmp_path / "signals.safetensors", "victim")
+    part = splits.of_role("victim", 1200, 7)
+    assert len(found) == len(part.train) + len(part.test)
+
+
+def test_generated_data_can_be_learnt():
+    data = ours.generated("location", records=600, classes=5)
+    assert data.input_shape == (446,) and data.classes == 5 and len(data) == 600
+    assert set(data.batch(torch.arange(600)).unique().tolist()) == {0.0, 1.0}
+    recipe = ours.configuration()["training"] | {"epochs": 10}
+    _, facts = ours.train_models(data, "fc", [splits.of_role("victim", 600, 7)], recipe, 0)
+    assert facts[0]["test_accuracy"] > 0.4, "twice guessing"
