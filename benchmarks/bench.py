@@ -15,6 +15,7 @@ for the whole grid. It runs with `--device cpu` too, where only that it runs can
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import tempfile
 import time
@@ -32,7 +33,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from miaprune import datasets, grid, metrics, models, signals, splits
+from miaprune import datasets, grid, layers, metrics, models, signals, splits
 from miaprune.attacks import attack
 from miaprune.files import FileError, whole
 from miaprune.grid import derive_seed
@@ -137,9 +138,17 @@ def _percent(value: tuple[float, tuple[float, float]]) -> str:
 # --- the card's peak -------------------------------------------------------------------------------------------------
 
 
+def _linear_flops(x: tuple[int, ...], weight: tuple[int, ...], *_: Any, **__: Any) -> int:
+    return 2 * math.prod(x) * weight[0]
+
+
+# oneDNN's product, which `miaprune.layers.Linear` is on a CPU and torch's counter does not know.
+COUNTED = {torch.ops.mkldnn._linear_pointwise: _linear_flops} if layers.ONEDNN else {}
+
+
 def flops(compute: Callable[[], Any]) -> float:
     """Floating-point operations of matrix products and convolutions; counted on the CPU, they are the same anywhere."""
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False, custom_mapping=COUNTED) as counter:
         compute()
     return counter.get_total_flops()
 
@@ -203,42 +212,57 @@ def share_table(own: ours.Cell, counted: Mapping[str, float], card: str) -> list
 
 # --- bf16 against float32 --------------------------------------------------------------------------------------------
 
+VARIANTS = {
+    "float32": {"precision": "float32", "capture": False},
+    "bfloat16": {"precision": "bfloat16", "capture": False},
+    "bfloat16, captured": {"precision": "bfloat16", "capture": True},
+}
+"""Of training on a GPU, the one that the others are compared with first."""
+
 
 def compare_precisions(
     data: datasets.Dataset, model: str, config: dict[str, Any], records: int, epochs: int, seeds: int = 5
 ) -> list[str]:
-    """Victim's test accuracy and the attacks' accuracy with bf16 and with float32 training, paired by seed."""
-    if "precision" not in config["training"]:
-        return ["bf16 against float32: not compared, training has no choice of precision yet."]
-    found: dict[str, dict[str, list[float]]] = {"bf16": {}, "float32": {}}
+    """Seconds of training, and how the victim's test accuracy and two attacks' differ from float32's, over seeds."""
+    device = data.inputs.device.type
+    found: dict[str, dict[str, list[float]]] = {variant: {} for variant in VARIANTS}
     for seed in range(seeds):
         parts = [_first(splits.of_role(role, len(data), seed), records) for role in grid.ROLES]
-        for precision, values in found.items():
-            recipe = _recipe(config, "training", data.name) | {"precision": precision, "epochs": epochs}
-            trained, facts = ours.train_models(data, model, parts, recipe, seed)
+        for variant, values in found.items():
+            recipe = _recipe(config, "training", data.name) | {"epochs": epochs} | VARIANTS[variant]
+            seconds, (trained, facts) = seconds_of(
+                lambda p=parts, r=recipe, s=seed: ours.train_models(data, model, p, r, s)
+            )
+            values.setdefault("seconds", []).append(seconds)
             values.setdefault("victim's test accuracy", []).append(facts[0]["test_accuracy"])
             victim, *shadows = _measure(trained, data, parts, config, seed)
             for name in ("samia", "conf"):
                 options = config["attack_recipes"]["fast"] if name == "samia" else {}
-                device = data.inputs.device.type
                 fitted = attack(name).fit(pool(shadows), options, seed, device)
                 scores = attack(name).score(fitted, victim, options, seed, device)
-                values.setdefault(name, []).append(metrics.accuracy(scores, victim.members))
-    rows = [
-        "| accuracy, % | bf16 | float32 | difference, points | within noise |",
-        "| --- |" + " ---: |" * 3 + " --- |",
-    ]
-    for name, bf16 in found["bf16"].items():
-        float32 = found["float32"][name]
-        interval = ttest_rel(bf16, float32).confidence_interval(0.95)
-        low, high = (0.0, 0.0) if bf16 == float32 else (100 * interval.low, 100 * interval.high)
-        means = f"{100 * np.mean(bf16):.2f} | {100 * np.mean(float32):.2f}"
-        rows.append(f"| {name} | {means} | {low:+.2f} to {high:+.2f} | {'yes' if low <= 0 <= high else '**no**'} |")
+                values.setdefault(f"accuracy of {name}", []).append(metrics.accuracy(scores, victim.members))
+    float32, names = found["float32"], [name for name in found["float32"] if name != "seconds"]
+    rows = [f"| training | s | {' | '.join(f'{name}, %: mean, difference' for name in names)} |"]
+    rows += ["| --- | ---: |" + " --- |" * len(names)]
+    for variant, values in found.items():
+        cells = " | ".join(_difference(values[name], float32[name]) for name in names)
+        rows.append(f"| {variant} | {min(values['seconds']):.1f} | {cells} |")
     return [
         *rows,
         "",
-        f"{seeds} seeds, {len(parts[0].train)} training records, {epochs} epochs; 95 % interval, paired.",
+        f"{seeds} seeds, {len(parts[0].train)} training records, {epochs} epochs; differences from float32 in points, "
+        "paired by seed, with a 95 % interval: noise if it holds 0. Seconds of six models, the quickest seed's."
+        + ("" if device == "cuda" else " **On a CPU all three are the same float32 training.**"),
     ]
+
+
+def _difference(values: list[float], others: list[float]) -> str:
+    mean = f"{100 * np.mean(values):.2f}"
+    if values == others:
+        return f"{mean}, none"
+    interval = ttest_rel(values, others).confidence_interval(0.95)
+    verdict = "noise" if interval.low <= 0 <= interval.high else "**not noise**"
+    return f"{mean}, {100 * interval.low:+.2f} to {100 * interval.high:+.2f} ({verdict})"
 
 
 def _first(split: splits.Split, records: int) -> splits.Split:
@@ -362,13 +386,13 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--gpu", action="store_true", help="also: the card's peak, bf16, the whole grid's hours")
     parser.add_argument("--recipes", nargs="+", default=["fast"], help="of config.yaml, for ours")
     parser.add_argument("--baseline-epochs", type=int, help="cut the baseline short and extrapolate (default: don't)")
-    parser.add_argument("--records", type=int, help="of generated data, at most; default: 15000, 200 on a CPU")
+    parser.add_argument("--records", type=int, help="of generated data, at most; default: 15000, 40 on a CPU")
     parser.add_argument(
         "--out", type=Path, help="default: bench_{cpu,gpu}_{dataset}.md beside this; none for a GPU's on a CPU"
     )
     args = parser.parse_args(argv)
     args.model = args.model or ("fc" if args.dataset in grid.MODEL_DATASETS["fc"] else "resnet18")
-    args.records = args.records or (15_000 if args.device == "cuda" else 200)
+    args.records = args.records or (15_000 if args.device == "cuda" else 40)
     if args.out is None and not (args.gpu and args.device == "cpu"):
         args.out = HERE / f"bench_{'gpu' if args.gpu else 'cpu'}_{args.dataset}.md"
     return args

@@ -9,7 +9,6 @@ of six models; all shadow records), but computes no longer than its peak needs: 
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -137,11 +136,11 @@ def write_purchase_archive(folder: Path) -> None:
 
 def peak(stage: str, dataset: str, folder: Path) -> int:
     """Peak resident bytes of a stage in a process of its own."""
-    process = subprocess.Popen([sys.executable, __file__, stage, dataset, str(folder)])
-    _, status, used = os.wait4(process.pid, 0)
-    if status:
+    command = [sys.executable, __file__, stage, dataset, str(folder)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
         sys.exit(f"error: stage {stage} of {dataset} failed")
-    return used.ru_maxrss * 1024
+    return int(done.stdout.split()[-1])
 
 
 def main() -> None:
@@ -190,5 +189,6 @@ if __name__ == "__main__":
     if len(sys.argv) == 4:
         torch.set_num_threads(1)
         STAGES[sys.argv[1]][0](sys.argv[2], Path(sys.argv[3]))
+        print(ours.resident("VmHWM"))
     else:
         main()

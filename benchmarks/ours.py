@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -14,6 +13,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from miaprune import grid, models, pruning
 from miaprune.datasets import FORMAT, SPECS, Dataset, load
 from miaprune.files import load_metadata, save_tensors
 from miaprune.splits import Split
-from miaprune.training import CrossEntropy, train
+from miaprune.training import CrossEntropy, train_roles
 
 ROOT = Path(__file__).resolve().parents[1]
 PRUNER, SPARSITY = "l1", 0.7
@@ -48,19 +48,17 @@ class Cell:
     attacks: dict[str, dict[str, Any]]  # results by attack
 
 
-def snakemake(folder: Path, config: Mapping[str, Any], *targets: str) -> tuple[float, float]:
-    """Run the workflow in ``folder``; returns its wall-clock seconds and its largest process' peak in bytes."""
+def snakemake(folder: Path, config: Mapping[str, Any], *targets: str) -> float:
+    """Run the workflow in ``folder``; returns its wall-clock seconds."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(dict(config)))
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder)]
     command += ["--profile", str(ROOT / "profiles/local"), *targets, "--quiet", "all"]
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))  # this checkout's miaprune
     started = time.perf_counter()
-    process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": path})
-    _, status, used = os.wait4(process.pid, 0)
-    if status:
+    if subprocess.run(command, env=os.environ | {"PYTHONPATH": path}).returncode:
         sys.exit(f"error: the workflow failed in {folder}")
-    return time.perf_counter() - started, used.ru_maxrss * 1024
+    return time.perf_counter() - started
 
 
 def run_cell(folder: Path, config: dict[str, Any], dataset: str, model: str, recipe: str) -> Cell:
@@ -69,7 +67,7 @@ def run_cell(folder: Path, config: dict[str, Any], dataset: str, model: str, rec
     config = config | pair | {"defenses": [], "transfer": "none", "attack_recipe": recipe, "results_dir": "results"}
     results = folder / "results" / dataset / model
     targets = [f"results/{dataset}/{model}/{VARIANT}/{attack}.json" for attack in config["attacks"]]
-    wall, _ = snakemake(folder, config, *targets)
+    wall = snakemake(folder, config, *targets)
     seconds: Counter[str] = Counter()
     for path in (folder / "results/benchmarks").rglob("*.tsv"):
         with open(path) as file:
@@ -100,17 +98,18 @@ def train_models(
 
     This is what workflow/scripts/train.py and prune.py do, without their files: keep it so.
     """
-    trained = [
-        models.build(model, data.input_shape, data.classes, seed + i).to(data.inputs.device) for i in range(len(parts))
-    ]
-    for new, original in zip(trained, originals, strict=False):
+    roles, device = [f"model_{i}" for i in range(len(parts))], data.inputs.device
+    seeds = {role: seed + i for i, role in enumerate(roles)}
+    trained = {
+        role: models.build(model, data.input_shape, data.classes, seed).to(device) for role, seed in seeds.items()
+    }
+    for new, original in zip(trained.values(), originals, strict=False):
         new.load_state_dict(original.state_dict())
         pruning.PRUNERS[PRUNER](new, SPARSITY)
-    facts = [
-        train(new, data, part, recipe, CrossEntropy(), seed + i)
-        for i, (new, part) in enumerate(zip(trained, parts, strict=True))
-    ]
-    return [pruning.finalise(new) for new in trained] if originals else trained, facts
+    objectives, states = dict.fromkeys(roles, CrossEntropy()), SimpleNamespace(slot=lambda name: None)  # nothing kept
+    facts = train_roles(trained, data, dict(zip(roles, parts, strict=True)), recipe, objectives, seeds, states)
+    finished = [pruning.finalise(new) if originals else new for new in trained.values()]
+    return finished, [facts[role] for role in roles]
 
 
 def generated(name: str, records: int | None = None, classes: int | None = None) -> Dataset:
@@ -154,6 +153,7 @@ def machine(device: str) -> str:
     )
 
 
-def peak_memory() -> int:
-    """This process' peak resident memory so far, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def resident(field: str) -> int:
+    """VmRSS, this process' resident memory, or VmHWM, its peak, in bytes."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.split(f"{field}:")[1].split()[0])

@@ -2,16 +2,17 @@
 
     OMP_NUM_THREADS=1 python benchmarks/scaling.py     # writes scaling.md, scaling.png and scaling.pdf
 
-Each point is a process of its own: CPU seconds of the stage alone, and the peak resident memory of inputs and stage
-above what the imports took. Sizes double from where the fixed costs no longer count; the exponent is the slope of a
-straight line through a curve's points, both axes logarithmic. Neural attacks are fitted for one epoch.
+Each point is a process of its own: user CPU seconds of the stage alone (the kernel's share jumps where arrays become
+large enough for pages of their own), and the peak resident memory of inputs and stage above what the imports took.
+Sizes double from where the fixed costs no longer count; the exponent is the slope of a straight line through a curve's
+points, both axes logarithmic. Neural attacks are fitted for one epoch.
 """
 
 from __future__ import annotations
 
 import multiprocessing
+import resource
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -114,20 +115,18 @@ STAGES: dict[str, tuple[Callable[[Size], Callable[[], object]], tuple[str, ...],
 STEPS = 4  # points of a curve, each twice the last
 
 
-def _resident(field: str) -> int:
-    """VmRSS or VmHWM (its peak) of this process in bytes."""
-    status = Path("/proc/self/status").read_text()
-    return 1024 * int(status.split(f"{field}:")[1].split()[0])
+def user_seconds() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_utime
 
 
 def _point(stage: str, size: Size, pipe: multiprocessing.connection.Connection) -> None:
     """In a new process: send the stage's CPU seconds and peak bytes."""
-    before = _resident("VmRSS")
+    before = ours.resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
     compute = STAGES[stage][0](size)
-    started = time.process_time()
+    started = user_seconds()
     compute()
-    pipe.send((time.process_time() - started, _resident("VmHWM") - before))
+    pipe.send((user_seconds() - started, ours.resident("VmHWM") - before))
 
 
 def point(stage: str, size: Size, repeats: int = REPEATS) -> tuple[float, float]:
@@ -193,7 +192,7 @@ def plot(curves: Curves, stem: Path) -> None:
 
     figure, panels = plt.subplots(2, len(AXES), figsize=(11, 6.5), sharex="col", layout="constrained")
     for column, axis in enumerate(AXES):
-        for row, what in enumerate(("CPU seconds", "peak memory, MB")):
+        for row, what in enumerate(("user CPU seconds", "peak memory, MB")):
             panel = panels[row, column]
             for i, stage in enumerate(STAGES):
                 if (stage, axis) in curves:
@@ -213,7 +212,7 @@ def plot(curves: Curves, stem: Path) -> None:
     figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False)
     for suffix in ("png", "pdf"):
         with whole(stem.with_suffix(f".{suffix}")) as temporary:
-            figure.savefig(temporary, format=suffix, dpi=110)
+            figure.savefig(temporary, format=suffix, dpi=90)
     plt.close(figure)
 
 
@@ -226,8 +225,8 @@ def main() -> int:
         for what, slope in zip(("time", "memory"), (exponent(sizes, v) for v in measured), strict=True)
         if slope > LINEAR
     ]
-    sizes = " ".join(
-        f"{stage}: {start.records:,} records, {start.classes} classes;" for stage, (_, _, start) in STAGES.items()
+    sizes = "\n".join(
+        f"* {stage}: {start.records:,} records, {start.classes} classes" for stage, (_, _, start) in STAGES.items()
     )
     text = f"""# How cost grows
 
@@ -235,10 +234,12 @@ def main() -> int:
 
 {machine}.
 
-Exponents of time (CPU seconds of one thread) and of peak memory (inputs included, imports not) against records per
+Exponents of time (user CPU seconds of one thread) and of peak memory (inputs included, imports not) against records per
 model, classes and shadow models, each fitted to {STEPS} measured points that double; 1 is linear, above {LINEAR} is
-**bold**, below 1 a fixed part still counts. Where the size says no more, it is that of the curve's start:
-{sizes.rstrip(";")}; one shadow model.
+**bold**, below 1 a fixed part still counts. Neural attacks are fitted for one epoch. What does not vary along a curve
+is one shadow model, and:
+
+{sizes}
 
 {chr(10).join(table(curves))}
 
