@@ -101,16 +101,17 @@ def evaluate(size: Size) -> Callable[[], object]:
     )  # fmt: skip
 
 
-# Stage: what it is, the axes it has, the size at which every curve starts.
+# Stage: what it is, the axes it has, the size at which every curve starts. The paper's largest pool of shadow records
+# is Purchase's, 444 000.
 STAGES: dict[str, tuple[Callable[[Size], Callable[[], object]], tuple[str, ...], Size]] = {
     "train fc": (train, AXES, Size(20_000, 30)),
     "measure signals of fc": (measure, AXES, Size(4_000, 30)),
     "samia": (fit("samia"), AXES, Size(4_000, 10)),
     "nn, nn_top3, nn_cls": (fit("nn", "nn_top3", "nn_cls"), AXES, Size(10_000, 20)),
-    "conf, xent, mentr": (fit("conf", "xent", "mentr"), AXES, Size(120_000, 20)),
-    "top1_conf, conf_global, corr": (fit("top1_conf", "conf_global", "corr"), AXES, Size(240_000, 20)),
+    "conf, xent, mentr": (fit("conf", "xent", "mentr"), AXES, Size(60_000, 20)),
+    "top1_conf, conf_global, corr": (fit("top1_conf", "conf_global", "corr"), AXES, Size(60_000, 20)),
     "blindmi": (fit("blindmi"), ("records", "classes"), Size(16_000, 20)),
-    "evaluate a result": (evaluate, ("records", "classes"), Size(240_000, 20)),
+    "evaluate a result": (evaluate, ("records", "classes"), Size(60_000, 20)),
 }
 STEPS = 4  # points of a curve, each twice the last
 
@@ -244,6 +245,10 @@ is one shadow model, and:
 {chr(10).join(table(curves))}
 
 Above linear: {"; ".join(fast) or "nothing"}.
+
+Thresholds and evaluation sort, n log n: an exponent of 1.08 at these sizes. Beyond the paper's sizes (its largest pool
+is Purchase's, 444 000 records) the sorts also leave the processor's caches: from 240 000 to 1 920 000 records the
+exponent of time was 1.11 for the thresholds without classes and 1.19 for evaluation.
 
 ![Time and memory against records, classes and shadow models](scaling.png)
 """
