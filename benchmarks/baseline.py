@@ -237,6 +237,7 @@ def features(attack: str, s: Signals) -> Tensor:
 def neural_attack(cell: Cell, attack: str, shadows: Signals, victim: Signals) -> np.ndarray:
     """Train on the shadows by the paper's recipe; returns the victim's scores, member logit minus non-member logit."""
     recipe = cell.config["attack_recipes"]["paper"]
+    epochs = cell.at_most(recipe["epochs"][grid.family_of(attack)])
     torch.manual_seed(cell.config["seed"])
     x, y = features(attack, shadows), torch.from_numpy(shadows.members).long()
     model = (Samia(shadows.classes) if attack == "samia" else mlp(x.shape[1])).to(cell.device)
@@ -246,7 +247,6 @@ def neural_attack(cell: Cell, attack: str, shadows: Signals, victim: Signals) ->
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, recipe["milestones"], gamma=0.1)
     batches = loader(x, y, recipe["batch_size"], cell.device, shuffle=True)
     model.train()
-    epochs = cell.at_most(recipe["epochs"])
     for _ in range(epochs):
         for inputs, members in batches:
             inputs, members = inputs.to(cell.device), members.to(cell.device)
@@ -254,7 +254,7 @@ def neural_attack(cell: Cell, attack: str, shadows: Signals, victim: Signals) ->
             F.cross_entropy(model(inputs), members).backward()
             optimizer.step()
         schedule.step()
-    cell.epochs[grid_family(attack)] += epochs
+    cell.epochs[grid.family_of(attack)] += epochs
     model.eval()
     x, y = features(attack, victim), torch.from_numpy(victim.members).long()
     with torch.no_grad():
@@ -304,10 +304,6 @@ def threshold_attack(attack: str, shadows: Signals, victim: Signals) -> np.ndarr
     return scores
 
 
-def grid_family(attack: str) -> str:
-    return next(family for family, members in grid.ATTACK_FAMILIES.items() if attack in members)
-
-
 def run(cell: Cell) -> Cell:
     """Originals, pruned models, then each attack with its own queries; fills in the cell and returns it."""
     variant = f"l1_{cell.sparsity}"
@@ -321,7 +317,7 @@ def run(cell: Cell) -> Cell:
         with cell.timed("signals"):
             victim, *shadows = (query(cell, variant, role, attack == "samia") for role in grid.ROLES)
             pooled = pool(shadows)
-        with cell.timed(grid_family(attack)):
+        with cell.timed(grid.family_of(attack)):
             if attack in grid.NEURAL_ATTACKS:
                 scores = neural_attack(cell, attack, pooled, victim)
             else:

@@ -74,9 +74,9 @@ def run_baseline(data: datasets.Dataset, model: str, config: dict[str, Any], fol
 
 def extrapolated(plain: baseline.Cell, own: ours.Cell, config: Mapping[str, Any]) -> Counter[str]:
     """The baseline's seconds had it trained models for as many epochs as ours, and attacks for the recipe's."""
-    recipe = config["attack_recipes"]["paper"]["epochs"]
+    epochs = config["attack_recipes"]["paper"]["epochs"]
     full = {phase: sum(facts["epochs_run"] for facts in own.facts[phase]) for phase in own.facts}
-    full |= {family: recipe * len(grid.ATTACK_FAMILIES[family]) for family in ("samia", "nn")}
+    full |= {family: epochs[family] * len(grid.ATTACK_FAMILIES[family]) for family in ("samia", "nn")}
     return Counter({p: s * full[p] / plain.epochs[p] if p in full else s for p, s in plain.seconds.items()})
 
 
@@ -187,10 +187,10 @@ def cell_flops(own: ours.Cell, data: datasets.Dataset, model: str, config: Mappi
         )
     queried = [len(s.train) + len(s.test) for s in data_splits]
     found["signals"] = sum(queried) * (1 + config["signals"]["draws"]) * forward
-    recipe = config["attack_recipes"][config["attack_recipe"]]
     for family in ("samia", "nn"):
-        per_record = sum(attack_flops(name, data.classes, recipe) for name in grid.ATTACK_FAMILIES[family])
-        found[family] = per_record * recipe["epochs"] * sum(queried[1:])
+        options = {name: ours.attack_options(config, name) for name in grid.ATTACK_FAMILIES[family]}
+        per_record = sum(attack_flops(name, data.classes, o) * o["epochs"] for name, o in options.items())
+        found[family] = per_record * sum(queried[1:])
     return found
 
 
@@ -237,7 +237,7 @@ def compare_precisions(
             values.setdefault("victim's test accuracy", []).append(facts[0]["test_accuracy"])
             victim, *shadows = _measure(trained, data, parts, config, seed)
             for name in ("samia", "conf"):
-                options = config["attack_recipes"]["fast"] if name == "samia" else {}
+                options = ours.attack_options(config, name)
                 fitted = attack(name).fit(pool(shadows), options, seed, device)
                 scores = attack(name).score(fitted, victim, options, seed, device)
                 values.setdefault(f"accuracy of {name}", []).append(metrics.accuracy(scores, victim.members))
@@ -325,8 +325,7 @@ def measure_pair(dataset: str, model: str, config: Mapping[str, Any], device: st
     for family, names in grid.ATTACK_FAMILIES.items():
         found[family] = 0.0
         for name in names:
-            neural = name in grid.NEURAL_ATTACKS
-            options = config["attack_recipes"][config["attack_recipe"]] if neural else config.get(name, {})
+            neural, options = name in grid.NEURAL_ATTACKS, ours.attack_options(config, name)
             once = {**options, "epochs": 1} if neural else options
             fit, fitted = seconds_of(lambda n=name, o=once: attack(n).fit(shadows, o, 0, device))
             score, _ = seconds_of(lambda n=name, o=once, f=fitted: attack(n).score(f, victim, o, 0, device))

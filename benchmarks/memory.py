@@ -87,7 +87,7 @@ def fit(*names: str) -> Callable[[str, Path], None]:
         victim, shadows = signals.load(path, "victim"), signals.load_shadows(path, grid.SHADOWS)
         some = signals.Signals(*(getattr(shadows, f)[::500] for f in signals.Signals.__dataclass_fields__))
         for name in names:
-            options = config["attack_recipes"]["fast"] if name in grid.NEURAL_ATTACKS else config.get(name, {})
+            options = ours.attack_options(config, name)
             signal.signal(signal.SIGALRM, stop)
             signal.alarm(FIT_SECONDS)
             try:
