@@ -35,6 +35,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from miaprune import datasets, grid, layers, metrics, models, signals, splits
 from miaprune.attacks import attack
+from miaprune.attacks.neural import epochs_of
 from miaprune.files import FileError, whole
 from miaprune.grid import derive_seed
 from miaprune.signals import Signals, pool
@@ -171,7 +172,9 @@ def made_up(n: int, classes: int) -> Signals:
 def attack_flops(name: str, classes: int, options: Mapping[str, Any]) -> float:
     """Of one shadow record in one epoch of an attack's training."""
     shadows = made_up(512, classes)
-    return flops(lambda: attack(name).fit(shadows, {**options, "epochs": 1, "batch_size": 64}, 0, "cpu")) / len(shadows)
+    return flops(lambda: attack(name).fit(shadows, {**ours.one_epoch(options), "batch_size": 64}, 0, "cpu")) / len(
+        shadows
+    )
 
 
 def cell_flops(own: ours.Cell, data: datasets.Dataset, model: str, config: Mapping[str, Any]) -> dict[str, float]:
@@ -189,8 +192,11 @@ def cell_flops(own: ours.Cell, data: datasets.Dataset, model: str, config: Mappi
     found["signals"] = sum(queried) * (1 + config["signals"]["draws"]) * forward
     for family in ("samia", "nn"):
         options = {name: ours.attack_options(config, name) for name in grid.ATTACK_FAMILIES[family]}
-        per_record = sum(attack_flops(name, data.classes, o) * o["epochs"] for name, o in options.items())
-        found[family] = per_record * sum(queried[1:])
+        records = sum(queried[1:])
+        found[family] = records * sum(
+            attack_flops(name, data.classes, o) * epochs_of(o, -(-records // o["batch_size"]))
+            for name, o in options.items()
+        )
     return found
 
 
@@ -203,10 +209,14 @@ def share_table(own: ours.Cell, counted: Mapping[str, float], card: str) -> list
         seconds, work, share = own.seconds[phase], counted.get(phase, 0) / 1e12, "-"
         if peak and work:
             bf16, float32 = peak
-            share = f"{work / seconds / (float32 if phase == 'signals' else bf16):.1%}"
+            share = f"{work / seconds / (bf16 if phase in own.facts else float32):.1%}"
         cells = f"{work:.2f} | {work / seconds:.2f}" if work else "- | -"
         rows.append(f"| {title} | {seconds:.1f} | {seconds / total:.0%} | {cells} | {share} |")
-    of = f"{peak[0]} TFLOP/s (bf16), for signals {peak[1]} (float32)" if peak else f"not known for {card or 'a CPU'}"
+    of = (
+        f"{peak[0]} TFLOP/s (bf16) for models, {peak[1]} (float32) for the rest"
+        if peak
+        else f"not known for {card or 'a CPU'}"
+    )
     return [*rows, "", f"Peak: {of}. A job's seconds hold its start-up; jobs that ran side by side count each."]
 
 
@@ -326,10 +336,11 @@ def measure_pair(dataset: str, model: str, config: Mapping[str, Any], device: st
         found[family] = 0.0
         for name in names:
             neural, options = name in grid.NEURAL_ATTACKS, ours.attack_options(config, name)
-            once = {**options, "epochs": 1} if neural else options
+            once = ours.one_epoch(options) if neural else options
+            epochs = epochs_of(options, -(-round(len(shadows) * scale) // options["batch_size"])) if neural else 1
             fit, fitted = seconds_of(lambda n=name, o=once: attack(n).fit(shadows, o, 0, device))
             score, _ = seconds_of(lambda n=name, o=once, f=fitted: attack(n).score(f, victim, o, 0, device))
-            found[family] += (fit * (options["epochs"] if neural else 1) + score) * scale
+            found[family] += (fit * epochs + score) * scale
     return found
 
 
@@ -439,7 +450,8 @@ def main(args: argparse.Namespace, changes: Mapping[str, Any] | None = None) -> 
     if cut:
         lines += [
             f"The baseline was cut short after {args.baseline_epochs} epoch(s) of everything it trains and "
-            "**extrapolated**: to the epochs that ours ran for models, to the paper's recipe for attacks. So its "
+            "**extrapolated**: to the epochs that ours ran for models, to the paper's recipe for attacks, all of a "
+            "phase's seconds alike, also those that it takes once. So its "
             "accuracies aren't compared.",
         ]
     lines += ["", *compared]

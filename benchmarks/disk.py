@@ -66,7 +66,7 @@ def signal_file(dataset: str) -> int:
 def attack_files(dataset: str) -> tuple[int, int]:
     """Bytes of all fitted attackers of a setting, and of one adversary's results."""
     generator, shadows = np.random.default_rng(0), random_signals(2000, SPECS[dataset].classes)
-    recipe = CONFIG["attack_recipes"]["fast"] | {"epochs": 1}
+    recipe = CONFIG["attack_recipes"]["fast"] | {"epochs": 1, "least_steps": 1}
     facts = {"train_accuracy": 0.5, "test_accuracy": 0.5, "achieved_sparsity": 0.5}
     attackers = jsons = 0
     for name in CONFIG["attacks"]:
@@ -135,9 +135,10 @@ def print_totals() -> None:
 def print_peak() -> None:
     """The most that can lie there at a time beside what stays, where checkpoints don't: computed from the sizes."""
     originals = len(grid.ROLES) * sum(CHECKPOINT[v] for v in UNDEFENDED if v.pruner is None)
-    # Until its outputs are written, a job may hold for each of its six models a state: the weights, the best ones and
-    # Adam's two moments, none of them sparse, and the masks of both.
-    under_way = len(grid.ROLES) * max(CHECKPOINT[v] + (4 + 2 / 32) * CHECKPOINT[v.original] for v in UNDEFENDED)
+    # Until its outputs are written, a job may hold the states of its models: of five finished ones the weights and their
+    # masks, of the sixth these twice (as they are, and the best) and Adam's two moments. A mask is as large at most.
+    copies = 5 * 2 + (2 * 2 + 2)
+    under_way = max(len(grid.ROLES) * CHECKPOINT[v] + copies * CHECKPOINT[v.original] for v in UNDEFENDED)
     print(
         f"\nBeside that: all originals {originals / 1e9:.2f} GB, a setting under way {under_way / 1e9:.2f} GB at most."
     )

@@ -102,7 +102,7 @@ def fit(*names: str) -> Callable[[str, Path], None]:
                 fitted = attack(name).fit(shadows, options, 0, "cpu")
                 signal.setitimer(signal.ITIMER_PROF, 0)
             except TimeoutError:
-                fitted = attack(name).fit(some, {**options, "epochs": 1}, 0, "cpu")
+                fitted = attack(name).fit(some, ours.one_epoch(options), 0, "cpu")
             attack(name).score(fitted, victim, options, 0, "cpu")
 
     return stage

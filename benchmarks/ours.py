@@ -45,6 +45,11 @@ def attack_options(config: Mapping[str, Any], attack: str, recipe: str | None = 
     return found | {"epochs": found["epochs"][grid.family_of(attack)]}
 
 
+def one_epoch(options: Mapping[str, Any]) -> dict[str, Any]:
+    """An attack's options cut to a single epoch, however few its records."""
+    return {**options, "epochs": 1, "least_steps": 1}
+
+
 @dataclass
 class Cell:
     """What the workflow took for a cell and what came out of it."""

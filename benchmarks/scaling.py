@@ -66,7 +66,7 @@ def fit(*names: str) -> Callable[[Size], Callable[[], object]]:
 
         def compute() -> None:
             for name in names:
-                options = {**ours.attack_options(CONFIG, name), "epochs": 1}
+                options = ours.one_epoch(ours.attack_options(CONFIG, name))
                 attack(name).score(attack(name).fit(shadows, options, 0, "cpu"), victim, options, 0, "cpu")
 
         return compute
@@ -249,9 +249,8 @@ is one shadow model, and:
 
 Above linear: {"; ".join(fast) or "nothing"}.
 
-Thresholds and evaluation sort, n log n: an exponent of 1.08 at these sizes. Beyond the paper's sizes (its largest pool
-is Purchase's, 444 000 records) the sorts also leave the processor's caches: from 240 000 to 1 920 000 records the
-exponent of time was 1.11 for the thresholds without classes and 1.19 for evaluation.
+Thresholds and evaluation sort: n log n. Beyond the paper's sizes (its largest pool is Purchase's, 444 000 records) the
+sorts also leave the processor's caches, and their exponents rise.
 
 ![Time and memory against records, classes and shadow models](scaling.png)
 """

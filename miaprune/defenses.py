@@ -173,8 +173,9 @@ class DifferentialPrivacy:
         for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=self.noise_generator, device=parameter.device)
             mask = kept.get(name.removesuffix("_orig"), torch.ones((), device=parameter.device))
-            noisy = total[name] + self.noise_multiplier * self.clip * noise
-            parameter.grad = noisy * mask / self.expected_batch
+            # In place: the optimiser's fused kernel wants gradients laid out like their parameters.
+            noisy = total[name].add_(noise, alpha=self.noise_multiplier * self.clip)
+            parameter.grad = noisy.mul_(mask).div_(self.expected_batch)
         self.steps += 1
 
     def facts(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ WARM_UP = 3
 
 
 class Autocast(nn.Module):
-    """A model that computes in bfloat16 what may be, with float32 weights, sums and logits."""
+    """A model that computes in bfloat16 what may be; weights, statistics and what it returns are float32."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -36,6 +36,7 @@ class Captured:
         self.taken = 0
         self.batch: Tensor | None = None
         self.graph = torch.cuda.CUDAGraph()
+        self.stream = torch.cuda.Stream()  # one for warm-up and capture: gradients stay bound to their first stream
 
     def __call__(self, batch: Tensor) -> None:
         if self.batch is None:
@@ -45,14 +46,14 @@ class Captured:
             return
         self.batch.copy_(batch)
         if self.taken < WARM_UP:
-            side, current = torch.cuda.Stream(), torch.cuda.current_stream()
-            side.wait_stream(current)
-            with torch.cuda.stream(side):
+            current = torch.cuda.current_stream()
+            self.stream.wait_stream(current)
+            with torch.cuda.stream(self.stream):
                 self.step(self.batch)
-            current.wait_stream(side)
+            current.wait_stream(self.stream)
         else:
             if self.taken == WARM_UP:
-                with torch.cuda.graph(self.graph):  # records the step, does not take it
+                with torch.cuda.graph(self.graph, stream=self.stream):  # records the step, does not take it
                     self.step(self.batch)
             self.graph.replay()
         self.taken += 1

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch._C._functorch import is_functorch_wrapped_tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 
@@ -20,6 +21,7 @@ class _OneDnnLinear(torch.autograd.Function):
         return _product(x, weight, bias)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (x, weight), gradient = ctx.saved_tensors, gradients[0]
         dx = _product(gradient, weight.t()) if ctx.needs_input_grad[0] else None
@@ -50,7 +52,7 @@ class Linear(nn.Linear):
 
 
 class Dropout(nn.Module):
-    """Dropout whose random bits come from an explicit generator.
+    """Dropout whose random bits come from an explicit generator on a CPU, from the global one on a GPU.
 
     On a CPU the masks are cut from 64-bit words of NumPy's SFC64, four to a word: a decision costs 1 ns against
     the 12 ns of `torch.nn.functional.dropout`, which was the largest single cost of SAMIA's training step. The

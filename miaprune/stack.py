@@ -11,7 +11,7 @@ from torch.func import functional_call, stack_module_state, vmap
 class Stack(nn.Module):
     """k models of one architecture side by side: [k, n, ...] in, [k, n, C] out, model i on the i-th records.
 
-    Small models keep neither a GPU nor a CPU's caches busy one by one. Their parameters are copies; `members` gives
+    Small models keep neither a GPU nor a CPU's caches busy one by one. Their parameters are copies; `unstack` gives
     them back. Dropout draws anew for each model.
     """
 
@@ -36,7 +36,7 @@ class Stack(nn.Module):
         return y
 
 
-def members(model: nn.Module) -> list[dict[str, Tensor]]:
+def unstack(model: nn.Module) -> list[dict[str, Tensor]]:
     """The state of each model in a `Stack`, or of any other model alone, as views."""
     state = model.state_dict()
     if not isinstance(model, Stack):

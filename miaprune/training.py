@@ -19,7 +19,7 @@ from miaprune.gpu import Autocast, Captured
 from miaprune.job import span
 from miaprune.optim import Adam
 from miaprune.resume import Slot, State, States, pack, unpack
-from miaprune.stack import Stack, members
+from miaprune.stack import Stack, unstack
 
 if TYPE_CHECKING:
     from miaprune.datasets import Dataset
@@ -142,7 +142,7 @@ class Run:
 
     def keep(self, dev_accuracies: Sequence[float], patience: int) -> None:
         """Keep the weights of the models that are better on dev than ever, unless their training has ended."""
-        for i, (model, dev_accuracy) in enumerate(zip(members(self.model), dev_accuracies, strict=True)):
+        for i, (model, dev_accuracy) in enumerate(zip(unstack(self.model), dev_accuracies, strict=True)):
             if dev_accuracy > self.best_accuracy[i] and not self.ended(i, patience):
                 self.best_epoch[i], self.best_accuracy[i] = self.epoch, dev_accuracy
                 self.best[i] = {name: tensor.clone() for name, tensor in model.items()}
@@ -176,7 +176,10 @@ def train(
     """
     device, together, patience = data.inputs.device, len(models) > 1, recipe["patience"]
     model = Stack(models) if together else models[0]
-    members_of = [torch.from_numpy(split.train).to(device) for split in splits]
+    on_gpu = device.type == "cuda"
+    if on_gpu and not together:  # before the optimiser: its fused kernel wants moments laid out like their parameters
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    train_index = [torch.from_numpy(split.train).to(device) for split in splits]
     dev = torch.stack([torch.from_numpy(split.dev).to(device) for split in splits])
     dev = dev if together else dev[0]
     run = Run(
@@ -189,11 +192,8 @@ def train(
         best_accuracy=[-1.0] * len(models),
         best=[{}] * len(models),
     )
-    on_gpu = device.type == "cuda"
-    if on_gpu and not together:
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    half = on_gpu and recipe.get("precision") == "bfloat16" and objective.by_loss
-    forward = Autocast(model) if half else model
+    mixed = on_gpu and recipe.get("precision") == "bfloat16" and objective.by_loss
+    forward = Autocast(model) if mixed else model
 
     def step(batch: Tensor) -> None:
         run.optimizer.zero_grad()
@@ -207,8 +207,8 @@ def train(
         saved = slot.load() if slot else None
         if saved and saved.finished:
             logger.info("trained in an earlier attempt")
-            for i, model in enumerate(models):
-                model.load_state_dict(unpack(saved.tensors, str(i)))
+            for i, one in enumerate(models):
+                one.load_state_dict(unpack(saved.tensors, str(i)))
             found: list[dict[str, Any]] = saved.numbers["facts"]
             return found
         if saved:
@@ -218,7 +218,7 @@ def train(
             model.train()
             run.epoch_draws = [generator.get_state() for generator in run.generators]
             drawn = (
-                objective.batches(i, recipe["batch_size"], g) for i, g in zip(members_of, run.generators, strict=True)
+                objective.batches(i, recipe["batch_size"], g) for i, g in zip(train_index, run.generators, strict=True)
             )
             for batches in islice(zip(*drawn, strict=True), run.step, None):
                 batch = torch.stack(batches) if together else batches[0]
@@ -241,11 +241,12 @@ def train(
             if last:
                 break
             run.epoch, run.step = run.epoch + 1, 0
+    run.optimizer.zero_grad()  # the job holds on to the models, and needs no gradients
     facts = []
-    for model, split, best, epoch in zip(models, splits, run.best, run.best_epoch, strict=True):
-        model.load_state_dict(best)
+    for one, split, best, epoch in zip(models, splits, run.best, run.best_epoch, strict=True):
+        one.load_state_dict(best)
         parts = {part: torch.from_numpy(getattr(split, part)).to(device) for part in ("train", "dev", "test")}
-        kept = {f"{part}_accuracy": accuracies(model, data, index)[0] for part, index in parts.items()}
+        kept = {f"{part}_accuracy": accuracies(one, data, index)[0] for part, index in parts.items()}
         ran = min(run.epoch, epoch + patience + 1)
         facts.append({"epoch": epoch, "epochs_run": ran, **kept, **objective.facts()})
     if slot:

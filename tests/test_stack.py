@@ -6,7 +6,7 @@ from torch import nn
 
 from miaprune import models, pruning, splits, training
 from miaprune.defenses import PairBalancing
-from miaprune.stack import Stack, members
+from miaprune.stack import Stack, unstack
 from miaprune.training import CrossEntropy, train
 
 RECIPE = {"epochs": 12, "learning_rate": 1e-2, "weight_decay": 5e-4, "batch_size": 64, "patience": 1}
@@ -33,10 +33,10 @@ def test_each_member_sees_its_own_records(digits):
 
 def test_members_are_the_models_states(digits):
     alone = [without_dropout(digits, seed) for seed in range(3)]
-    for model, state in zip(alone, members(Stack(alone)), strict=True):
+    for model, state in zip(alone, unstack(Stack(alone)), strict=True):
         assert model.state_dict().keys() == state.keys()
         assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
-    (only,) = members(alone[0])
+    (only,) = unstack(alone[0])
     assert only.keys() == alone[0].state_dict().keys()
 
 

@@ -139,7 +139,7 @@ def fit(
         model.train()
         for step in range(epochs_of(recipe, batches) * batches):
             if step % batches == 0:
-                order = torch.randperm(len(x)).to(device).chunk(batches)
+                order = torch.randperm(len(x)).to(device).tensor_split(batches)
             index = order[step % batches]
             optimizer.zero_grad()
             F.cross_entropy(model(x[index]), y[index]).backward()

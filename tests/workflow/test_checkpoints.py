@@ -76,7 +76,7 @@ def test_a_new_attack_trains_no_model(change):
     change.config["attacks"].append("nn_top3")
     plan = change.plan("all")
     assert {f"{CELL}/nn_top3.json", f"{ORIGINAL}/nn_top3.json"} <= set(plan) and steps(plan) == []
-    change.config["attack_recipes"][change.config["attack_recipe"]]["epochs"] = 3
+    change.config["attack_recipes"][change.config["attack_recipe"]]["epochs"]["samia"] = 3
     plan = change.plan("all")
     assert {f"{CELL}/samia.json", f"{ORIGINAL}/samia.json"} <= set(plan) and steps(plan) == []
 
