@@ -81,3 +81,12 @@ def test_a_step_does_without_torch_dynamo():
         "assert 'torch._dynamo' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_moments_are_laid_out_like_their_parameters():
+    """As CUDA's fused kernel demands of models in channels-last."""
+    model = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+    adam = optim.Adam(model.parameters(), 0.0)
+    for moments in (adam.kept["exp_avg"], adam.kept["exp_avg_sq"]):
+        assert [m.stride() for m in moments] == [p.stride() for p in model.parameters()]
+    assert not model.weight.is_contiguous()
