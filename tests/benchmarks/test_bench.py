@@ -19,7 +19,10 @@ def tiny():
     """Changes of config.yaml: two epochs of everything."""
     config = ours.configuration()
     stages = {stage: config[stage] | {"epochs": {"image": 2, "table": 2}} for stage in ("training", "finetuning")}
-    recipes = {name: recipe | {"epochs": {"samia": 2, "nn": 2}} for name, recipe in config["attack_recipes"].items()}
+    recipes = {
+        name: recipe | {"epochs": {"samia": 2, "nn": 2}, "least_steps": 1}
+        for name, recipe in config["attack_recipes"].items()
+    }
     return stages | {"attack_recipes": recipes, "datasets": ["location"], "device": "cpu"}
 
 
