@@ -135,7 +135,7 @@ def print_totals() -> None:
 def print_peak() -> None:
     """The most that can lie there at a time beside what stays, where checkpoints don't: computed from the sizes."""
     originals = len(grid.ROLES) * sum(CHECKPOINT[v] for v in UNDEFENDED if v.pruner is None)
-    # Until its outputs are written, a job may hold the states of its models: of five finished ones the weights and their
+    # Until its outputs are written, a job may hold the states of its models: of five finished ones weights and their
     # masks, of the sixth these twice (as they are, and the best) and Adam's two moments. A mask is as large at most.
     copies = 5 * 2 + (2 * 2 + 2)
     under_way = max(len(grid.ROLES) * CHECKPOINT[v] + copies * CHECKPOINT[v.original] for v in UNDEFENDED)
