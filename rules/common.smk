@@ -108,7 +108,7 @@ NEEDS = {
     "signals": (20, 8000),
     "samia": (60, 6000),
     "nn": (30, 4000),
-    "cheap": (20, 2000),
+    "cheap": (20, 4000),
     "score": (5, 4000),
 }
 MODEL_COST = {"densenet121": 3, "fc": 0.25, "cnn": 0.25}
