@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import subprocess
 import sys
 import tempfile
 import time
@@ -217,7 +218,11 @@ def share_table(own: ours.Cell, counted: Mapping[str, float], card: str) -> list
         if peak
         else f"not known for {card or 'a CPU'}"
     )
-    return [*rows, "", f"Peak: {of}. A job's seconds hold its start-up; jobs that ran side by side count each."]
+    return [
+        *rows,
+        "",
+        f"Peak: {of}. A job's seconds hold its first use of the card; jobs side by side count each.",
+    ]
 
 
 # --- bf16 against float32 --------------------------------------------------------------------------------------------
@@ -344,8 +349,9 @@ def measure_pair(dataset: str, model: str, config: Mapping[str, Any], device: st
     return found
 
 
-def grid_table(config: dict[str, Any], device: str, records: int, own: ours.Cell, start_up: float) -> list[str]:
+def grid_table(config: dict[str, Any], device: str, records: int, own: ours.Cell) -> list[str]:
     """The hours of the paper's grid, every setting attacked, from `measure_pair` of each of its pairs."""
+    imports, first_use = start_up(device)
     settings = grid.settings(config)
     rows = [f"| data set | model | {' | '.join(f'{p} s' for p in PHASES)} | pruned settings | hours |"]
     rows += ["| --- | --- |" + " ---: |" * (len(PHASES) + 2)]
@@ -357,7 +363,7 @@ def grid_table(config: dict[str, Any], device: str, records: int, own: ours.Cell
         seconds = measure_pair(pair.dataset, pair.model, config, device, records)
         count = sum(s.original == pair and s.pruner is not None for s in settings)
         jobs = len(grid.ATTACK_FAMILIES) + 2  # a setting's: its models, its signals, its families of attacks
-        attacked = sum(seconds[p] for p in ("signals", *grid.ATTACK_FAMILIES)) + jobs * start_up
+        attacked = sum(seconds[p] for p in ("signals", *grid.ATTACK_FAMILIES)) + imports + jobs * first_use
         rest = (count + 1) * attacked
         hours = (seconds["originals"] + count * seconds["pruned"] + rest) / 3600
         most += hours
@@ -372,19 +378,23 @@ def grid_table(config: dict[str, Any], device: str, records: int, own: ours.Cell
         f"The whole grid, one job at a time: {most:.2f} hours at the configured epochs, the most it can be; "
         f"{early:.2f} if training stops early as in the cell above, after {shares} of them. Estimated: generated data "
         f"of each shape, at most {records} records, one and three epochs, scaled to the data set's records and the "
-        f"configured epochs; each job's start-up ({start_up:.1f} s) included.",
+        f"configured epochs; included are a setting's imports ({imports:.1f} s) and each job's first use of the device "
+        f"({first_use:.1f} s).",
     ]
 
 
 # --- all together ----------------------------------------------------------------------------------------------------
 
 
-def start_up(device: str) -> float:
-    """Seconds until a new process could begin to compute."""
-    import subprocess
-
-    code = f"import torch, miaprune.training, miaprune.signals; torch.zeros(1, device={device!r})"
-    return seconds_of(lambda: subprocess.run([sys.executable, "-c", code], check=True))[0]
+def start_up(device: str) -> tuple[float, float]:
+    """Seconds of the imports that the jobs of a submission share, and of a job's first tensor on the device."""
+    code = (
+        "import time; started = time.perf_counter(); import miaprune.imports, torch; imported = time.perf_counter(); "
+        f"torch.zeros(1, device={device!r}); print(imported - started, time.perf_counter() - imported)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True).stdout
+    imports, first_use = map(float, said.split())
+    return imports, first_use
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -444,8 +454,8 @@ def main(args: argparse.Namespace, changes: Mapping[str, Any] | None = None) -> 
         "",
         *speed_table(seconds, cells, cut),
         "",
-        "Phases are the jobs' seconds, each with its start-up; jobs run side by side where there are cores. The last "
-        "row is the time from Snakemake's start to its end, and the sum of the baseline's phases.",
+        "Phases are the jobs' seconds, without the imports that they share; jobs run side by side where there are "
+        "cores. The last row is the time from Snakemake's start to its end, and the sum of the baseline's phases.",
     ]
     if cut:
         lines += [
@@ -461,7 +471,7 @@ def main(args: argparse.Namespace, changes: Mapping[str, Any] | None = None) -> 
         lines += ["", "## Shares", "", *share_table(first, cell_flops(first, data, args.model, config), card)]
         precisions = compare_precisions(on_device, args.model, config, records=args.records // 15, epochs=8)
         lines += ["", "## bf16 against float32", "", *precisions]
-        hours = grid_table(config, args.device, args.records, first, start_up(args.device))
+        hours = grid_table(config, args.device, args.records, first)
         lines += ["", "## The whole grid", "", *hours]
     text = "\n".join(lines) + "\n"
     if args.out:

@@ -55,7 +55,7 @@ class Cell:
     """What the workflow took for a cell and what came out of it."""
 
     wall: float  # seconds from Snakemake's start to its end
-    seconds: Counter[str]  # of the jobs, each with its start-up, by phase
+    seconds: Counter[str]  # of the jobs, by phase
     test_accuracy: dict[str, float]  # of the victim, by variant
     facts: dict[str, list[dict[str, Any]]]  # of the six models, by phase
     attacks: dict[str, dict[str, Any]]  # results by attack

@@ -9,6 +9,7 @@ import itertools
 import logging
 import os
 import platform
+import runpy
 import signal
 import sys
 import tempfile
@@ -185,3 +186,9 @@ def running(log: str | Path, threads: int, device: str) -> Iterator[torch.device
             torch.cuda.set_device(index)
             device = f"cuda:{index}"
         yield torch.device(device)
+
+
+def run_fork(script: str) -> None:
+    """Run a job's script in this process, a fork of one that has SIGTERM blocked (`rules/run.smk`)."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    runpy.run_path(script, run_name="__main__")

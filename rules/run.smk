@@ -2,20 +2,26 @@
 import fcntl
 import gc
 import getpass
+import importlib.util
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
 import time
+from multiprocessing import connection, get_context, resource_tracker
 from pathlib import Path
 
+from snakemake.benchmark import benchmarked
 from snakemake.common.workdir_handler import WorkdirHandler
 from snakemake.dag import DAG
 from snakemake.scheduling.job_scheduler import JobScheduler
+from snakemake.script import PythonScript
 
 from miaprune import resume
 from miaprune.config import ConfigError, check_device, check_files
+from miaprune.job import run_fork
 
 
 def forget_stale_lock():
@@ -130,6 +136,36 @@ def keep_what_starts_from_originals(needed):
     return needed_by_any
 
 
+# One process imports torch, its forks run the scripts.
+FORKS = get_context("forkserver")
+FORKS.set_forkserver_preload(["miaprune.imports"])
+FORKING = threading.Lock()
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # no threads in the process that forks
+# What bin/snakemake runs, by a name that tells multiprocessing that no fork need run it again.
+sys.modules["__main__"].__spec__ = importlib.util.find_spec("snakemake.__main__")
+
+
+def run_in_fork(script, file, edit=False):
+    """Snakemake's ``execute_script``, but in a fork of one process that has imported what the scripts import.
+
+    Importing torch and ending a process that did takes 1.5 s of CPU, once now for all jobs of a run or a submission.
+    """
+    with FORKING:  # multiprocessing looks after all its processes whenever one starts or ends
+        resource_tracker.ensure_running()  # it resets the signal mask when it starts
+        # SLURM tells all processes of a submission to stop: the forks may end their work, so the server has to stay
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        job = FORKS.Process(target=run_fork, args=(file,))
+        job.start()
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    with benchmarked(job.pid, script.bench_record):
+        connection.wait([job.sentinel])
+    with FORKING:
+        job.join()
+    if job.exitcode:
+        raise subprocess.CalledProcessError(job.exitcode, file)
+
+
+PythonScript.execute_script = run_in_fork
 DAG.is_needed_tempfile = keep_what_starts_from_originals(DAG.is_needed_tempfile)
 if workflow.is_main_process:
     DAG.finish = forget_when_finished(DAG.finish)

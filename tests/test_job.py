@@ -49,7 +49,8 @@ WRITES = """
     with whole("output") as temporary:
         temporary.write_text("half")
         Path("ready").touch()
-        time.sleep(float(Path("seconds").read_text()))
+        for _ in range(20 * int(Path("seconds").read_text())):
+            time.sleep(0.05)  # Python hears a signal that comes just before a sleep after it only
 """
 
 

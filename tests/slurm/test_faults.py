@@ -7,7 +7,6 @@ import signal
 import time
 from collections import defaultdict
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 from cluster import wait_for
@@ -106,16 +105,10 @@ class Story:
         return self.struck[fault]
 
     def script(self, job):
-        """The process of the job's script."""
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                words = (folder / "cmdline").read_bytes().split(b"\0")
-                if b".prune.py" in b" ".join(words) and f"SLURM_JOB_ID={job}".encode() in (
-                    (folder / "environ").read_bytes().split(b"\0")
-                ):
-                    return int(folder.name)
-            except OSError:
-                pass  # gone
+        """The process of the job's script, as its log has it."""
+        for log in self.on.folder.glob("results/logs/**/prune.log.unfinished"):
+            if found := re.findall(rf", process (\d+), SLURM job {job}$", log.read_text(), flags=re.M):
+                return int(found[-1])
         return None
 
     def state(self, job):

@@ -38,11 +38,12 @@ def undisturbed(tmp_path_factory):
     return done
 
 
-def interrupted(workflow, how, ready):
+def interrupted(workflow, how, ready, **environment):
     """Start a run, kill it with all its processes once it is ``ready``, and wait until all of them have ended."""
     process = subprocess.Popen(
         workflow.command(f"{CELL}/conf.json"), cwd=workflow.folder, start_new_session=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
     wait_for(lambda: ready(workflow.folder) or process.poll() is not None)
@@ -90,6 +91,15 @@ def test_a_killed_run_goes_on_where_it_was(workflow, undisturbed, how, ready, ev
         assert (workflow.folder / CELL / name).read_bytes() == (undisturbed.folder / CELL / name).read_bytes(), name
     assert not list(workflow.folder.rglob("results/**/*.tmp"))
     assert not (workflow.folder / "results/states").exists()
+
+
+def test_under_slurm_a_job_that_is_told_to_stop_may_end_its_work(workflow, undisturbed):
+    """SLURM tells all processes of a submission, and so the one whose forks the jobs are."""
+    workflow.config = slow_config()
+    interrupted(workflow, signal.SIGTERM, in_the_second_model, SLURM_JOB_ID="1")
+    for name in CHECKPOINTS:
+        assert (workflow.folder / CELL / name).read_bytes() == (undisturbed.folder / CELL / name).read_bytes(), name
+    assert not (workflow.folder / CELL / "signals.safetensors").exists()
 
 
 def test_the_state_of_another_configuration_is_set_aside(workflow, finished):
