@@ -71,7 +71,14 @@ class Cell:
 
 def loader(inputs: Tensor, labels: Tensor, batch: int, device: str, shuffle: bool = False) -> DataLoader:
     records = TensorDataset(inputs, labels)
-    return DataLoader(records, batch, shuffle=shuffle, num_workers=WORKERS, pin_memory=device == "cuda")
+    return DataLoader(
+        records,
+        batch,
+        shuffle=shuffle,
+        num_workers=WORKERS,
+        persistent_workers=WORKERS > 0,
+        pin_memory=device == "cuda",
+    )
 
 
 def part(data: Dataset, index: np.ndarray, batch: int, device: str, shuffle: bool = False) -> DataLoader:

@@ -26,12 +26,12 @@ from miaprune import datasets, grid, job, signals, splits
 from miaprune.attacks import attack
 from miaprune.files import load_tensors, save_tensors, whole
 from miaprune.models import build
+from miaprune.training import EVALUATION_BATCH
 
 CELLS = {"purchase": "fc", "svhn": "resnet18"}
 LIMIT = 8e9  # bytes
 FIT_SECONDS = 20  # CPU time of each neural attack's training: its arrays and its first batches
 BATCHES = 3  # of training, and one evaluation batch of each part, where an epoch would take an hour on a CPU
-EVALUATION_BATCH = 2048
 
 
 def first(split: splits.Split, dataset: str) -> splits.Split:

@@ -30,9 +30,6 @@ if TYPE_CHECKING:  # Snakemake itself calls `forget_finished`, and is to start w
     import torch
     from torch import Tensor
 
-FORMAT = 2
-"""Version of the state files; raise it when their content changes."""
-
 CODE = (
     "datasets",
     "defenses",
@@ -93,7 +90,7 @@ class States:
 
     def __init__(self, folder: str | Path, every: float, fits: Mapping[str, Any]) -> None:
         self.folder, self.every = Path(folder), every
-        self.fits: dict[str, Any] = json.loads(json.dumps({**fits, "format": FORMAT}))
+        self.fits: dict[str, Any] = json.loads(json.dumps(dict(fits)))
         self.told: str | None = None  # the signal to stop
         self._finished: dict[Path, State] = {}  # since the last save
         self._saved = time.monotonic()

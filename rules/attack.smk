@@ -27,6 +27,7 @@ rule signals:
 
 # A setting's jobs, from pruning on, are one group: one submission to a cluster, on one GPU. The families of attacks run
 # side by side there; their networks are small enough to share it.
+#
 # A family of attacks is one job: it fits each on the setting's shadows and scores the setting's victim.
 for family_name, members in grid.ATTACK_FAMILIES.items():
 

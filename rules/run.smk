@@ -140,7 +140,7 @@ def keep_what_starts_from_originals(needed):
 FORKS = get_context("forkserver")
 FORKS.set_forkserver_preload(["miaprune.imports"])
 FORKING = threading.Lock()
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # no threads in the process that forks
+os.environ["OMP_NUM_THREADS"] = "1"  # no threads in the process that forks; jobs set their own number
 # What bin/snakemake runs, by a name that tells multiprocessing that no fork need run it again.
 sys.modules["__main__"].__spec__ = importlib.util.find_spec("snakemake.__main__")
 
