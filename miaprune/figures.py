@@ -136,14 +136,17 @@ def accuracy_vs_sparsity(attacks: pd.DataFrame, dataset: str, model: str) -> Fig
     start = levels[0] - 10 if levels else 0.0
     places = {start: "original"} if rows["pruner"].isna().any() else {}
     places |= {level: f"{level:g}" for level in levels}
+    # At a single sparsity there are no lines to tell the attacks' marks apart: they stand side by side.
+    aside = dict(zip(names, np.linspace(-2.5, 2.5, len(names)) * (len(levels) == 1), strict=True))
+    ends = [start, *levels[:-1], *(level + max(aside.values(), default=0) for level in levels[-1:])]
     for axes, pruner in zip(panels, pruners or ["no pruned model"], strict=False):
         axes.axhline(50, color=GREY, linewidth=0.9, linestyle=":")
         for name in reversed(names):  # SAMIA last, on top
             mine, line = rows[rows["attack"] == name], _line(name)
             for original in 100 * mine.loc[mine["pruner"].isna(), "accuracy"]:
-                axes.plot([start, *levels], [original] * (1 + len(levels)), markevery=[0], **_dashed(line))
+                axes.plot(ends, [original] * len(ends), markevery=[0], **_dashed(line))
             mine = mine[mine["pruner"] == pruner].sort_values("sparsity")
-            axes.plot(100 * mine["sparsity"], 100 * mine["accuracy"], **line)
+            axes.plot(100 * mine["sparsity"] + aside[name], 100 * mine["accuracy"], **line)
         axes.set_xticks(list(places), places.values())
         axes.set(title=pruner, xlabel="sparsity (%)")
     _blank(panels[len(pruners) or 1 :])
@@ -325,7 +328,8 @@ def transfer(attacks: pd.DataFrame, dataset: str, model: str) -> Figure:
         values = np.array([[accuracies.get((a, b), math.nan) for b in names] for a in names])
         if np.isfinite(values[~np.eye(len(names), dtype=bool)]).any():
             maps.append((title, list(names.values()), values))
-    figure, panels = _figure(max(1, math.ceil(len(maps) / 3)), 3, panel_height=2.1)
+    columns = min(3, max(1, len(maps)))
+    figure, panels = _figure(max(1, math.ceil(len(maps) / 3)), columns, panel_height=2.1)
     # One scale for all panels, from guessing or below up: a shade means the same everywhere.
     shown = np.concatenate([values[np.isfinite(values)] for _, _, values in maps] or [np.array([50.0])])
     norm = Normalize(min(50.0, shown.min()), max(51.0, shown.max()))
@@ -335,7 +339,7 @@ def transfer(attacks: pd.DataFrame, dataset: str, model: str) -> Figure:
     _blank(panels[len(maps) :])
     if not maps:
         panels[0].set_title("no mismatched adversary", loc="left")
-    _label_rows(panels, 3, "shadow models'")
+    _label_rows(panels, columns, "shadow models'")
     victims = _plural(rows["variant"].nunique(), "victim model")
     _finish(
         figure,
@@ -370,13 +374,14 @@ def signal_distributions(original: Signals | None, pruned: Mapping[str, Signals]
     low, high = (positive.min() / 1.5, positive.max() * 1.5) if len(positive) else (0.1, 1.0)
     for (pair, column), sensitivity, (name, signals) in zip(places, sensitivities, models.items(), strict=True):
         upper, lower = (panels[(2 * pair + row) * columns + column] for row in (0, 1))
-        _cumulative(upper, np.clip(signals.confidence.astype(float), *CONFIDENCES), signals.members, CONFIDENCES)
+        confidence = np.clip(signals.confidence.astype(float), *CONFIDENCES)
+        _cumulative(upper, "confidence", confidence, signals.members, CONFIDENCES)
         upper.set_xscale("logit")
-        upper.set(xlim=CONFIDENCES, title=name.replace(" + ", "\n+ "), xlabel="confidence")
+        upper.set(xlim=CONFIDENCES, title=name.replace(" + ", "\n+ "))
         upper.set_xticks([0.01, 0.5, 0.999], [".01", ".5", ".999"])
-        _cumulative(lower, np.maximum(sensitivity, low), signals.members, (low, high))
+        _cumulative(lower, "sensitivity", np.maximum(sensitivity, low), signals.members, (low, high))
         lower.set_xscale("log")
-        lower.set(xlim=(low, high), xlabel="sensitivity")
+        lower.set(xlim=(low, high))
         lower.xaxis.set_major_locator(LogLocator(numticks=4))
         for axes in (upper, lower):
             axes.xaxis.set_minor_locator(NullLocator())
@@ -597,8 +602,8 @@ def _heat_map(axes: Axes, values: np.ndarray, names: Sequence[str], norm: Normal
     axes.set_xticks(range(len(names)), names, **(slanted if max(map(len, names)) > 4 else {}))
 
 
-def _cumulative(axes: Axes, values: np.ndarray, members: np.ndarray, ends: tuple[float, float]) -> None:
-    """Cumulative shares of both groups and their largest distance (Kolmogorov and Smirnov's)."""
+def _cumulative(axes: Axes, name: str, values: np.ndarray, members: np.ndarray, ends: tuple[float, float]) -> None:
+    """Cumulative shares of both groups; their largest distance (Kolmogorov and Smirnov's) below the signal's name."""
     steps = np.unique(values)
     shares = {}
     for (group, line), here in zip(GROUP_LINES.items(), (members, ~members), strict=True):
@@ -607,7 +612,7 @@ def _cumulative(axes: Axes, values: np.ndarray, members: np.ndarray, ends: tuple
         kept = np.unique(np.linspace(0, len(steps) - 1, 1000).round().astype(int))
         axes.plot([ends[0], *steps[kept], ends[1]], [0, *shares[group][kept], 1], drawstyle="steps-post", **line)
     distance = np.abs(np.subtract(*shares.values())).max()
-    axes.text(0.05, 0.95, f"d = {distance:.2f}", transform=axes.transAxes, va="top", fontsize=7)
+    axes.set_xlabel(f"{name}\nd = {distance:.2f}")
 
 
 def _models(original: Signals | None, pruned: Mapping[str, Signals]) -> dict[str, Signals]:
