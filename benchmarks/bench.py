@@ -52,7 +52,7 @@ PHASES = {
     "cheap": FAMILIES["cheap"].replace("blindmi", "blindmi (ours alone)"),
 }
 PEAKS = {"H100 PCIe": (756, 51), "H100": (989, 67), "H200": (989, 67), "A100": (312, 19.5), "L40S": (362, 91.6)}
-"""TFLOP/s of a card, dense, by a part of its name: bf16 on tensor cores, float32 without TF32. Not checked yet."""
+"""TFLOP/s of a card, by its data sheet and a part of its name: dense bf16 on tensor cores, float32 without TF32."""
 
 
 # --- baseline against ours -------------------------------------------------------------------------------------------
