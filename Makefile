@@ -60,7 +60,7 @@ bench: $(INSTALLED)
 # On one GPU, with cifar10_jpeg/resnet18 if data/cifar10_jpeg is there. DEVICE=cpu only shows that it runs.
 bench-gpu: DEVICE ?= cuda
 bench-gpu: $(INSTALLED)
-	$(BIN)/python benchmarks/bench.py --gpu --device $(DEVICE) --baseline-epochs 1 \
+	$(BIN)/python benchmarks/bench.py --gpu --device $(DEVICE) --baseline-epochs 2 \
 	  $(if $(and $(filter cuda,$(DEVICE)),$(wildcard data/cifar10_jpeg/*)),--dataset cifar10_jpeg --model resnet18,--model cnn)
 
 # What is done, running, failed and missing, and the time left, of the grid or of the demo (OF=demo). WITH takes the

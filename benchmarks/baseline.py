@@ -51,6 +51,7 @@ class Cell:
     limit: int | None = None  # epochs at most, of everything that is trained
     seconds: Counter[str] = field(default_factory=Counter)
     epochs: Counter[str] = field(default_factory=Counter)  # run, by phase, summed over models
+    last: Counter[str] = field(default_factory=Counter)  # seconds of the last epochs among them
     test_accuracy: dict[str, float] = field(default_factory=dict)  # of the victim, by variant
     attacks: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -114,14 +115,18 @@ def test(model: nn.Module, batches: DataLoader, device: str) -> float:
 
 def train(
     model: nn.Module, data: Dataset, split: splits.Split, recipe: dict[str, Any], path: Path, device: str
-) -> tuple[float, int]:
-    """Train and keep the best-dev weights in ``path``; returns their test accuracy and the number of epochs run."""
+) -> tuple[float, int, float]:
+    """Train and keep the best-dev weights in ``path``.
+
+    Returns their test accuracy, the number of epochs run, and the seconds of the last one.
+    """
     batch = recipe["batch_size"]
     train_batches = part(data, split.train, batch, device, shuffle=True)
     dev_batches, test_batches = part(data, split.dev, batch, device), part(data, split.test, batch, device)
     optimizer = torch.optim.Adam(model.parameters(), lr=recipe["learning_rate"], weight_decay=recipe["weight_decay"])
     best_dev, best_test, best_epoch = -1.0, 0.0, 0
     for epoch in range(1, recipe["epochs"] + 1):
+        started = time.perf_counter()
         model.train()
         for x, y in train_batches:
             x, y = x.to(device), y.to(device)
@@ -129,12 +134,13 @@ def train(
             F.cross_entropy(model(x), y).backward()
             optimizer.step()
         dev_accuracy, test_accuracy = test(model, dev_batches, device), test(model, test_batches, device)
+        took = time.perf_counter() - started  # reading the accuracies has waited for the GPU
         if dev_accuracy > best_dev:
             best_dev, best_test, best_epoch = dev_accuracy, test_accuracy, epoch
             save_tensors(path, model.state_dict(), {})
         if epoch - best_epoch > recipe["patience"]:
             break
-    return best_test, epoch
+    return best_test, epoch, took
 
 
 def prunable(model: nn.Module) -> list[nn.Module]:
@@ -174,8 +180,10 @@ def prune_and_finetune(cell: Cell, variant: str) -> None:
 
 def fit_role(cell: Cell, model: nn.Module, variant: str, role: str, recipe: dict[str, Any]) -> None:
     split = splits.of_role(role, len(cell.data), cell.config["seed"])
-    test_accuracy, epochs = train(model, cell.data, split, recipe, cell.path(variant, role), cell.device)
-    cell.epochs["originals" if variant == "original" else "pruned"] += epochs
+    test_accuracy, epochs, took = train(model, cell.data, split, recipe, cell.path(variant, role), cell.device)
+    phase = "originals" if variant == "original" else "pruned"
+    cell.epochs[phase] += epochs
+    cell.last[phase] += took
     if role == "victim":
         cell.test_accuracy[variant] = test_accuracy
 
@@ -190,6 +198,7 @@ def query(cell: Cell, variant: str, role: str, with_sensitivity: bool) -> Signal
     draws, epsilon = cell.config["signals"]["draws"], cell.config["signals"]["epsilon"]
     index = np.concatenate([split.train, split.test])
     posteriors, sensitivities = [], []
+    torch.backends.cudnn.allow_tf32 = not with_sensitivity  # with it they would be rounding noise
     for x, _ in part(cell.data, index, QUERY_BATCH, cell.device):
         x = x.to(cell.device)
         p = model(x).softmax(1)
@@ -199,6 +208,7 @@ def query(cell: Cell, variant: str, role: str, with_sensitivity: bool) -> Signal
                 change += (model(x + epsilon * torch.randn_like(x)).softmax(1) - p).abs() / epsilon
         posteriors.append(p.cpu().numpy())
         sensitivities.append((change / draws).cpu().numpy())
+    torch.backends.cudnn.allow_tf32 = True  # as it is by default
     members = np.arange(len(index)) < len(split.train)
     return Signals(np.concatenate(posteriors), np.concatenate(sensitivities), cell.data.labels[index].numpy(), members)
 
@@ -255,13 +265,17 @@ def neural_attack(cell: Cell, attack: str, shadows: Signals, victim: Signals) ->
     batches = loader(x, y, recipe["batch_size"], cell.device, shuffle=True)
     model.train()
     for _ in range(epochs):
+        started = time.perf_counter()
         for inputs, members in batches:
             inputs, members = inputs.to(cell.device), members.to(cell.device)
             optimizer.zero_grad()
             F.cross_entropy(model(inputs), members).backward()
             optimizer.step()
         schedule.step()
+        if cell.device == "cuda":
+            torch.cuda.synchronize()
     cell.epochs[grid.family_of(attack)] += epochs
+    cell.last[grid.family_of(attack)] += time.perf_counter() - started
     model.eval()
     x, y = features(attack, victim), torch.from_numpy(victim.members).long()
     with torch.no_grad():

@@ -27,23 +27,24 @@ class Autocast(nn.Module):
 class Captured:
     """A training step as one CUDA graph: a step of a small network is hundreds of launches, a replay is one.
 
-    ``step`` takes a batch of record indices and must neither wait for the GPU nor branch on its values. Batches of
-    another size than the first are stepped as they come.
+    ``step`` takes a batch of record indices on the current GPU and must neither wait for it nor branch on its values.
+    Batches of another size than ``size``, their last dimension, are stepped as they come; beside the graph, whose
+    activations stay allocated, such a step takes memory of its own.
     """
 
-    def __init__(self, step: Callable[[Tensor], None]) -> None:
-        self.step = step
+    def __init__(self, step: Callable[[Tensor], None], size: int) -> None:
+        self.step, self.size = step, size
         self.taken = 0
         self.batch: Tensor | None = None
         self.graph = torch.cuda.CUDAGraph()
-        self.stream = torch.cuda.Stream()  # one for warm-up and capture: gradients stay bound to their first stream
+        self.stream = torch.cuda.Stream()  # one for warm-up and capture, as the allocator's blocks are a stream's
 
     def __call__(self, batch: Tensor) -> None:
-        if self.batch is None:
-            self.batch = batch.clone()
-        if batch.shape != self.batch.shape:
+        if batch.shape[-1] != self.size:
             self.step(batch)
             return
+        if self.batch is None:
+            self.batch = batch.clone()
         self.batch.copy_(batch)
         if self.taken < WARM_UP:
             current = torch.cuda.current_stream()

@@ -48,7 +48,7 @@ ATTACK_FAMILIES: dict[str, tuple[str, ...]] = {
     "nn": ("nn", "nn_top3", "nn_cls"),
     "cheap": (*THRESHOLD_ATTACKS, "blindmi"),
 }
-"""Attacks that share a process, as starting one costs more than most of them: a job computes a whole family."""
+"""Attacks that share a job: all of a family are cheap, or want the same resources."""
 
 DEFENSES = ("ppb", "adv", "dp")
 

@@ -1,4 +1,8 @@
-"""All that job scripts import, for the process whose forks run them (`rules/run.smk`)."""
+"""What job scripts import, but for what only few of them do.
+
+A run's jobs are forks of one process that has imported this (`rules/run.smk`); it must neither start threads nor ask
+CUDA anything, which would forbid the forks to use it.
+"""
 
 import gc
 
@@ -9,6 +13,7 @@ import miaprune.claims
 import miaprune.datasets
 import miaprune.defenses
 import miaprune.figures
-import miaprune.results  # noqa: F401
+import miaprune.results
+import miaprune.splits  # noqa: F401
 
 gc.freeze()  # it stays: no fork's garbage collection need look through it, which would copy its pages

@@ -177,6 +177,7 @@ def running(log: str | Path, threads: int, device: str) -> Iterator[torch.device
 
         keep_freed_memory()
         torch.set_num_threads(threads)
+        torch.backends.cudnn.allow_tf32 = False  # float32 is float32 in convolutions too, unlike torch's default
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         if device == "cuda" and (count := torch.cuda.device_count()) > 1:

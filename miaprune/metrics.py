@@ -25,7 +25,7 @@ def accuracy(scores: np.ndarray, members: np.ndarray) -> float:
 def auc(scores: np.ndarray, members: np.ndarray) -> float:
     """Area under the ROC curve; equal scores count half."""
     _check(scores, members)
-    # Counted here: scikit-learn's takes no infinite scores, and its import would double an attack job's start.
+    # Counted here: scikit-learn's takes no infinite scores.
     distinct, which = np.unique(scores, return_inverse=True)
     inside, outside = (np.bincount(which[group], minlength=len(distinct)) for group in (members, ~members))
     wins = (np.cumsum(outside) - outside / 2) @ inside

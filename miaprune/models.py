@@ -1,6 +1,6 @@
 """The five network architectures (method, section 3).
 
-torchvision is imported where it is used: that takes 2 s, which jobs on `fc` and `cnn` need not spend.
+torchvision is imported where it is used: jobs on `fc` and `cnn` need not wait for it.
 """
 
 from __future__ import annotations
@@ -93,7 +93,3 @@ def build(name: str, input_shape: tuple[int, ...], classes: int, seed: int) -> n
     with torch.random.fork_rng(devices=[]):
         model = MODELS[name](input_shape, classes)
     return initialise(model, torch.Generator().manual_seed(seed))
-
-
-def parameter_count(model: nn.Module) -> int:
-    return sum(p.numel() for p in model.parameters())

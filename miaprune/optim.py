@@ -1,7 +1,7 @@
 """Adam and SGD on torch's own kernels, without `torch.optim`'s classes.
 
-Constructing one of those imports `torch._dynamo`: 1.1 s of CPU in every job that trains. The functions below them
-do not.
+Constructing one of those imports `torch._dynamo`: 1.1 s of CPU in every process that trains by itself, and in every
+submission to a cluster. The functions below them do not.
 """
 
 from __future__ import annotations

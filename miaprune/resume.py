@@ -46,6 +46,15 @@ CODE = (
 )
 """The modules that decide what a training ends with: half a training by other code is nobody's result."""
 
+
+def _sha(path: str | Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# Of the files as they are now: an edit does not reach the processes that have imported them, and this.
+CODE_DIGESTS = [_sha(Path(__file__).with_name(f"{name}.py")) for name in CODE]
+
 STATE = ".state.safetensors"
 OUTPUTS = "outputs.json"
 """Lists a finished job's outputs, which stand beside it under their own names."""
@@ -117,7 +126,7 @@ class States:
             "inputs": [_sha(path) for path in inputs],
             "device": device.type,
             "torch version": torch.__version__,
-            "code": [_sha(Path(__file__).with_name(f"{name}.py")) for name in CODE],
+            "code": CODE_DIGESTS,
         }
         return cls(Path(config["results_dir"], "states", setting.path), config["save_state_every"], fits)
 
@@ -285,11 +294,6 @@ def forget_finished(results_dir: str | Path) -> None:
             names = json.loads(kept.read_text())["outputs"]
             if (outputs / "signals.safetensors").exists() or all((outputs / name).exists() for name in names):
                 forget(kept.parent)
-
-
-def _sha(path: str | Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def pack(groups: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from miaprune.files import load_arrays, save_tensors
 
-if TYPE_CHECKING:  # attacks and figures read signals, and start 3 s faster without torch and scikit-learn
+if TYPE_CHECKING:  # attacks and figures read signals, and start faster without torch
     from torch import nn
 
     from miaprune.datasets import Dataset
@@ -106,6 +106,8 @@ def save(path: str | Path, signals: Mapping[str, Signals], metadata: Mapping[str
     """Write the signals of several models, by role (``victim``, ``shadow_0``, ...), and facts about each."""
     arrays: dict[str, np.ndarray] = {}
     for role, s in signals.items():
+        if s.classes > 256:
+            raise ValueError(f"{s.classes} classes; labels are stored in a byte: at most 256")
         arrays[f"{role}/posteriors"], arrays[f"{role}/sensitivities"] = s.posteriors, s.sensitivities
         arrays[f"{role}/labels"], arrays[f"{role}/members"] = s.labels.astype(np.uint8), s.members
     save_tensors(path, arrays, metadata)

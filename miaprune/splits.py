@@ -6,10 +6,10 @@ rest is dev. Members are *train*, non-members are *test*.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
+from sklearn.model_selection import train_test_split
 
 from miaprune.grid import ROLES, known
 
@@ -25,24 +25,14 @@ class Split:
     test: np.ndarray
 
 
-def train_test_split(records: np.ndarray, test_size: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """What scikit-learn's function of this name returns, to the record (a test compares the two).
-
-    Its import costs 1 s of CPU, which every job that trains or queries a model would pay.
-    """
-    order = np.random.RandomState(seed).permutation(len(records))
-    test = math.ceil(len(records) * test_size)
-    return records[order[test:]], records[order[:test]]
-
-
-def _halves(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _halves(n: int, seed: int) -> list[np.ndarray]:
     """The victim's and the adversary's records, of n."""
-    return train_test_split(np.arange(n, dtype=np.int64), 0.5, seed)
+    return train_test_split(np.arange(n, dtype=np.int64), test_size=0.5, random_state=seed)
 
 
 def _split(records: np.ndarray, seed: int) -> Split:
-    rest, test = train_test_split(records, TEST, seed)
-    train, dev = train_test_split(rest, DEV_OF_REST, seed)
+    rest, test = train_test_split(records, test_size=TEST, random_state=seed)
+    train, dev = train_test_split(rest, test_size=DEV_OF_REST, random_state=seed)
     if not len(train):
         raise ValueError(f"{len(records)} records in a half: its train part would be empty; use 8 or more")
     return Split(train, dev, test)

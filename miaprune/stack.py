@@ -11,8 +11,8 @@ from torch.func import functional_call, stack_module_state, vmap
 class Stack(nn.Module):
     """k models of one architecture side by side: [k, n, ...] in, [k, n, C] out, model i on the i-th records.
 
-    Small models keep neither a GPU nor a CPU's caches busy one by one. Their parameters are copies; `unstack` gives
-    them back. Dropout draws anew for each model.
+    One by one, small models keep a GPU waiting for launches. Their parameters are copies; `unstack` gives them back.
+    Dropout draws anew for each model.
     """
 
     def __init__(self, models: Sequence[nn.Module]) -> None:

@@ -168,9 +168,10 @@ def train(
     but for dropout's draws; their splits must be of equal sizes and the objective ``by_loss``.
 
     ``recipe`` holds epochs, learning_rate, weight_decay, batch_size and patience: training stops once more than
-    ``patience`` epochs in a row brought no better dev accuracy. On a GPU ``precision`` may be bfloat16, and ``capture``
-    makes each step one CUDA graph; dev accuracies are read in float32. With a ``slot`` the training can be
-    interrupted: called again with the same arguments it goes on, and ends with the same weights as if it had not been.
+    ``patience`` epochs in a row brought no better dev accuracy. On a GPU ``precision`` may be bfloat16 (a network
+    without convolutions, which waits for launches and not for products, stays in float32), and ``capture`` makes each
+    step one CUDA graph; dev accuracies are read in float32. With a ``slot`` the training can be interrupted: called
+    again with the same arguments it goes on, and on a CPU ends with the same bytes as if it had not been.
     ``more`` is how many such models the job trains after these, for the log's time left. Returns for each model the
     epoch and the train, dev and test accuracies of the weights kept.
     """
@@ -192,7 +193,7 @@ def train(
         best_accuracy=[-1.0] * len(models),
         best=[{}] * len(models),
     )
-    mixed = on_gpu and recipe.get("precision") == "bfloat16" and objective.by_loss
+    mixed = on_gpu and recipe.get("precision") == "bfloat16" and objective.by_loss and _convolves(model)
     forward = Autocast(model) if mixed else model
 
     def step(batch: Tensor) -> None:
@@ -200,7 +201,8 @@ def train(
         objective.backward(forward, inputs(data, batch), data.labels[batch])
         run.optimizer.step(recipe["learning_rate"])
 
-    take_step = Captured(step) if on_gpu and recipe.get("capture") and objective.by_loss else step
+    size = min(recipe["batch_size"], len(splits[0].train))
+    take_step = Captured(step, size) if on_gpu and recipe.get("capture") and objective.by_loss else step
     epochs, started, steps = recipe["epochs"], time.perf_counter(), 0
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seeds[0])  # dropout draws from the global generator
@@ -294,11 +296,14 @@ def _stacks(
     """
     stacks: dict[tuple[int, int] | str, list[str]] = {}
     for role, model in models.items():
-        convolves = any(isinstance(module, nn.Conv2d) for module in model.modules())
-        together = device.type == "cuda" and objectives[role].by_loss and not convolves
+        together = device.type == "cuda" and objectives[role].by_loss and not _convolves(model)
         key = (len(splits[role].train), len(splits[role].dev)) if together else role
         stacks.setdefault(key, []).append(role)
     return list(stacks.values())
+
+
+def _convolves(model: nn.Module) -> bool:
+    return any(isinstance(module, nn.Conv2d) for module in model.modules())
 
 
 def _speed(pace: float, records: int, left: int, after: int) -> str:

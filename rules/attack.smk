@@ -58,8 +58,8 @@ for family_name, members in grid.ATTACK_FAMILIES.items():
 
 
 # The unaware and the mismatched adversaries train nothing: their attackers were fitted on another setting's shadows for
-# that setting's own results, and only score this victim. That takes less than starting a process, so one job scores
-# with all attacks; another attack rescores the others.
+# that setting's own results, and only score this victim. That is next to nothing, so one job scores with all
+# attacks; another attack rescores the others.
 rule unaware:
     input:
         victim=f"{RESULTS}/{{dataset}}/{{model}}/{{pruner}}_{{sparsity}}/{{defense}}_{{strength}}/signals.safetensors",

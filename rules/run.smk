@@ -1,4 +1,5 @@
 # What happens around a run: locks and jobs that a killed one left, what its files look like, what became of its jobs.
+import contextlib
 import fcntl
 import gc
 import getpass
@@ -13,6 +14,7 @@ import time
 from multiprocessing import connection, get_context, resource_tracker
 from pathlib import Path
 
+import psutil
 from snakemake.benchmark import benchmarked
 from snakemake.common.workdir_handler import WorkdirHandler
 from snakemake.dag import DAG
@@ -136,11 +138,12 @@ def keep_what_starts_from_originals(needed):
     return needed_by_any
 
 
-# One process imports torch, its forks run the scripts.
+# One process imports torch, its forks run the scripts. Edits of the library do not reach a run that has begun.
 FORKS = get_context("forkserver")
 FORKS.set_forkserver_preload(["miaprune.imports"])
 FORKING = threading.Lock()
-os.environ["OMP_NUM_THREADS"] = "1"  # no threads in the process that forks; jobs set their own number
+for library in ("OMP", "OPENBLAS", "MKL"):
+    os.environ[f"{library}_NUM_THREADS"] = "1"  # no threads in the process that forks; jobs set torch's own number
 # What bin/snakemake runs, by a name that tells multiprocessing that no fork need run it again.
 sys.modules["__main__"].__spec__ = importlib.util.find_spec("snakemake.__main__")
 
@@ -154,11 +157,19 @@ def run_in_fork(script, file, edit=False):
         resource_tracker.ensure_running()  # it resets the signal mask when it starts
         # SLURM tells all processes of a submission to stop: the forks may end their work, so the server has to stay
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        job = FORKS.Process(target=run_fork, args=(file,))
-        job.start()
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    with benchmarked(job.pid, script.bench_record):
+        try:
+            job = FORKS.Process(target=run_fork, args=(file,))
+            job.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    started = time.time()
+    with contextlib.ExitStack() as stack:
+        if script.bench_record:
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has ended already
+                stack.enter_context(benchmarked(job.pid, script.bench_record))
         connection.wait([job.sentinel])
+    if script.bench_record and script.bench_record.running_time is None:
+        script.bench_record.running_time = time.time() - started
     with FORKING:
         job.join()
     if job.exitcode:

@@ -173,3 +173,20 @@ def test_jobs_take_the_least_occupied_card_and_a_killed_ones_place_is_free_again
         for process, _ in holders:
             process.kill()
             process.wait()
+
+
+def test_the_process_that_jobs_are_forked_from_has_one_thread_and_never_asked_cuda():
+    """Else OpenBLAS or CUDA may hang or fail in the forks. psutil counts the system's threads, not Python's alone."""
+    code = (
+        "import sys, psutil, torch.cuda\n"
+        "asked = []\n"
+        "for name in ('is_available', 'device_count', '_lazy_init'):\n"
+        "    setattr(torch.cuda, name, lambda *_, name=name: asked.append(name))\n"
+        "import miaprune.imports\n"
+        "print(psutil.Process().num_threads(), asked)"
+    )
+    one = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | one, check=True, capture_output=True, text=True
+    )
+    assert done.stdout == "1 []\n"

@@ -73,10 +73,10 @@ def test_confidence_and_correctness_read_the_true_class():
 
 
 @pytest.mark.gpu
-def test_signals_on_a_gpu_are_true_float32(digits):
+def test_signals_on_a_gpu_are_true_float32(digits, monkeypatch):
     """TF32's 10-bit mantissa would move posteriors by 1e-4 and drown the sensitivities."""
     model = models.build("resnet18", (1, 8, 8), 10, seed=0)
-    torch.backends.cuda.matmul.allow_tf32 = True
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", True)
     cpu = signals.measure(model, digits, SPLIT, 10, 1e-3, 1)
     gpu = signals.measure(model.cuda(), digits.to("cuda"), SPLIT, 10, 1e-3, 1)
     np.testing.assert_allclose(gpu.posteriors, cpu.posteriors, atol=2e-5)

@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional as F
 
-from miaprune import models, pruning, splits, training
+from miaprune import gpu, models, pruning, splits, training
 from miaprune.training import CrossEntropy, train
 
 RECIPE = {"epochs": 8, "learning_rate": 1e-3, "weight_decay": 5e-4, "batch_size": 64, "patience": 5}
@@ -11,7 +13,7 @@ SPLIT = splits.victim_split(1797, 7)
 
 
 def run(digits, recipe=RECIPE, seed=1, name="fc", prune=None, objective=None):
-    model = models.build(name, digits.input_shape, digits.classes, seed=0)
+    model = models.build(name, digits.input_shape, digits.classes, seed=0).to(digits.inputs.device)
     if prune:
         pruning.PRUNERS[prune](model, 0.5)
     return model, train([model], digits, [SPLIT], recipe, objective or CrossEntropy(), [seed])[0]
@@ -89,3 +91,60 @@ def test_tricks_on_a_gpu_leave_the_accuracy(digits, recipe, name):
     without = run(data, plain, name=name)[1]
     quick = run(data, plain | recipe, name=name)[1]
     assert quick["test_accuracy"] == pytest.approx(without["test_accuracy"], abs=4 * 0.5 / 405**0.5)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("prune", [None, "l1"])
+@pytest.mark.parametrize("name, count", [("fc", 1), ("cnn", 1), ("fc", 3)])
+def test_captured_steps_are_the_steps(digits, name, count, prune):
+    """Without dropout, in float32, over epochs whose last batch is smaller: the same weights but for rounding."""
+    data, found = digits.to("cuda"), []
+    parts = [splits.shadow_split(len(data), 7, i) for i in range(count)]
+    for capture in (False, True):
+        trained = [models.build(name, data.input_shape, data.classes, seed).to("cuda") for seed in range(count)]
+        for model in trained:
+            for module in model.modules():
+                if isinstance(module, nn.Dropout):
+                    module.p = 0.0
+            if prune:
+                pruning.PRUNERS[prune](model, 0.5)
+        recipe = RECIPE | {"epochs": 3, "capture": capture}
+        facts = train(trained, data, parts, recipe, CrossEntropy(), list(range(count)))
+        found.append(([model.state_dict() for model in trained], [fact["epoch"] for fact in facts]))
+    (eager, epochs), (captured, same_epochs) = found
+    assert epochs == same_epochs
+    for a, b in zip(eager, captured, strict=True):
+        for key in a:
+            torch.testing.assert_close(a[key], b[key], rtol=1e-3, atol=1e-5, msg=key)
+
+
+@pytest.mark.gpu
+def test_replays_draw_their_dropout_anew():
+    ones, seen, batch = torch.ones(1000, device="cuda"), torch.zeros(1000, device="cuda"), torch.zeros(4, device="cuda")
+    step = gpu.Captured(lambda _: seen.copy_(F.dropout(ones, 0.5)), size=4)
+    masks = []
+    for _ in range(gpu.WARM_UP + 3):
+        step(batch)
+        masks.append(seen.clone())
+    assert len({tuple(mask.tolist()) for mask in masks}) == len(masks)
+
+
+@pytest.mark.gpu
+def test_a_stack_on_a_gpu_is_its_models_one_by_one(digits):
+    data = digits.to("cuda")
+    parts = [splits.shadow_split(len(data), 7, i) for i in range(3)]
+
+    def build():
+        built = [models.build("fc", data.input_shape, data.classes, seed).to("cuda") for seed in range(3)]
+        for module in (module for model in built for module in model.modules() if isinstance(module, nn.Dropout)):
+            module.p = 0.0
+        return built
+
+    together, alone = build(), build()
+    recipe = RECIPE | {"epochs": 2}
+    train(together, data, parts, recipe, CrossEntropy(), [0, 1, 2])
+    for seed, (model, part) in enumerate(zip(alone, parts, strict=True)):
+        train([model], data, [part], recipe, CrossEntropy(), [seed])
+    for a, b in zip(together, alone, strict=True):
+        for key, tensor in a.state_dict().items():
+            torch.testing.assert_close(tensor, b.state_dict()[key], rtol=1e-2, atol=1e-4, msg=key)

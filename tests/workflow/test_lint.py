@@ -61,7 +61,9 @@ def test_what_the_workflow_replaces_in_snakemake_is_there():
     import snakemake.api  # noqa: F401 (first: its parts import each other)
     from snakemake.dag import DAG
     from snakemake.scheduling.job_scheduler import JobScheduler
+    from snakemake.script import PythonScript
 
+    assert list(inspect.signature(PythonScript.execute_script).parameters) == ["self", "fname", "edit"]
     assert callable(JobScheduler._schedule_reevalutation)
     assert list(inspect.signature(DAG.finish).parameters)[:2] == ["self", "job"]
     assert list(inspect.signature(DAG.is_needed_tempfile).parameters)[:3] == ["self", "job", "tempfile"]

@@ -40,6 +40,6 @@ def main(device):
 if set(names) & set(grid.NEURAL_ATTACKS):
     with running(snakemake.log[0], snakemake.threads, params.device) as device:
         main(str(device))
-else:  # without torch
+else:  # without a card
     with logged(snakemake.log[0]):
         main("cpu")
