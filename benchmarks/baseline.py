@@ -30,6 +30,7 @@ from torch.nn.utils import prune
 from torch.utils.data import DataLoader, TensorDataset
 
 from miaprune import grid, metrics, models, splits
+from miaprune.config import attack_options, training_recipe
 from miaprune.datasets import Dataset
 from miaprune.files import load_tensors, save_tensors
 from miaprune.signals import Signals, pool
@@ -157,9 +158,8 @@ def load(cell: Cell, variant: str, role: str) -> nn.Module:
 
 
 def recipe_of(cell: Cell, stage: str) -> dict[str, Any]:
-    recipe = cell.config[stage]
-    kind = "table" if cell.data.name in grid.TABLE_DATASETS else "image"
-    return recipe | {"epochs": cell.at_most(recipe["epochs"][kind])}
+    recipe = training_recipe(cell.config, stage, cell.data.name)
+    return recipe | {"epochs": cell.at_most(recipe["epochs"])}
 
 
 def train_originals(cell: Cell) -> None:
@@ -253,8 +253,8 @@ def features(attack: str, s: Signals) -> Tensor:
 
 def neural_attack(cell: Cell, attack: str, shadows: Signals, victim: Signals) -> np.ndarray:
     """Train on the shadows by the paper's recipe; returns the victim's scores, member logit minus non-member logit."""
-    recipe = cell.config["attack_recipes"]["paper"]
-    epochs = cell.at_most(recipe["epochs"][grid.family_of(attack)])
+    recipe = attack_options(cell.config, attack, "paper")
+    epochs = cell.at_most(recipe["epochs"])
     torch.manual_seed(cell.config["seed"])
     x, y = features(attack, shadows), torch.from_numpy(shadows.members).long()
     model = (Samia(shadows.classes) if attack == "samia" else mlp(x.shape[1])).to(cell.device)

@@ -37,6 +37,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from miaprune import datasets, grid, layers, metrics, models, signals, splits
 from miaprune.attacks import attack
 from miaprune.attacks.neural import epochs_of
+from miaprune.config import attack_options, training_recipe
 from miaprune.files import FileError, whole
 from miaprune.grid import derive_seed
 from miaprune.signals import Signals, pool
@@ -199,7 +200,7 @@ def cell_flops(own: ours.Cell, data: datasets.Dataset, model: str, config: Mappi
     queried = [len(s.train) + len(s.test) for s in data_splits]
     found["signals"] = sum(queried) * (1 + config["signals"]["draws"]) * forward
     for family in ("samia", "nn"):
-        options = {name: ours.attack_options(config, name) for name in grid.ATTACK_FAMILIES[family]}
+        options = {name: attack_options(config, name) for name in grid.ATTACK_FAMILIES[family]}
         records = sum(queried[1:])
         found[family] = records * sum(
             attack_flops(name, data.classes, o) * epochs_of(o, -(-records // o["batch_size"]))
@@ -251,7 +252,7 @@ def compare_precisions(
     for seed in range(seeds):
         parts = [_first(splits.of_role(role, len(data), seed), records) for role in grid.ROLES]
         for variant, values in found.items():
-            recipe = _recipe(config, "training", data.name) | {"epochs": epochs} | VARIANTS[variant]
+            recipe = training_recipe(config, "training", data.name) | {"epochs": epochs} | VARIANTS[variant]
             seconds, (trained, facts) = seconds_of(
                 lambda p=parts, r=recipe, s=seed: ours.train_models(data, model, p, r, s)
             )
@@ -259,7 +260,7 @@ def compare_precisions(
             values.setdefault("victim's test accuracy", []).append(facts[0]["test_accuracy"])
             victim, *shadows = _measure(trained, data, parts, config, seed)
             for name in ("samia", "conf"):
-                options = ours.attack_options(config, name)
+                options = attack_options(config, name)
                 fitted = attack(name).fit(pool(shadows), options, seed, device)
                 scores = attack(name).score(fitted, victim, options, seed, device)
                 values.setdefault(f"accuracy of {name}", []).append(metrics.accuracy(scores, victim.members))
@@ -291,11 +292,6 @@ def _first(split: splits.Split, records: int) -> splits.Split:
     """A split's first ``records`` training records, and of the other parts as large a share."""
     share = min(1.0, records / len(split.train))
     return splits.Split(*(part[: max(1, int(len(part) * share))] for part in (split.train, split.dev, split.test)))
-
-
-def _recipe(config: Mapping[str, Any], stage: str, dataset: str) -> dict[str, Any]:
-    kind = "table" if dataset in grid.TABLE_DATASETS else "image"
-    return config[stage] | {"epochs": config[stage]["epochs"][kind]}
 
 
 def _measure(
@@ -332,7 +328,7 @@ def measure_pair(dataset: str, model: str, config: Mapping[str, Any], device: st
     parts = [splits.of_role(role, len(data), config["seed"]) for role in grid.ROLES]
     found, trained = {}, []
     for phase, stage in (("originals", "training"), ("pruned", "finetuning")):
-        recipe, originals = _recipe(config, stage, dataset) | {"patience": 1000}, trained
+        recipe, originals = training_recipe(config, stage, dataset) | {"patience": 1000}, trained
         one, three = (
             seconds_of(
                 lambda e=e, r=recipe, o=originals: ours.train_models(data, model, parts, r | {"epochs": e}, 0, o)
@@ -347,7 +343,7 @@ def measure_pair(dataset: str, model: str, config: Mapping[str, Any], device: st
     for family, names in grid.ATTACK_FAMILIES.items():
         found[family] = 0.0
         for name in names:
-            neural, options = name in grid.NEURAL_ATTACKS, ours.attack_options(config, name)
+            neural, options = name in grid.NEURAL_ATTACKS, attack_options(config, name)
             once = ours.one_epoch(options) if neural else options
             epochs = epochs_of(options, -(-round(len(shadows) * scale) // options["batch_size"])) if neural else 1
             fit, fitted = seconds_of(lambda n=name, o=once: attack(n).fit(shadows, o, 0, device))
@@ -364,7 +360,9 @@ def grid_table(config: dict[str, Any], device: str, records: int, own: ours.Cell
     rows += ["| --- | --- |" + " ---: |" * (len(PHASES) + 2)]
     most = early = 0.0
     # How many of the configured epochs the cell with real data ran before it stopped.
-    configured = {p: _recipe(config, s, "cifar10") for p, s in (("originals", "training"), ("pruned", "finetuning"))}
+    configured = {
+        p: training_recipe(config, s, "cifar10") for p, s in (("originals", "training"), ("pruned", "finetuning"))
+    }
     ran = {p: np.mean([f["epochs_run"] / f["recipe"]["epochs"] for f in own.facts[p]]) for p in configured}
     for pair in (s for s in settings if s.pruner is None):
         seconds = measure_pair(pair.dataset, pair.model, config, device, records)

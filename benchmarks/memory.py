@@ -24,6 +24,7 @@ import torch
 
 from miaprune import datasets, grid, job, signals, splits
 from miaprune.attacks import attack
+from miaprune.config import attack_options
 from miaprune.files import load_tensors, save_tensors, whole
 from miaprune.models import build
 from miaprune.training import EVALUATION_BATCH
@@ -95,7 +96,7 @@ def fit(*names: str) -> Callable[[str, Path], None]:
         victim, shadows = signals.load(path, "victim"), signals.load_shadows(path, grid.SHADOWS)
         some = signals.Signals(*(getattr(shadows, f)[::500] for f in signals.Signals.__dataclass_fields__))
         for name in names:
-            options = ours.attack_options(config, name)
+            options = attack_options(config, name)
             signal.signal(signal.SIGPROF, stop)
             signal.setitimer(signal.ITIMER_PROF, FIT_SECONDS)
             try:

@@ -37,14 +37,6 @@ def configuration(changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
     return yaml.safe_load((ROOT / "config.yaml").read_text()) | dict(changes or {})
 
 
-def attack_options(config: Mapping[str, Any], attack: str, recipe: str | None = None) -> dict[str, Any]:
-    """An attack's block of ``config.yaml``, as rules/common.smk gives it to the jobs; another recipe on demand."""
-    if attack not in grid.NEURAL_ATTACKS:
-        return config.get(attack, {})
-    found = config["attack_recipes"][recipe or config["attack_recipe"]]
-    return found | {"epochs": found["epochs"][grid.family_of(attack)]}
-
-
 def one_epoch(options: Mapping[str, Any]) -> dict[str, Any]:
     """An attack's options cut to a single epoch, however few its records."""
     return {**options, "epochs": 1, "least_steps": 1}

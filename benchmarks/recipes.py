@@ -15,14 +15,13 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
+import ours
 import torch
-import yaml
 
 from miaprune import grid, metrics, signals
 from miaprune.attacks import attack
+from miaprune.config import attack_options
 from miaprune.files import load_metadata, whole
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def compare(run: Path, setting: grid.Setting, name: str, recipe: str, options: dict, seed: int) -> dict:
@@ -77,7 +76,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--table", type=Path, help="where to write the table")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    recipes = yaml.safe_load((ROOT / "config.yaml").read_text())["attack_recipes"]
+    config = ours.configuration()
     found = defaultdict(list)
     for run in options.runs:
         for path in sorted(run.glob("*/*/**/signals.safetensors")):
@@ -85,8 +84,7 @@ def main(arguments: list[str]) -> None:
             seed = load_metadata(path)["victim"]["seed"]
             for name in grid.NEURAL_ATTACKS:
                 for recipe in options.recipes:
-                    resolved = recipes[recipe] | {"epochs": recipes[recipe]["epochs"][grid.family_of(name)]}
-                    one = compare(run, setting, name, recipe, resolved, seed)
+                    one = compare(run, setting, name, recipe, attack_options(config, name, recipe), seed)
                     found[setting.path, name, recipe].append(one)
     text = table(found, options.recipes)
     print(text)

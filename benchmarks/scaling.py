@@ -24,6 +24,7 @@ import torch
 
 from miaprune import metrics, models, signals, splits
 from miaprune.attacks import attack
+from miaprune.config import attack_options
 from miaprune.files import whole
 from miaprune.signals import Signals, pool
 
@@ -66,7 +67,7 @@ def fit(*names: str) -> Callable[[Size], Callable[[], object]]:
 
         def compute() -> None:
             for name in names:
-                options = ours.one_epoch(ours.attack_options(CONFIG, name))
+                options = ours.one_epoch(attack_options(CONFIG, name))
                 attack(name).score(attack(name).fit(shadows, options, 0, "cpu"), victim, options, 0, "cpu")
 
         return compute

@@ -1,4 +1,4 @@
-"""Checks of the configuration, the targets and the files of a run, before any job starts."""
+"""The configuration: what it says of a stage, and the checks of it and of a run's targets and files before any job starts."""
 
 from __future__ import annotations
 
@@ -120,3 +120,17 @@ def check_files(results_dir: str, data_dir: str, datasets: Iterable[str], inputs
     for path in inputs:
         if path.endswith(".safetensors") and os.path.exists(path):
             load_metadata(path)
+
+
+def training_recipe(config: Mapping[str, Any], stage: str, dataset: str) -> dict[str, Any]:
+    """The hyper-parameters of ``training`` or ``finetuning``: tables and images differ in epochs."""
+    kind = "table" if dataset in grid.TABLE_DATASETS else "image"
+    return config[stage] | {"epochs": config[stage]["epochs"][kind]}
+
+
+def attack_options(config: Mapping[str, Any], attack: str, recipe: str | None = None) -> dict[str, Any]:
+    """An attack's block of the configuration; of the ones that train, the configured recipe or another."""
+    if attack not in grid.NEURAL_ATTACKS:
+        return config.get(attack, {})
+    found = config["attack_recipes"][recipe or config["attack_recipe"]]
+    return found | {"epochs": found["epochs"][grid.family_of(attack)]}

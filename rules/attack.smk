@@ -50,7 +50,7 @@ for family_name, members in grid.ATTACK_FAMILIES.items():
             **needs(family_name),
             card=int(family_name != "cheap"),
         params:
-            options={attack: attack_options(attack) for attack in members},
+            options={attack: attack_options(config, attack) for attack in members},
             seed=config["seed"],
             device=config["device"],
         script:
@@ -76,7 +76,7 @@ rule unaware:
     resources:
         **needs("score"),
     params:
-        options={attack: attack_options(attack) for attack in SCORED},
+        options={attack: attack_options(config, attack) for attack in SCORED},
         seed=config["seed"],
         device="cpu",  # scoring is cheap, and the mismatched adversaries ask for no GPU
     script:

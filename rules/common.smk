@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 
 from miaprune import grid
-from miaprune.config import ConfigError, check_config, check_targets
+from miaprune.config import ConfigError, attack_options, check_config, check_targets, training_recipe
 
 try:
     check_config(config, f"{workflow.basedir}/workflow/schemas/config.schema.json")
@@ -89,14 +89,8 @@ def settings_of(scope):
 
 
 def recipe(stage):
-    """A training stage's hyper-parameters for the wildcards' dataset: tables and images differ in epochs."""
-
-    def of(wildcards):
-        dataset = getattr(wildcards, "dataset", None) or wildcards.setting.split("/")[0]
-        kind = "table" if dataset in grid.TABLE_DATASETS else "image"
-        return config[stage] | {"epochs": config[stage]["epochs"][kind]}
-
-    return of
+    """A training stage's hyper-parameters, as a function of the wildcards."""
+    return lambda wildcards: training_recipe(config, stage, wildcards.dataset)
 
 
 # What a job asks for at its first attempt (minutes, MB of main memory), and how that varies. On one data-centre GPU and
@@ -135,13 +129,6 @@ def needs(stage):
         return attempt * (min(megabytes, 1500) if small else megabytes)
 
     return {"runtime": runtime, "mem_mb": mem_mb}
-
-
-def attack_options(attack):
-    if attack in grid.NEURAL_ATTACKS:
-        recipe = config["attack_recipes"][config["attack_recipe"]]
-        return recipe | {"epochs": recipe["epochs"][grid.family_of(attack)]}
-    return config.get(attack, {})
 
 
 def pairs(scope):
