@@ -360,10 +360,7 @@ def grid_table(config: dict[str, Any], device: str, records: int, own: ours.Cell
     rows += ["| --- | --- |" + " ---: |" * (len(PHASES) + 2)]
     most = early = 0.0
     # How many of the configured epochs the cell with real data ran before it stopped.
-    configured = {
-        p: training_recipe(config, s, "cifar10") for p, s in (("originals", "training"), ("pruned", "finetuning"))
-    }
-    ran = {p: np.mean([f["epochs_run"] / f["recipe"]["epochs"] for f in own.facts[p]]) for p in configured}
+    ran = {p: np.mean([f["epochs_run"] / f["recipe"]["epochs"] for f in facts]) for p, facts in own.facts.items()}
     for pair in (s for s in settings if s.pruner is None):
         seconds = measure_pair(pair.dataset, pair.model, config, device, records)
         count = sum(s.original == pair and s.pruner is not None for s in settings)

@@ -1,4 +1,4 @@
-"""The configuration: what it says of a stage, and the checks of it and of a run's targets and files before any job starts."""
+"""What the configuration says of a stage, and the checks of it, of targets and of files before any job starts."""
 
 from __future__ import annotations
 
