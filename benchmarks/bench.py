@@ -37,7 +37,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from miaprune import datasets, grid, layers, metrics, models, signals, splits
 from miaprune.attacks import attack
 from miaprune.attacks.neural import epochs_of
-from miaprune.config import attack_options, training_recipe
+from miaprune.config import ConfigError, attack_options, check_device, training_recipe
 from miaprune.files import FileError, whole
 from miaprune.grid import derive_seed
 from miaprune.signals import Signals, pool
@@ -402,7 +402,7 @@ def start_up(device: str) -> tuple[float, float]:
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--dataset", default="digits", choices=grid.DATASETS)
-    parser.add_argument("--model", help="default: fc where it fits, else resnet18")
+    parser.add_argument("--model", choices=grid.MODELS, help="default: fc where it fits, else resnet18")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--data-dir", type=Path, default=HERE.parent / "data")
     parser.add_argument("--gpu", action="store_true", help="also: the card's peak, bf16, the whole grid's hours")
@@ -413,6 +413,12 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         "--out", type=Path, help="default: bench_{cpu,gpu}_{dataset}.md beside this; none for a GPU's on a CPU"
     )
     args = parser.parse_args(argv)
+    if args.baseline_epochs is not None and args.baseline_epochs < 2:
+        parser.error("--baseline-epochs: 2 or more, as the first one has what is done once")
+    try:
+        check_device(args.device)
+    except ConfigError as error:
+        sys.exit(f"error: {error}")
     args.model = args.model or ("fc" if args.dataset in grid.MODEL_DATASETS["fc"] else "resnet18")
     args.records = args.records or (15_000 if args.device == "cuda" else 40)
     if args.out is None and not (args.gpu and args.device == "cpu"):

@@ -8,6 +8,7 @@ and `slim` goes by them); signals of random numbers for the dataset's record cou
 signals. Nothing is trained or downloaded.
 """
 
+import argparse
 import tempfile
 from collections import Counter
 from functools import cache
@@ -145,6 +146,7 @@ def print_peak() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     print_sizes_per_model()
     print_totals()
     print_peak()

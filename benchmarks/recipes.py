@@ -86,6 +86,8 @@ def main(arguments: list[str]) -> None:
                 for recipe in options.recipes:
                     one = compare(run, setting, name, recipe, attack_options(config, name, recipe), seed)
                     found[setting.path, name, recipe].append(one)
+    if not found:
+        sys.exit("error: no setting's signals.safetensors is in these folders")
     text = table(found, options.recipes)
     print(text)
     if options.table:

@@ -10,6 +10,7 @@ points, both axes logarithmic. Neural attacks are fitted for one epoch.
 
 from __future__ import annotations
 
+import argparse
 import multiprocessing
 import resource
 import sys
@@ -222,6 +223,7 @@ def plot(curves: Curves, stem: Path) -> None:
 
 
 def main() -> int:
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     machine = ours.machine("cpu")
     curves = measure_all()
     fast = [

@@ -127,7 +127,7 @@ def load_arrays(path: str | Path, prefix: str = "") -> tuple[dict[str, np.ndarra
             metadata = json.loads(file.metadata()["miaprune"])
             names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118 (no mapping)
             return _restore({name.removeprefix(prefix): file.get_tensor(name) for name in names}), metadata
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise FileError(f"{path}: damaged or not written by miaprune ({error}); delete it and run again") from None
 
 

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from multiprocessing import connection, get_context, resource_tracker
@@ -18,6 +19,7 @@ import psutil
 from snakemake.benchmark import benchmarked
 from snakemake.common.workdir_handler import WorkdirHandler
 from snakemake.dag import DAG
+from snakemake.exceptions import WorkflowError
 from snakemake.scheduling.job_scheduler import JobScheduler
 from snakemake.script import PythonScript
 
@@ -144,8 +146,15 @@ FORKS.set_forkserver_preload(["miaprune.imports"])
 FORKING = threading.Lock()
 for library in ("OMP", "OPENBLAS", "MKL"):
     os.environ[f"{library}_NUM_THREADS"] = "1"  # no threads in the process that forks; jobs set torch's own number
+# All of a run's processes import the library that this one has, and nothing that happens to lie in the working folder.
+os.environ["PYTHONSAFEPATH"] = "1"
+PATHS = [str(Path(resume.__file__).parents[1]), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(filter(None, PATHS)))
 # What bin/snakemake runs, by a name that tells multiprocessing that no fork need run it again.
 sys.modules["__main__"].__spec__ = importlib.util.find_spec("snakemake.__main__")
+
+
+execute_script = PythonScript.execute_script
 
 
 def run_in_fork(script, file, edit=False):
@@ -153,6 +162,8 @@ def run_in_fork(script, file, edit=False):
 
     Importing torch and ending a process that did takes 1.5 s of CPU, once now for all jobs of a run or a submission.
     """
+    if len(tempfile.gettempdir()) > 70:  # that process's socket lies there, and the system allows it 107 characters
+        return execute_script(script, file, edit)
     with FORKING:  # multiprocessing looks after all its processes whenever one starts or ends
         resource_tracker.ensure_running()  # it resets the signal mask when it starts
         # SLURM tells all processes of a submission to stop: the forks may end their work, so the server has to stay
@@ -160,6 +171,8 @@ def run_in_fork(script, file, edit=False):
         try:
             job = FORKS.Process(target=run_fork, args=(file,))
             job.start()
+        except EOFError:
+            raise WorkflowError("the process that imports what the jobs share has ended; why, it says above") from None
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     started = time.time()
@@ -172,7 +185,7 @@ def run_in_fork(script, file, edit=False):
         script.bench_record.running_time = time.time() - started
     with FORKING:
         job.join()
-    if job.exitcode:
+    if job.exitcode:  # 255 also if the process that forks was killed
         raise subprocess.CalledProcessError(job.exitcode, file)
 
 
@@ -186,6 +199,8 @@ if workflow.is_main_process:
 
 def say_what_failed():
     """End with a line for each job that failed or was cut short: its setting, and the log to read."""
+    if not workflow.scheduler.failed:  # the run was stopped
+        return
     failed = [job for failed in workflow.scheduler.failed for job in (failed.jobs if failed.is_group() else [failed])]
     begun = [job for job in failed if any(Path(f"{log}.unfinished").exists() for log in job.log)]
     print(f"\n{len(workflow.scheduler.failed)} failed; the same command tries again. Read:", file=sys.stderr)

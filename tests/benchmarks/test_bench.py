@@ -74,7 +74,7 @@ def test_baseline_runs_a_cell_and_keeps_the_masks(data, tmp_path):
 @pytest.mark.workflow
 def test_the_whole_benchmark_runs(tmp_path):
     options = ["--gpu", "--data-dir", str(tmp_path), "--out", str(tmp_path / "out.md")]
-    args = bench.parse([*options, "--records", "100", "--baseline-epochs", "1"])
+    args = bench.parse([*options, "--records", "100", "--baseline-epochs", "2"])
     assert bench.main(args, tiny()) == 0, "nothing was compared"
     text = (tmp_path / "out.md").read_text()
     for title in (*bench.PHASES.values(), "extrapolated", "share of peak", "bf16", "location | fc", "The whole grid"):

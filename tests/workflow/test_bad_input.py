@@ -57,6 +57,8 @@ def test_a_target_that_does_not_exist(workflow, target, message):
     ("keys", "value", "message"),
     [
         (["datasets"], ["digits", "cifar11"], "unknown dataset 'cifar11': did you mean 'cifar10'?"),
+        (["datasets"], [["digits"]], "datasets.0: ['digits'] is not of type 'string', 'number'"),
+        (["results_dir"], "r{x}", "results_dir: 'r{x}' does not match"),
         (["models"], ["resnet"], "unknown model 'resnet': did you mean 'resnet18'?"),
         (["pruners"], ["l1_structure"], "did you mean 'l1_structured'?"),
         (["attacks"], ["samia", "confidence"], "unknown attack 'confidence'"),

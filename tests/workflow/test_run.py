@@ -1,5 +1,8 @@
 """The pipeline end to end on the digits: every attack, the originals, defences, tables, figures and claims."""
 
+import os
+import subprocess
+
 import pandas as pd
 import pytest
 from runner import Workflow, small_config
@@ -53,3 +56,18 @@ def test_figures_and_claims_are_drawn(run):
     assert {"samia_vs_others", "gaps_vs_accuracy", "frontier_digits_fc", "transfer_digits_cnn"} <= names
     assert {path.stem for path in (run.folder / "results/figures").glob("*.png")} == names
     assert "Claim 3" in (run.folder / "results/claims.md").read_text()
+
+
+@pytest.mark.parametrize("folder", ["t", "t" * 120])
+def test_jobs_run_wherever_temporary_files_lie_and_whatever_lies_in_the_working_folder(workflow, tmp_path, folder):
+    """They are forks of a process that listens on a socket there, whose path may be 107 characters long."""
+    for name in ("miaprune", "statistics", "torch", "signals"):
+        (workflow.folder / f"{name}.py").write_text("raise RuntimeError('not this one')")
+    (tmp_path / folder).mkdir()
+    target = "data/digits/digits.safetensors"
+    environment = os.environ | {"TMPDIR": str(tmp_path / folder)}
+    done = subprocess.run(
+        workflow.command(target), cwd=workflow.folder, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (workflow.folder / target).exists()
