@@ -44,6 +44,7 @@ def attack_result(
     scores: np.ndarray,
     victim: Signals,
     model: Mapping[str, Any],
+    options: Mapping[str, Any],
     adversary: str = "matched",
 ) -> dict[str, Any]:
     """Everything that one attack on one model says (method, section 10), ready for `write_json`.
@@ -52,8 +53,9 @@ def attack_result(
     ----------
     seed : the run's seed; the bootstrap's is derived from it.
     scores : float [n], a record of ``victim`` is called a member if its score is 0 or more.
-    model : facts about the victim: train_accuracy, test_accuracy and achieved_sparsity, as fractions; where it
-        was trained with differential privacy also "privacy" (epsilon, delta, steps, covers).
+    model : facts about the victim: train_accuracy, test_accuracy and achieved_sparsity, as fractions; the recipe
+        it was trained by; where that was with differential privacy also "privacy" (epsilon, delta, steps, covers).
+    options : the attack's hyper-parameters.
     adversary : "matched" (of a defended victim: the adaptive one), "unaware" or "shadows_{pruner}_{sparsity}".
     """
     members = victim.members
@@ -79,6 +81,7 @@ def attack_result(
         "members": int(members.sum()),
         "non_members": int((~members).sum()),
         "victim": facts,
+        "recipes": {"victim": model["recipe"], "attack": dict(options)},
         "versions": versions(),
     }
 
@@ -110,7 +113,7 @@ def read_result(path: str | Path) -> dict[str, Any]:
 
 
 def flat(result: Mapping[str, Any]) -> dict[str, Any]:
-    """A result's row of the attacks table: names flattened, ROC points and versions left out."""
+    """A result's row of the attacks table: names flattened, ROC points, recipes and versions left out."""
     low, high = result["accuracy_ci"]
     victim = result["victim"]
     privacy = victim.get("privacy") or dict.fromkeys(PRIVACY_KEYS)

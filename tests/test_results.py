@@ -12,7 +12,7 @@ from synthetic import make_signals
 
 from miaprune import grid, metrics, results
 
-MODEL = {"train_accuracy": 0.99, "dev_accuracy": 0.7, "test_accuracy": 0.6, "epoch": 12}
+MODEL = {"train_accuracy": 0.99, "dev_accuracy": 0.7, "test_accuracy": 0.6, "epoch": 12, "recipe": {"epochs": 50}}
 ORIGINAL = grid.Setting("location", "fc")
 PRUNED = grid.Setting("location", "fc", "l1", "0.7")
 DEFENDED = replace(PRUNED, defense="ppb", strength="4")
@@ -26,7 +26,7 @@ def a_result(setting=PRUNED, attack="conf", seed=7, shift=0.0, adversary="matche
     if setting.defense == "dp":
         facts["privacy"] = PRIVACY
     scores = victim.confidence.astype("f8") - 0.5 + shift
-    return results.attack_result(setting, attack, seed, scores, victim, facts, adversary)
+    return results.attack_result(setting, attack, seed, scores, victim, facts, {"draws": 3}, adversary)
 
 
 def test_a_result_has_the_names_and_values_of_the_design():
@@ -35,7 +35,7 @@ def test_a_result_has_the_names_and_values_of_the_design():
     result = a_result()
     assert list(result) == [
         *("setting", "attack", "seed", "accuracy", "accuracy_ci", "auc", "tpr_at_fpr", "roc"),
-        *("members", "non_members", "victim", "versions"),
+        *("members", "non_members", "victim", "recipes", "versions"),
     ]
     assert result["setting"] == {
         "dataset": "location",
@@ -62,6 +62,7 @@ def test_a_result_has_the_names_and_values_of_the_design():
         "sparsity": 0.7,
         **metrics.gaps(victim),
     }
+    assert result["recipes"] == {"victim": {"epochs": 50}, "attack": {"draws": 3}}
     assert set(result["versions"]) == {"miaprune", "torch", "numpy", "python", "scikit-learn"}
 
 

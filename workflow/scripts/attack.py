@@ -32,7 +32,7 @@ def main(device):
         else:
             fitted, _ = load_arrays(attacker)
         scores = attack(name).score(fitted, victim, options, seed, device)
-        result = results.attack_result(setting, name, params.seed, scores, victim, facts, adversary=adversary)
+        result = results.attack_result(setting, name, params.seed, scores, victim, facts, options, adversary)
         results.write_json(output, result)
         print(f"{setting.path} {adversary} {name}: accuracy {result['accuracy']:.4f}, AUC {result['auc']:.4f}")
 
