@@ -232,9 +232,7 @@ def train(
             run.keep(dev_accuracies, patience)
             last = run.epoch == epochs or all(run.epoch - best > patience for best in run.best_epoch)
             if last or run.epoch <= 10 or run.epoch % max(1, epochs // 20) == 0:  # a screenful
-                mean = f"mean of {len(models)} models' " if together else ""
-                line = f"epoch {run.epoch}/{epochs}: {mean}dev accuracy {fmean(dev_accuracies):.4f}"
-                line += f", best {fmean(run.best_accuracy):.4f}"
+                line = f"epoch {run.epoch}/{epochs}: {_accuracy(dev_accuracies, run.best_accuracy)}"
                 if steps:  # taken by this attempt
                     pace = (time.perf_counter() - started) / steps * run.step
                     records = sum(len(split.train) for split in splits)
@@ -244,16 +242,22 @@ def train(
                 break
             run.epoch, run.step = run.epoch + 1, 0
     run.optimizer.zero_grad()  # the job holds on to the models, and needs no gradients
-    facts = []
-    for one, split, best, epoch in zip(models, splits, run.best, run.best_epoch, strict=True):
-        one.load_state_dict(best)
-        parts = {part: torch.from_numpy(getattr(split, part)).to(device) for part in ("train", "dev", "test")}
-        kept = {f"{part}_accuracy": accuracies(one, data, index)[0] for part, index in parts.items()}
-        ran = min(run.epoch, epoch + patience + 1)
-        facts.append({"epoch": epoch, "epochs_run": ran, **kept, **objective.facts()})
+    facts = [
+        {"epoch": epoch, "epochs_run": min(run.epoch, epoch + patience + 1)}
+        | _keep(one, data, split, best)
+        | objective.facts()
+        for one, split, best, epoch in zip(models, splits, run.best, run.best_epoch, strict=True)
+    ]
     if slot:
         slot.finish(State(pack({str(i): best for i, best in enumerate(run.best)}), {"facts": facts}, finished=True))
     return facts
+
+
+def _keep(model: nn.Module, data: Dataset, split: Split, best: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Put these weights into the model; returns their accuracies."""
+    model.load_state_dict(best)
+    parts = {part: torch.from_numpy(getattr(split, part)).to(data.inputs.device) for part in ("train", "dev", "test")}
+    return {f"{part}_accuracy": accuracies(model, data, index)[0] for part, index in parts.items()}
 
 
 def train_roles(
@@ -304,6 +308,12 @@ def _stacks(
 
 def _convolves(model: nn.Module) -> bool:
     return any(isinstance(module, nn.Conv2d) for module in model.modules())
+
+
+def _accuracy(now: Sequence[float], best: Sequence[float]) -> str:
+    """The dev accuracies of an epoch, of several models their means."""
+    mean = f"mean of {len(now)} models' " if len(now) > 1 else ""
+    return f"{mean}dev accuracy {fmean(now):.4f}, best {fmean(best):.4f}"
 
 
 def _speed(pace: float, records: int, left: int, after: int) -> str:
