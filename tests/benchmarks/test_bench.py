@@ -6,11 +6,12 @@ import memory
 import numpy as np
 import ours
 import pytest
+import recipes
 import scaling
 import torch
 from synthetic import make_signals
 
-from miaprune import grid, splits
+from miaprune import grid, signals, splits
 from miaprune.attacks import attack
 from miaprune.attacks.thresholds import best_threshold
 
@@ -142,3 +143,20 @@ def test_generated_data_can_be_learnt():
     recipe = ours.configuration()["training"] | {"epochs": 10}
     _, facts = ours.train_models(data, "fc", [splits.of_role("victim", 600, 7)], recipe, 0)
     assert facts[0]["test_accuracy"] > 0.4, "twice guessing"
+
+
+def test_recipes_are_compared_on_the_same_signals_and_computed_once(tmp_path, monkeypatch, capsys):
+    for seed in (7, 8):
+        signals_of_six = {role: make_signals(60, 4, seed + i, 1.0) for i, role in enumerate(grid.ROLES)}
+        folder = tmp_path / f"run_{seed}/digits/fc/original"
+        folder.mkdir(parents=True)
+        signals.save(folder / "signals.safetensors", signals_of_six, {role: {"seed": seed} for role in grid.ROLES})
+    config = ours.configuration(tiny())
+    monkeypatch.setattr(ours, "configuration", lambda: config)
+    arguments = [str(tmp_path / "run_7"), str(tmp_path / "run_8"), "--table", str(tmp_path / "table.md")]
+    recipes.main(arguments)
+    rows = (tmp_path / "table.md").read_text().splitlines()[2:]
+    assert [row.split(" | ")[1] for row in rows] == list(grid.NEURAL_ATTACKS)
+    assert capsys.readouterr().out.count(" s\n") == 2 * 2 * 4
+    recipes.main(arguments)
+    assert " s\n" not in capsys.readouterr().out
