@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import ours
 import torch
+from scipy.stats import ttest_1samp
 
 from miaprune import grid, metrics, signals
 from miaprune.attacks import attack
@@ -69,6 +70,36 @@ def table(found: dict[tuple[str, str, str], list[dict]], recipes: list[str]) -> 
     return "\n".join(lines)
 
 
+def summary(found: dict[tuple[str, str, str], list[dict]], recipes: list[str]) -> str:
+    """A row per attack over its settings: in how many the last recipe is ahead, in how many behind, and by how much."""
+    first, last = recipes[0], recipes[-1]
+    lines = [
+        f"| attack | settings | ahead or equal | behind | behind beyond noise | {last} - {first}, points | AUC |",
+        "| --- | ---: | ---: | ---: | ---: | --- | --- |",
+    ]
+    for name in dict.fromkeys(name for _, name, _ in found):
+        settings = list(dict.fromkeys(setting for setting, other, _ in found if other == name))
+        # [setting, seed]
+        accuracy, auc = (
+            100 * np.array([[b[key] - a[key] for a, b in zip(found[s, name, first], found[s, name, last], strict=True)]
+                            for s in settings])
+            for key in ("accuracy", "auc")
+        )  # fmt: skip
+        behind = [seeds for seeds in accuracy if seeds.mean() < 0]
+        worse = [seeds for seeds in behind if len(seeds) > 1 and ttest_1samp(seeds, 0).pvalue < 0.05]
+        cells = (_mean_over_seeds(differences.mean(axis=0)) for differences in (accuracy, auc))
+        ahead = len(settings) - len(behind)
+        lines.append(f"| {name} | {len(settings)} | {ahead} | {len(behind)} | {len(worse)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _mean_over_seeds(differences: np.ndarray) -> str:
+    if len(differences) < 2:
+        return f"{differences.mean():+.2f}"
+    interval = ttest_1samp(differences, 0).confidence_interval(0.95)
+    return f"{differences.mean():+.2f} ({interval.low:+.2f} to {interval.high:+.2f})"
+
+
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="+", type=Path, help="results folders of runs that differ in their seed")
@@ -88,7 +119,7 @@ def main(arguments: list[str]) -> None:
                     found[setting.path, name, recipe].append(one)
     if not found:
         sys.exit("error: no setting's signals.safetensors is in these folders")
-    text = table(found, options.recipes)
+    text = f"{summary(found, options.recipes)}\n\n{table(found, options.recipes)}"
     print(text)
     if options.table:
         options.table.write_text(text + "\n")

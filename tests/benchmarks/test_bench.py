@@ -155,7 +155,8 @@ def test_recipes_are_compared_on_the_same_signals_and_computed_once(tmp_path, mo
     monkeypatch.setattr(ours, "configuration", lambda: config)
     arguments = [str(tmp_path / "run_7"), str(tmp_path / "run_8"), "--table", str(tmp_path / "table.md")]
     recipes.main(arguments)
-    rows = (tmp_path / "table.md").read_text().splitlines()[2:]
+    summary, rows = (part.splitlines()[2:] for part in (tmp_path / "table.md").read_text().split("\n\n"))
+    assert [row.split(" | ")[0] for row in summary] == [f"| {name}" for name in grid.NEURAL_ATTACKS]
     assert [row.split(" | ")[1] for row in rows] == list(grid.NEURAL_ATTACKS)
     assert capsys.readouterr().out.count(" s\n") == 2 * 2 * 4
     recipes.main(arguments)
