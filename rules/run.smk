@@ -147,9 +147,8 @@ FORKING = threading.Lock()
 for library in ("OMP", "OPENBLAS", "MKL"):
     os.environ[f"{library}_NUM_THREADS"] = "1"  # no threads in the process that forks; jobs set torch's own number
 # All of a run's processes import the library that this one has, and nothing that happens to lie in the working folder.
-os.environ["PYTHONSAFEPATH"] = "1"
 PATHS = [str(Path(resume.__file__).parents[1]), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
-os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(filter(None, PATHS)))
+os.environ.update(PYTHONSAFEPATH="1", PYTHONPATH=os.pathsep.join(dict.fromkeys(filter(None, PATHS))))
 # What bin/snakemake runs, by a name that tells multiprocessing that no fork need run it again.
 sys.modules["__main__"].__spec__ = importlib.util.find_spec("snakemake.__main__")
 
