@@ -222,7 +222,7 @@ def share_table(own: ours.Cell, counted: Mapping[str, float], card: str) -> list
         cells = f"{work:.2f} | {work / seconds:.2f}" if work else "- | -"
         rows.append(f"| {title} | {seconds:.1f} | {seconds / total:.0%} | {cells} | {share} |")
     of = (
-        f"{peak[0]} TFLOP/s (bf16) for models, {peak[1]} (float32) for the rest"
+        f"{peak[0]} TFLOP/s (bf16) for models (`fc` is float32), {peak[1]} (float32) for the rest"
         if peak
         else f"not known for {card or 'a CPU'}"
     )
