@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
 
 WARM_UP = 3
 """Steps before the capture, in which cuDNN and the allocator settle."""
+
+
+def name_of(device: torch.device) -> str:
+    """The card's name, or cpu."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 class Autocast(nn.Module):
@@ -58,3 +64,21 @@ class Captured:
                     self.step(self.batch)
             self.graph.replay()
         self.taken += 1
+
+
+@contextmanager
+def streams(count: int, device: torch.device) -> Iterator[Callable[[int], AbstractContextManager[object]]]:
+    """``count`` streams beside the current one of a GPU: yields a context for each, within which its work is launched.
+
+    They begin with what has been launched before, and what comes after the block waits for them. Of one stream, and on
+    a CPU, there is nothing beside the current one.
+    """
+    if device.type != "cuda" or count == 1:
+        yield lambda i: nullcontext()
+        return
+    current, others = torch.cuda.current_stream(device), [torch.cuda.Stream(device) for _ in range(count)]
+    for stream in others:
+        stream.wait_stream(current)
+    yield lambda i: torch.cuda.stream(others[i])
+    for stream in others:
+        current.wait_stream(stream)

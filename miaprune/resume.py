@@ -102,6 +102,7 @@ class States:
         self.fits: dict[str, Any] = json.loads(json.dumps(dict(fits)))
         self.told: str | None = None  # the signal to stop
         self._finished: dict[Path, State] = {}  # since the last save
+        self._under_way: dict[Path, Callable[[], State]] = {}
         self._saved = time.monotonic()
 
     @classmethod
@@ -149,12 +150,17 @@ class States:
         """Whether it is time to save."""
         return self.told is not None or time.monotonic() - self._saved >= self.every
 
+    def go_on(self, path: Path, state: Callable[[], State]) -> None:
+        """Save ``state()`` of a model under way whenever one is saved."""
+        self._under_way[path] = state
+
     def finish(self, path: Path, state: State) -> None:
         """Save a finished model's state when one is saved next."""
+        self._under_way.pop(path, None)
         self._finished[path] = state
 
-    def save(self, under_way: Mapping[Path, State]) -> None:
-        """Save the states of finished models and of the one under way; then stop if told to.
+    def save(self) -> None:
+        """Save the states of finished models and of all under way; then stop if told to.
 
         Raises
         ------
@@ -162,7 +168,9 @@ class States:
         """
         failure = None
         try:
-            for path, state in {**self._finished, **under_way}.items():
+            # One after the other: each is a copy of a model and its moments.
+            for path in [*self._finished, *self._under_way]:
+                state = self._finished[path] if path in self._finished else self._under_way[path]()
                 about = {"numbers": state.numbers, "finished": state.finished, "fits": self.fits}
                 save_tensors(path, state.tensors, {**about, "digest": state.digest})
                 self._finished.pop(path, None)
@@ -253,15 +261,16 @@ class Slot:
         return None
 
     def step(self, state: Callable[[], State]) -> None:
-        """After a training step: save ``state()`` if it is time to; raises as `States.save`."""
+        """After a training step: save ``state()``, and the others', if it is time to; raises as `States.save`."""
+        self.states.go_on(self.path, state)
         if self.states.due:
-            self.states.save({self.path: state()})
+            self.states.save()
 
     def finish(self, state: State) -> None:
         """Keep a finished model's state, whose tensors must not change any more; raises as `States.save`."""
         self.states.finish(self.path, state)
         if self.states.due:
-            self.states.save({})
+            self.states.save()
 
 
 def forget(folder: Path) -> None:

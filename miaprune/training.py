@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from statistics import fmean
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.func import vmap
 from torch.nn import functional as F
 
-from miaprune.gpu import Autocast, Captured
+from miaprune.gpu import Autocast, Captured, streams
 from miaprune.job import span
 from miaprune.optim import Adam
 from miaprune.resume import Slot, State, States, pack, unpack
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from miaprune.splits import Split
 
 EVALUATION_BATCH = 2048
+
+Facts = dict[str, Any]
+"""What a training says of a model."""
 
 logger = logging.getLogger(__name__)
 
@@ -113,6 +116,8 @@ class Run:
     best: list[dict[str, Tensor]] = field(default_factory=list)
 
     def state(self) -> State:
+        if self.device.type == "cuda":  # it may be read on another stream than it is computed on
+            torch.cuda.synchronize(self.device)
         draws = {"global": torch.get_rng_state(), **{f"epoch_{i}": t for i, t in enumerate(self.epoch_draws)}}
         if self.device.type == "cuda":
             draws["cuda"] = torch.cuda.get_rng_state(self.device)
@@ -160,9 +165,12 @@ def train(
     objective: Objective,
     seeds: Sequence[int],
     slot: Slot | None = None,
+    name: str = "",
     more: int = 0,
-) -> list[dict[str, Any]]:
+) -> Generator[None, None, list[Facts]]:
     """Train models in place, early-stopped on dev accuracy; leave the best-dev weights in them.
+
+    A generator that pauses after each step, for `in_turn` to run.
 
     Several models of one architecture are trained as one `Stack`, each on its split and with its seed as if alone
     but for dropout's draws; their splits must be of equal sizes and the objective ``by_loss``.
@@ -172,8 +180,8 @@ def train(
     without convolutions, which waits for launches and not for products, stays in float32), and ``capture`` makes each
     step one CUDA graph; dev accuracies are read in float32. With a ``slot`` the training can be interrupted: called
     again with the same arguments it goes on, and on a CPU ends with the same bytes as if it had not been.
-    ``more`` is how many such models the job trains after these, for the log's time left. Returns for each model the
-    epoch and the train, dev and test accuracies of the weights kept.
+    ``name`` starts the log's lines; ``more`` is how many such models the job trains after these, for its time left.
+    Returns for each model the epoch and the train, dev and test accuracies of the weights kept.
     """
     device, together, patience = data.inputs.device, len(models) > 1, recipe["patience"]
     model = Stack(models) if together else models[0]
@@ -204,43 +212,43 @@ def train(
     size = min(recipe["batch_size"], len(splits[0].train))
     take_step = Captured(step, size) if on_gpu and recipe.get("capture") and objective.by_loss else step
     epochs, started, steps = recipe["epochs"], time.perf_counter(), 0
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seeds[0])  # dropout draws from the global generator
-        saved = slot.load() if slot else None
-        if saved and saved.finished:
-            logger.info("trained in an earlier attempt")
-            for i, one in enumerate(models):
-                one.load_state_dict(unpack(saved.tensors, str(i)))
-            found: list[dict[str, Any]] = saved.numbers["facts"]
-            return found
-        if saved:
-            run.load(saved)
-            logger.info(f"resumes in epoch {run.epoch}, after step {run.step}")
-        while True:
-            model.train()
-            run.epoch_draws = [generator.get_state() for generator in run.generators]
-            drawn = (
-                objective.batches(i, recipe["batch_size"], g) for i, g in zip(train_index, run.generators, strict=True)
-            )
-            for batches in islice(zip(*drawn, strict=True), run.step, None):
-                batch = torch.stack(batches) if together else batches[0]
-                take_step(batch)
-                run.step, steps = run.step + 1, steps + 1
-                if slot:
-                    slot.step(run.state)
-            dev_accuracies = accuracies(model, data, dev)
-            run.keep(dev_accuracies, patience)
-            last = run.epoch == epochs or all(run.epoch - best > patience for best in run.best_epoch)
-            if last or run.epoch <= 10 or run.epoch % max(1, epochs // 20) == 0:  # a screenful
-                line = f"epoch {run.epoch}/{epochs}: {_accuracy(dev_accuracies, run.best_accuracy)}"
-                if steps:  # taken by this attempt
-                    pace = (time.perf_counter() - started) / steps * run.step
-                    records = sum(len(split.train) for split in splits)
-                    line += _speed(pace, records, 0 if last else epochs - run.epoch, more * epochs)
-                logger.info(line)
-            if last:
-                break
-            run.epoch, run.step = run.epoch + 1, 0
+    torch.manual_seed(seeds[0])  # dropout draws from the global generator
+    saved = slot.load() if slot else None
+    if saved and saved.finished:
+        logger.info(f"{name}trained in an earlier attempt")
+        for i, one in enumerate(models):
+            one.load_state_dict(unpack(saved.tensors, str(i)))
+        found: list[Facts] = saved.numbers["facts"]
+        return found
+    if saved:
+        run.load(saved)
+        logger.info(f"{name}resumes in epoch {run.epoch}, after step {run.step}")
+    while True:
+        model.train()
+        run.epoch_draws = [generator.get_state() for generator in run.generators]
+        drawn = (
+            objective.batches(i, recipe["batch_size"], g) for i, g in zip(train_index, run.generators, strict=True)
+        )
+        for batches in islice(zip(*drawn, strict=True), run.step, None):
+            batch = torch.stack(batches) if together else batches[0]
+            take_step(batch)
+            run.step, steps = run.step + 1, steps + 1
+            if slot:
+                slot.step(run.state)
+            yield
+        dev_accuracies = accuracies(model, data, dev)
+        run.keep(dev_accuracies, patience)
+        last = run.epoch == epochs or all(run.epoch - best > patience for best in run.best_epoch)
+        if last or run.epoch <= 10 or run.epoch % max(1, epochs // 20) == 0:  # a screenful
+            line = f"{name}epoch {run.epoch}/{epochs}: {_accuracy(dev_accuracies, run.best_accuracy)}"
+            if steps:  # taken by this attempt
+                pace = (time.perf_counter() - started) / steps * run.step
+                records = sum(len(split.train) for split in splits)
+                line += _speed(pace, records, 0 if last else epochs - run.epoch, more * epochs)
+            logger.info(line)
+        if last:
+            break
+        run.epoch, run.step = run.epoch + 1, 0
     run.optimizer.zero_grad()  # the job holds on to the models, and needs no gradients
     facts = [
         {"epoch": epoch, "epochs_run": min(run.epoch, epoch + patience + 1)}
@@ -253,11 +261,30 @@ def train(
     return facts
 
 
-def _keep(model: nn.Module, data: Dataset, split: Split, best: Mapping[str, Tensor]) -> dict[str, Any]:
+def _keep(model: nn.Module, data: Dataset, split: Split, best: Mapping[str, Tensor]) -> Facts:
     """Put these weights into the model; returns their accuracies."""
     model.load_state_dict(best)
     parts = {part: torch.from_numpy(getattr(split, part)).to(data.inputs.device) for part in ("train", "dev", "test")}
     return {f"{part}_accuracy": accuracies(model, data, index)[0] for part, index in parts.items()}
+
+
+def in_turn(trainings: Sequence[Generator[None, None, list[Facts]]], device: torch.device) -> list[list[Facts]]:
+    """Run trainings to their ends, a step of each at a time; returns what each does.
+
+    On a GPU each has a stream of its own there, so that their steps are computed at the same time as far as the card
+    has room. The global generators, which several share, are left as they were.
+    """
+    facts: dict[int, list[Facts]] = {}
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), streams(len(trainings), device) as on_stream:
+        while len(facts) < len(trainings):
+            for i, training in enumerate(trainings):
+                if i not in facts:
+                    try:
+                        with on_stream(i):
+                            next(training)
+                    except StopIteration as end:
+                        facts[i] = end.value
+    return [facts[i] for i in range(len(trainings))]
 
 
 def train_roles(
@@ -268,22 +295,35 @@ def train_roles(
     objectives: Mapping[str, Objective],
     seeds: Mapping[str, int],
     states: States,
-) -> dict[str, dict[str, Any]]:
-    """Train a setting's models, by role, in as few stacks as there can be; arguments and facts as `train` has them."""
-    facts: dict[str, dict[str, Any]] = {}
-    for roles in _stacks(models, splits, objectives, data.inputs.device):
-        logger.info(f"trains {', '.join(roles)}")
-        trained = train(
-            [models[role] for role in roles],
-            data,
-            [splits[role] for role in roles],
-            recipe,
-            objectives[roles[0]],
-            [seeds[role] for role in roles],
-            states.slot("+".join(roles)),
-            more=len(models) - len(facts) - len(roles),
-        )
-        facts |= zip(roles, trained, strict=True)
+) -> dict[str, Facts]:
+    """Train a setting's models, by role, in as few stacks as there can be; arguments and facts as `train` has them.
+
+    Where a step is one launch, a GPU trains all stacks side by side: launched kernel by kernel, they would wait for
+    the launches.
+    """
+    device = data.inputs.device
+    stacks = _stacks(models, splits, objectives, device)
+    captured = device.type == "cuda" and recipe.get("capture") and all(o.by_loss for o in objectives.values())
+    facts: dict[str, Facts] = {}
+    for side_by_side in [stacks] if captured else [[stack] for stack in stacks]:
+        logger.info(f"trains {'; beside them '.join(', '.join(roles) for roles in side_by_side)}")
+        after = len(models) - len(facts) - sum(map(len, side_by_side))
+        trainings = [
+            train(
+                [models[role] for role in roles],
+                data,
+                [splits[role] for role in roles],
+                recipe,
+                objectives[roles[0]],
+                [seeds[role] for role in roles],
+                states.slot("+".join(roles)),
+                f"{roles[0]}: " if len(side_by_side) > 1 else "",
+                after,
+            )
+            for roles in side_by_side
+        ]
+        for roles, trained in zip(side_by_side, in_turn(trainings, device), strict=True):
+            facts |= zip(roles, trained, strict=True)
     return facts
 
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from miaprune import defenses, grid, models, pruning, splits
 from miaprune.defenses import DEFENSES, build, epsilon, pair_divergence
 from miaprune.splits import Split
-from miaprune.training import CrossEntropy, train
+from miaprune.training import CrossEntropy, in_turn, train
 
 RECIPE = {"epochs": 2, "learning_rate": 1e-3, "weight_decay": 5e-4, "batch_size": 64, "patience": 5}
 SPLIT = splits.victim_split(1797, 7)
@@ -49,7 +49,7 @@ def pruned_model(data, name="cnn", pruner="l1", seed=0):
 
 def trained(data, objective, name="cnn", pruner="l1", recipe=RECIPE, split=SPLIT, seed=1):
     model = pruned_model(data, name, pruner)
-    (facts,) = train([model], data, [split], recipe, objective, [seed])
+    ((facts,),) = in_turn([train([model], data, [split], recipe, objective, [seed])], data.inputs.device)
     return model, facts
 
 

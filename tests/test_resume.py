@@ -15,11 +15,12 @@ import torch
 from miaprune import defenses, files, grid, models, pruning, resume, splits, training
 from miaprune.job import Stopped
 from miaprune.resume import Slot, States
-from miaprune.training import CrossEntropy, train
+from miaprune.training import CrossEntropy, in_turn, train
 
 # Quick to its best dev accuracy, so that early stopping ends it.
 RECIPE = {"epochs": 12, "learning_rate": 1e-2, "weight_decay": 5e-4, "batch_size": 64, "patience": 1}
 SPLIT = splits.victim_split(1797, 7)
+CPU = torch.device("cpu")
 STEPS = math.ceil(len(SPLIT.train) / RECIPE["batch_size"])  # in an epoch: 7
 OPTIONS = {
     None: {},
@@ -58,7 +59,8 @@ def trained(folder, data, case, slot=None, recipe=RECIPE, split=SPLIT, seed=1, i
     if pruner:
         pruning.PRUNERS[pruner](model, 0.5)
     defended = defense and defenses.build(defense, 1.0, OPTIONS[defense], data, split, recipe, seed)
-    (facts,) = train([model], data, [split], recipe, defended or CrossEntropy(), [seed], slot)
+    training = train([model], data, [split], recipe, defended or CrossEntropy(), [seed], slot)
+    ((facts,),) = in_turn([training], data.inputs.device)
     files.save_tensors(folder / "checkpoint", pruning.finalise(model).state_dict(), facts)
     return (folder / "checkpoint").read_bytes(), facts
 
@@ -126,7 +128,7 @@ def test_a_signal_lets_the_step_end_and_its_state_be_saved(digits, tmp_path):
     before = signal.getsignal(signal.SIGTERM)
     model = models.build("fc", digits.input_shape, digits.classes, seed=0)
     with pytest.raises(Stopped, match="SIGTERM"), states_in(tmp_path).stoppable() as states:
-        train([model], digits, [SPLIT], RECIPE, Interrupted(), [1], states.slot("victim"))
+        in_turn([train([model], digits, [SPLIT], RECIPE, Interrupted(), [1], states.slot("victim"))], CPU)
     assert signal.getsignal(signal.SIGTERM) == before
     assert len(steps) == STEPS + 2
     saved = files.load_metadata(tmp_path / "states/victim.state.safetensors")["numbers"]
@@ -157,7 +159,7 @@ def test_states_are_saved_when_the_last_are_old_enough(digits, tmp_path, monkeyp
             super().backward(model, x, y)
 
     model = models.build("fc", digits.input_shape, digits.classes, seed=0)
-    train([model], digits, [SPLIT], recipe, Minutes(), [1], states.slot("victim"))
+    in_turn([train([model], digits, [SPLIT], recipe, Minutes(), [1], states.slot("victim"))], CPU)
     assert written == [60.0 * step for step in range(4, 3 * STEPS + 1, 4)]
 
 
@@ -178,6 +180,74 @@ def test_finished_models_are_not_trained_again(digits, tmp_path, caplog):
     assert caplog.messages == ["trained in an earlier attempt"]
     for name in ("shadow_0", "shadow_1"):
         assert trained(tmp_path, digits, cases[name], states.slot(name)) == undisturbed[name]
+
+
+# --- several trainings in turn
+
+
+def beside(folder, data, states, roles, stop_at=None):
+    """Train models without dropout in turn, and tell the job to stop at the last one's step ``stop_at``."""
+    models_of, trainings = {}, []
+    for seed, (role, recipe) in enumerate(roles.items()):
+        models_of[role] = models.build("cnn", data.input_shape, data.classes, seed)
+        slot = states.slot(role)
+        if stop_at and role == list(roles)[-1]:
+            slot = StopsAt(slot, stop_at)
+        split = splits.shadow_split(1797, 7, seed)
+        trainings.append(train([models_of[role]], data, [split], recipe, CrossEntropy(), [seed], slot, f"{role}: "))
+    facts = in_turn(trainings, CPU)
+    return [model.state_dict() for model in models_of.values()], facts
+
+
+ROLES = {"victim": RECIPE | {"epochs": 2}, "shadow_0": RECIPE, "shadow_1": RECIPE | {"epochs": 4, "batch_size": 32}}
+
+
+def test_trainings_in_turn_are_those_that_run_alone(digits, tmp_path, caplog):
+    """Of other lengths and other numbers of steps; where there is no dropout, whose draws they share, to the byte."""
+    caplog.set_level(logging.INFO)
+    weights, facts = beside(tmp_path, digits, states_in(tmp_path), ROLES)
+    for seed, (role, recipe) in enumerate(ROLES.items()):
+        split = splits.shadow_split(1797, 7, seed)
+        alone, same = trained(tmp_path, digits, ("cnn", None, None), None, recipe, split, seed, seed)
+        files.save_tensors(tmp_path / "beside", weights[seed], facts[seed][0])
+        assert (tmp_path / "beside").read_bytes() == alone and facts[seed] == [same]
+        assert any(line.startswith(f"{role}: epoch 1/{recipe['epochs']}: dev accuracy") for line in caplog.messages)
+
+
+@pytest.mark.parametrize("stop_at", [1, STEPS, 2 * STEPS + 2, 4 * STEPS])
+def test_trainings_in_turn_stop_and_go_on_together(digits, tmp_path, caplog, stop_at):
+    """None loses a step, whether it has ended, is in another epoch, or takes its first steps."""
+    caplog.set_level(logging.INFO)
+    undisturbed = beside(tmp_path, digits, states_in(tmp_path), ROLES)
+    with pytest.raises(Stopped, match="state saved"):
+        beside(tmp_path, digits, states_in(tmp_path), ROLES, stop_at)
+    assert {path.name for path in (tmp_path / "states").iterdir()} == {f"{role}.state.safetensors" for role in ROLES}
+    kept = [files.load_metadata(tmp_path / "states" / f"{role}.state.safetensors") for role in ROLES]
+    assert [about["finished"] for about in kept[:2]] == [stop_at > 2 * STEPS, False]
+    caplog.clear()
+    weights, facts = beside(tmp_path, digits, states_in(tmp_path), ROLES)
+    assert facts == undisturbed[1]
+    for model, other in zip(weights, undisturbed[0], strict=True):
+        assert all(torch.equal(tensor, other[name]) for name, tensor in model.items())
+    assert sum(" resumes in epoch " in line or "earlier attempt" in line for line in caplog.messages) == 3
+
+
+def test_the_states_of_all_in_turn_are_saved_when_due(digits, tmp_path, monkeypatch):
+    """A step a minute, every 6 minutes: all of them, not each when its turn comes."""
+    clock, written = [0.0], []
+    monkeypatch.setattr(resume.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(
+        resume, "save_tensors", lambda path, tensors, about: written.append((clock[0], path.name.split(".")[0]))
+    )
+
+    class Minutes(CrossEntropy):
+        def backward(self, model, x, y):
+            clock[0] += 60
+            super().backward(model, x, y)
+
+    monkeypatch.setattr(sys.modules[__name__], "CrossEntropy", Minutes)
+    beside(tmp_path, digits, states_in(tmp_path, every=360), dict.fromkeys(ROLES, RECIPE | {"epochs": 2}))
+    assert written[:6] == [(360.0 * i, role) for i in (1, 2) for role in ROLES]
 
 
 # --- states that do not fit
@@ -321,7 +391,8 @@ def finished(tmp_path):
         files.save_tensors(output, {"x": torch.full((1000,), i)}, {"i": i})
     folder = tmp_path / "results/states/digits/fc/original"
     states = States(folder, 240, {"seed": 7})
-    states.save({states.slot("victim").path: resume.State({"x": torch.ones(3)}, {})})
+    states.go_on(states.slot("victim").path, lambda: resume.State({"x": torch.ones(3)}, {}))
+    states.save()
     states.keep(outputs)
     return outputs, folder
 
@@ -408,7 +479,8 @@ def test_what_was_set_aside_goes_when_its_job_has_finished(finished):
     outputs, folder = finished
     states = States(folder, 240, {"seed": 8})
     assert not states.put_back(outputs)
-    states.save({states.slot("victim").path: resume.State({"x": torch.ones(3)}, {})})
+    states.go_on(states.slot("victim").path, lambda: resume.State({"x": torch.ones(3)}, {}))
+    states.save()
     assert (folder / "outputs.json.unfit").exists()
     states.keep(outputs)
     assert sorted(path.name for path in folder.iterdir()) == sorted([*(Path(o).name for o in outputs), "outputs.json"])
@@ -422,7 +494,8 @@ def test_nothing_is_kept_where_there_are_no_hard_links(finished, monkeypatch):
 
     monkeypatch.setattr(resume.os, "link", no_links)
     states = States(folder, 240, {"seed": 7})
-    states.save({states.slot("victim").path: resume.State({"x": torch.ones(3)}, {})})
+    states.go_on(states.slot("victim").path, lambda: resume.State({"x": torch.ones(3)}, {}))
+    states.save()
     states.keep(outputs)
     assert not folder.exists()
 
@@ -453,12 +526,12 @@ def test_training_goes_on_when_a_state_cannot_be_saved(digits, tmp_path, caplog,
     slot = states_in(tmp_path, every=0).slot("victim")
     model = models.build("fc", digits.input_shape, digits.classes, seed=0)
     small_files(1000)
-    train([model], digits, [SPLIT], RECIPE, CrossEntropy(), [1], slot)
+    in_turn([train([model], digits, [SPLIT], RECIPE, CrossEntropy(), [1], slot)], CPU)
     small_files(resource.RLIM_INFINITY)
     assert "state not saved" in caplog.text and "File too large" in caplog.text
     assert list((tmp_path / "states").iterdir()) == []
     undisturbed = models.build("fc", digits.input_shape, digits.classes, seed=0)
-    train([undisturbed], digits, [SPLIT], RECIPE, CrossEntropy(), [1])
+    in_turn([train([undisturbed], digits, [SPLIT], RECIPE, CrossEntropy(), [1])], CPU)
     assert all(torch.equal(t, undisturbed.state_dict()[name]) for name, t in model.state_dict().items())
 
 
@@ -485,7 +558,8 @@ def test_dropout_of_a_resumed_training_on_a_gpu_is_drawn_from_where_it_was(digit
 def test_the_log_is_a_screenful_a_model(digits, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     model = models.build("fc", digits.input_shape, digits.classes, seed=0)
-    train([model], digits, [SPLIT], RECIPE | {"epochs": 90, "patience": 90}, CrossEntropy(), [1], more=2)
+    recipe = RECIPE | {"epochs": 90, "patience": 90}
+    in_turn([train([model], digits, [SPLIT], recipe, CrossEntropy(), [1], more=2)], CPU)
     assert 20 < len(caplog.messages) < 40
     assert caplog.messages[0].startswith("epoch 1/90: dev accuracy 0.")
     assert " s/epoch, " in caplog.text and " records/s, at most 0:0" in caplog.text

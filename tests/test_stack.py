@@ -7,7 +7,7 @@ from torch import nn
 from miaprune import models, pruning, splits, training
 from miaprune.defenses import PairBalancing
 from miaprune.stack import Stack, unstack
-from miaprune.training import CrossEntropy, train
+from miaprune.training import CrossEntropy, in_turn, train
 
 RECIPE = {"epochs": 12, "learning_rate": 1e-2, "weight_decay": 5e-4, "batch_size": 64, "patience": 1}
 SPLITS = [splits.shadow_split(1797, 7, i) for i in range(3)]
@@ -54,8 +54,10 @@ def test_trained_together_as_each_alone(digits, objective):
     """Same batches, same early stopping, masks in force: the same but for the order of float32 sums."""
     alone = [without_dropout(digits, seed) for seed in range(3)]
     together = [without_dropout(digits, seed) for seed in range(3)]
-    expected = [train([m], digits, [SPLITS[i]], RECIPE, objective, [i])[0] for i, m in enumerate(alone)]
-    facts = train(together, digits, SPLITS, RECIPE, objective, [0, 1, 2])
+    trainings = [train([m], digits, [SPLITS[i]], RECIPE, objective, [i]) for i, m in enumerate(alone)]
+    trainings.append(train(together, digits, SPLITS, RECIPE, objective, [0, 1, 2]))
+    *each, facts = in_turn(trainings, torch.device("cpu"))
+    expected = [one for (one,) in each]
     assert len({one["epochs_run"] for one in expected}) > 1, "they are stopped at different epochs"
     assert [one["epochs_run"] for one in facts] == [one["epochs_run"] for one in expected]
     assert [one["epoch"] for one in facts] == [one["epoch"] for one in expected]

@@ -1,12 +1,14 @@
 """The training loop: what it keeps, when it stops, and that one seed fixes it."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from miaprune import gpu, models, pruning, splits, training
-from miaprune.training import CrossEntropy, train
+from miaprune import gpu, grid, models, pruning, splits, training
+from miaprune.training import CrossEntropy, in_turn, train, train_roles
 
 RECIPE = {"epochs": 8, "learning_rate": 1e-3, "weight_decay": 5e-4, "batch_size": 64, "patience": 5}
 SPLIT = splits.victim_split(1797, 7)
@@ -16,7 +18,8 @@ def run(digits, recipe=RECIPE, seed=1, name="fc", prune=None, objective=None):
     model = models.build(name, digits.input_shape, digits.classes, seed=0).to(digits.inputs.device)
     if prune:
         pruning.PRUNERS[prune](model, 0.5)
-    return model, train([model], digits, [SPLIT], recipe, objective or CrossEntropy(), [seed])[0]
+    training = train([model], digits, [SPLIT], recipe, objective or CrossEntropy(), [seed])
+    return model, in_turn([training], digits.inputs.device)[0][0]
 
 
 @pytest.mark.parametrize("name", ["fc", "cnn"])
@@ -37,16 +40,16 @@ def test_it_learns_and_reports_the_accuracy_of_the_weights_it_keeps(digits):
 
 def test_best_dev_weights_are_kept_and_patience_stops(digits, monkeypatch):
     """Scripted dev accuracies: the best is epoch 3, and 3 worse epochs (patience 2) end it at epoch 6."""
-    scripted = iter([0.1, 0.2, 0.5, 0.4, 0.5, 0.3, 0.9, 0.9])
-    states = []
+    scripted = iter([0.1, 0.2, 0.5, 0.4, 0.5, 0.3, 0.7, 0.8, 0.9])
+    states, of_the_kept = [], {"train": 0.7, "dev": 0.8, "test": 0.9}
 
     def accuracies(model, data, index):
         states.append({k: v.clone() for k, v in model.state_dict().items()})
         return [next(scripted)]
 
     monkeypatch.setattr(training, "accuracies", accuracies)
-    with pytest.raises(StopIteration):  # the last reading: three accuracies of the kept weights, two left
-        run(digits, RECIPE | {"epochs": 20, "patience": 2})
+    facts = run(digits, RECIPE | {"epochs": 20, "patience": 2})[1]
+    assert facts == {"epoch": 3, "epochs_run": 6} | {f"{part}_accuracy": value for part, value in of_the_kept.items()}
     assert len(states) == 6 + 3
     assert all(torch.equal(states[6][k], states[2][k]) for k in states[2]), "the weights of epoch 3 are kept"
     assert not torch.equal(states[5]["1.weight"], states[2]["1.weight"])
@@ -109,7 +112,8 @@ def test_captured_steps_are_the_steps(digits, name, count, prune):
             if prune:
                 pruning.PRUNERS[prune](model, 0.5)
         recipe = RECIPE | {"epochs": 3, "capture": capture}
-        facts = train(trained, data, parts, recipe, CrossEntropy(), list(range(count)))
+        training = train(trained, data, parts, recipe, CrossEntropy(), list(range(count)))
+        (facts,) = in_turn([training], data.inputs.device)
         found.append(([model.state_dict() for model in trained], [fact["epoch"] for fact in facts]))
     (eager, epochs), (captured, same_epochs) = found
     assert epochs == same_epochs
@@ -142,9 +146,34 @@ def test_a_stack_on_a_gpu_is_its_models_one_by_one(digits):
 
     together, alone = build(), build()
     recipe = RECIPE | {"epochs": 2}
-    train(together, data, parts, recipe, CrossEntropy(), [0, 1, 2])
+    in_turn([train(together, data, parts, recipe, CrossEntropy(), [0, 1, 2])], data.inputs.device)
     for seed, (model, part) in enumerate(zip(alone, parts, strict=True)):
-        train([model], data, [part], recipe, CrossEntropy(), [seed])
+        in_turn([train([model], data, [part], recipe, CrossEntropy(), [seed])], data.inputs.device)
     for a, b in zip(together, alone, strict=True):
         for key, tensor in a.state_dict().items():
             torch.testing.assert_close(tensor, b.state_dict()[key], rtol=1e-2, atol=1e-4, msg=key)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("prune", [None, "l1"])
+def test_models_side_by_side_on_a_gpu_are_those_that_run_alone(digits, prune):
+    """Captured, each on its stream: over epochs of unequal batches and evaluations, the same but for rounding."""
+    data, found = digits.to("cuda"), []
+    parts = {role: splits.of_role(role, len(data), 7) for role in grid.ROLES}
+    seeds = {role: seed for seed, role in enumerate(grid.ROLES)}
+    states = SimpleNamespace(slot=lambda name: None)
+    for capture in (False, True):  # one after another, side by side
+        trained = {role: models.build("cnn", data.input_shape, data.classes, seed) for role, seed in seeds.items()}
+        for model in trained.values():
+            model.to("cuda")
+            if prune:
+                pruning.PRUNERS[prune](model, 0.5)
+        objectives = dict.fromkeys(grid.ROLES, CrossEntropy())
+        recipe = RECIPE | {"epochs": 3, "capture": capture}
+        facts = train_roles(trained, data, parts, recipe, objectives, seeds, states)
+        found.append(([model.state_dict() for model in trained.values()], [one["epoch"] for one in facts.values()]))
+    (alone, epochs), (beside, same_epochs) = found
+    assert epochs == same_epochs
+    for a, b in zip(alone, beside, strict=True):
+        for key in a:
+            torch.testing.assert_close(a[key], b[key], rtol=1e-3, atol=1e-5, msg=key)

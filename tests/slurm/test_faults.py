@@ -45,7 +45,7 @@ def _holding(self, state):
     _step(self, state)
     held, hungry = Path("held"), Path(f"hungry.{os.environ.get('SLURM_JOB_ID')}")
     if _steps == 10 and "original" not in self.path.parts and held.exists():
-        self.states.save({self.path: state()})
+        self.states.save()
         logger.info("held")
         while held.exists():
             if self.states.told:
