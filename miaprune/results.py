@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
+import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -45,6 +48,7 @@ def attack_result(
     victim: Signals,
     model: Mapping[str, Any],
     options: Mapping[str, Any],
+    device: str,
     adversary: str = "matched",
 ) -> dict[str, Any]:
     """Everything that one attack on one model says (method, section 10), ready for `write_json`.
@@ -54,8 +58,10 @@ def attack_result(
     seed : the run's seed; the bootstrap's is derived from it.
     scores : float [n], a record of ``victim`` is called a member if its score is 0 or more.
     model : facts about the victim: train_accuracy, test_accuracy and achieved_sparsity, as fractions; the recipe
-        it was trained by; where that was with differential privacy also "privacy" (epsilon, delta, steps, covers).
+        it was trained by, and the device; where that was with differential privacy also "privacy" (epsilon, delta,
+        steps, covers).
     options : the attack's hyper-parameters.
+    device : what the attack was computed on, as `miaprune.gpu.name_of` has it.
     adversary : "matched" (of a defended victim: the adaptive one), "unaware" or "shadows_{pruner}_{sparsity}".
     """
     members = victim.members
@@ -82,14 +88,30 @@ def attack_result(
         "non_members": int((~members).sum()),
         "victim": facts,
         "recipes": {"victim": model["recipe"], "attack": dict(options)},
+        "devices": {"victim": model["device"], "attack": device},
         "versions": versions(),
     }
 
 
-def versions() -> dict[str, str]:
+def versions() -> dict[str, str | None]:
     """What the numbers were computed with."""
     packages = {name: version(name) for name in ("torch", "numpy", "scikit-learn")}
-    return {"miaprune": miaprune.__version__, "python": platform.python_version(), **packages}
+    return {"miaprune": miaprune.__version__, "commit": commit(), "python": platform.python_version(), **packages}
+
+
+@cache
+def commit() -> str | None:
+    """The commit that the library is at, with "-dirty" if its checkout was changed since; None if it is in none."""
+    root = Path(__file__).parents[1]
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    if not (root / ".git").exists():  # or git would speak of whatever checkout lies around it
+        return None
+    try:  # without a lock on the index: jobs ask at the same time
+        environment = os.environ | {"GIT_OPTIONAL_LOCKS": "0"}
+        said = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    except OSError:  # no git
+        return None
+    return said.stdout.strip() or None
 
 
 def write_json(path: str | Path, result: Mapping[str, Any]) -> None:

@@ -13,6 +13,7 @@ from synthetic import make_signals
 from miaprune import grid, metrics, results
 
 MODEL = {"train_accuracy": 0.99, "dev_accuracy": 0.7, "test_accuracy": 0.6, "epoch": 12, "recipe": {"epochs": 50}}
+MODEL["device"] = "NVIDIA H100"
 ORIGINAL = grid.Setting("location", "fc")
 PRUNED = grid.Setting("location", "fc", "l1", "0.7")
 DEFENDED = replace(PRUNED, defense="ppb", strength="4")
@@ -26,7 +27,7 @@ def a_result(setting=PRUNED, attack="conf", seed=7, shift=0.0, adversary="matche
     if setting.defense == "dp":
         facts["privacy"] = PRIVACY
     scores = victim.confidence.astype("f8") - 0.5 + shift
-    return results.attack_result(setting, attack, seed, scores, victim, facts, {"draws": 3}, adversary)
+    return results.attack_result(setting, attack, seed, scores, victim, facts, {"draws": 3}, "cpu", adversary)
 
 
 def test_a_result_has_the_names_and_values_of_the_design():
@@ -35,7 +36,7 @@ def test_a_result_has_the_names_and_values_of_the_design():
     result = a_result()
     assert list(result) == [
         *("setting", "attack", "seed", "accuracy", "accuracy_ci", "auc", "tpr_at_fpr", "roc"),
-        *("members", "non_members", "victim", "recipes", "versions"),
+        *("members", "non_members", "victim", "recipes", "devices", "versions"),
     ]
     assert result["setting"] == {
         "dataset": "location",
@@ -63,7 +64,29 @@ def test_a_result_has_the_names_and_values_of_the_design():
         **metrics.gaps(victim),
     }
     assert result["recipes"] == {"victim": {"epochs": 50}, "attack": {"draws": 3}}
-    assert set(result["versions"]) == {"miaprune", "torch", "numpy", "python", "scikit-learn"}
+    assert result["devices"] == {"victim": "NVIDIA H100", "attack": "cpu"}
+    assert set(result["versions"]) == {"miaprune", "commit", "torch", "numpy", "python", "scikit-learn"}
+
+
+def test_the_commit_is_that_of_the_checkout_or_none(tmp_path, monkeypatch):
+    copy = tmp_path / "outer/miaprune"
+    copy.mkdir(parents=True)
+    monkeypatch.setattr(results, "__file__", str(copy / "results.py"))
+    commit, git = results.commit.__wrapped__, ["git", "-C", str(tmp_path / "outer")]
+    assert commit() is None
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    assert commit() is None, "a checkout that lies around the library's folder is not its own"
+    subprocess.run(["git", "init", "-q", str(tmp_path / "outer")], check=True)
+    assert commit() is None, "nothing is committed"
+    (copy / "results.py").write_text("1")
+    subprocess.run([*git, "add", "."], check=True)
+    subprocess.run([*git, "-c", "user.name=x", "-c", "user.email=x@x", "commit", "-qm", "x"], check=True)
+    head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout
+    assert commit() == head[:12]
+    (copy / "results.py").write_text("2")
+    assert commit() == f"{head[:12]}-dirty"
+    monkeypatch.setenv("PATH", "")
+    assert commit() is None
 
 
 def test_an_original_has_nulls_and_a_defence_its_name_and_number():

@@ -1,5 +1,6 @@
 """A folder in which `snakemake --profile slurm ...` runs on the tests' cluster, as the README has it."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -71,8 +72,15 @@ class OnCluster:
 
 
 def results(folder):
-    """The bytes of everything that the attacks and tables are made of, and of those."""
+    """The bytes of everything that the attacks and tables are made of, and of those; but for the library's commit.
+
+    The cluster's copy of the library is no checkout.
+    """
     root = Path(folder) / "results"
     files = [p for pattern in ("*.json", "*.safetensors", "*.csv", "*.md") for p in root.rglob(pattern)]
     kept = (root / "states", root / "logs", root / "benchmarks")
-    return {str(p.relative_to(root)): p.read_bytes() for p in files if not any(k in p.parents for k in kept)}
+    return {
+        str(p.relative_to(root)): re.sub(rb'"commit": [^,]*', b"", p.read_bytes())
+        for p in files
+        if not any(k in p.parents for k in kept)
+    }

@@ -20,7 +20,7 @@ attackers = (snakemake.output if adversary == "matched" else snakemake.input).at
 attackers = [attackers] if isinstance(attackers, str) else attackers
 
 
-def main(device):
+def main(device, where):
     victim = signals.load(path, "victim")
     facts = load_metadata(path)["victim"]
     shadows = signals.load_shadows(path, grid.SHADOWS) if adversary == "matched" else None
@@ -32,14 +32,16 @@ def main(device):
         else:
             fitted, _ = load_arrays(attacker)
         scores = attack(name).score(fitted, victim, options, seed, device)
-        result = results.attack_result(setting, name, params.seed, scores, victim, facts, options, adversary)
+        result = results.attack_result(setting, name, params.seed, scores, victim, facts, options, where, adversary)
         results.write_json(output, result)
         print(f"{setting.path} {adversary} {name}: accuracy {result['accuracy']:.4f}, AUC {result['auc']:.4f}")
 
 
 if set(names) & set(grid.NEURAL_ATTACKS):
     with running(snakemake.log[0], snakemake.threads, params.device) as device:
-        main(str(device))
+        from miaprune.gpu import name_of  # imports torch
+
+        main(str(device), name_of(device))
 else:  # without a card
     with logged(snakemake.log[0]):
-        main("cpu")
+        main("cpu", "cpu")

@@ -2,6 +2,7 @@
 
 from miaprune import datasets, defenses, grid, models, pruning, resume, splits
 from miaprune.files import load_tensors, save_tensors
+from miaprune.gpu import name_of
 from miaprune.job import running
 from miaprune.training import CrossEntropy, train_roles
 
@@ -37,7 +38,8 @@ def main(device, states):
     for path, (role, model) in zip(snakemake.output, trained.items(), strict=True):
         print(f"{role}: {facts[role]}")
         about = {"role": role, "seed": params.seed, "achieved_sparsity": achieved[role], "layers": layers[role]}
-        save_tensors(path, pruning.finalise(model).state_dict(), facts[role] | about | {"recipe": params.recipe})
+        about |= {"recipe": params.recipe, "device": name_of(device)}
+        save_tensors(path, pruning.finalise(model).state_dict(), facts[role] | about)
     states.keep(snakemake.output)
 
 
