@@ -23,7 +23,7 @@ import pandas as pd
 
 from miaprune import metrics
 from miaprune.grid import PPB_STRENGTH
-from miaprune.tables import PLACE, defense_table, over_seeds, paper_table, to_markdown, undefended
+from miaprune.tables import PLACE, defense_table, over_seeds, paper_table, precision, to_markdown, undefended
 
 ALPHA = 0.05
 """Level of the sign test."""
@@ -69,7 +69,7 @@ test accuracy that PPB costs, are stated beside it.
 SUMMARY_HEAD = """\
 How often each attack tells members (records the model was trained on) from non-members, in percent: 50 is a
 coin toss, 100 is certainty. "test" is the attacked model's own accuracy on unseen records, in percent; rows
-named "original" are models before pruning."""
+named "original" are models before pruning. The 95 % interval of an attack's accuracy is {precision}."""
 
 DEFENSES_HEAD = """\
 with defences: an adaptive adversary defends the shadow models like the victim, an unaware one does
@@ -149,7 +149,7 @@ def claims_markdown(claims: Sequence[Claim]) -> str:
 
 def summary(attacks: pd.DataFrame, claims: Sequence[Claim]) -> str:
     """What a run found, for a reader at a terminal who knows neither the paper nor this project."""
-    blocks = [SUMMARY_HEAD]
+    blocks = [SUMMARY_HEAD.format(precision=precision(attacks))]
     for dataset in dict.fromkeys(attacks["dataset"]):
         table = paper_table(attacks, dataset).rename(columns={"test_accuracy": "test"})
         blocks.append(f"{dataset}\n{table.to_string(index=False)}")

@@ -28,7 +28,7 @@ from miaprune import grid, metrics
 from miaprune.files import whole
 from miaprune.grid import PPB_STRENGTH
 from miaprune.signals import Signals
-from miaprune.tables import PLACE, over_seeds, undefended
+from miaprune.tables import PLACE, over_seeds, precision, undefended
 
 WIDTH = 7.0
 """Inches: the width of a printed page's text."""
@@ -138,6 +138,7 @@ def accuracy_vs_sparsity(attacks: pd.DataFrame, dataset: str, model: str) -> Fig
     places |= {level: f"{level:g}" for level in levels}
     # At a single sparsity there are no lines to tell the attacks' marks apart: they stand side by side.
     aside = dict(zip(names, np.linspace(-2.5, 2.5, len(names)) * (len(levels) == 1), strict=True))
+    aside_note = "Marks of the one sparsity stand side by side, to be told apart. " if len(levels) == 1 else ""
     ends = [start, *levels[:-1], *(level + max(aside.values(), default=0) for level in levels[-1:])]
     for axes, pruner in zip(panels, pruners or ["no pruned model"], strict=False):
         axes.axhline(50, color=GREY, linewidth=0.9, linestyle=":")
@@ -161,7 +162,7 @@ def accuracy_vs_sparsity(attacks: pd.DataFrame, dataset: str, model: str) -> Fig
         "Accuracy of each attack on the pruned models (solid line, a mark per sparsity) and on the original "
         "(hollow mark on the left, and its dashed line). Where the solid line is above the dashed one, the "
         "attack gained accuracy by the pruning. Members and non-members weigh the same: guessing gives 50 %. "
-        f"{_counts(rows)}.",
+        f"{aside_note}{_counts(rows)}.",
     )
     return figure
 
@@ -321,25 +322,24 @@ def transfer(attacks: pd.DataFrame, dataset: str, model: str) -> Figure:
     variants = list(dict.fromkeys(zip(rows["pruner"], rows["sparsity"], strict=True)))
     pruners = [p for p in grid.PRUNERS if p in {p for p, _ in variants}]
     levels = sorted({s for _, s in variants})
-    families = [(f"{p}, by sparsity", {f"{p}_{s:g}": f"{s:g}" for s in levels}) for p in pruners]
-    families += [(f"sparsity {s:g}, by pruner", {f"{p}_{s:g}": p for p in pruners}) for s in levels]
+    families = [(p, "sparsity", {f"{p}_{s:g}": f"{s:g}" for s in levels}) for p in pruners]
+    families += [(f"sparsity {s:g}", "pruner", {f"{p}_{s:g}": p for p in pruners}) for s in levels]
     maps = []
-    for title, names in families:
+    for title, by, names in families:
         values = np.array([[accuracies.get((a, b), math.nan) for b in names] for a in names])
         if np.isfinite(values[~np.eye(len(names), dtype=bool)]).any():
-            maps.append((title, list(names.values()), values))
+            maps.append((title, by, list(names.values()), values))
     columns = min(3, max(1, len(maps)))
     figure, panels = _figure(max(1, math.ceil(len(maps) / 3)), columns, panel_height=2.1)
     # One scale for all panels, from guessing or below up: a shade means the same everywhere.
-    shown = np.concatenate([values[np.isfinite(values)] for _, _, values in maps] or [np.array([50.0])])
+    shown = np.concatenate([values[np.isfinite(values)] for *_, values in maps] or [np.array([50.0])])
     norm = Normalize(min(50.0, shown.min()), max(51.0, shown.max()))
-    for axes, (title, labels, values) in zip(panels, maps, strict=False):
+    for axes, (title, by, labels, values) in zip(panels, maps, strict=False):
         _heat_map(axes, values, labels, norm)
-        axes.set(title=title, xlabel="victim's")
+        axes.set(title=title, xlabel=f"victim's {by}", ylabel=f"shadow models' {by}")
     _blank(panels[len(maps) :])
     if not maps:
         panels[0].set_title("no mismatched adversary", loc="left")
-    _label_rows(panels, columns, "shadow models'")
     victims = _plural(rows["variant"].nunique(), "victim model")
     _finish(
         figure,
@@ -347,7 +347,7 @@ def transfer(attacks: pd.DataFrame, dataset: str, model: str) -> Figure:
         "Accuracy of SAMIA in percent, when the shadow models were pruned otherwise (row) than the victim (column). "
         "The framed diagonal is the matched adversary: how far a cell is below the framed one of its column is what "
         "not knowing how the victim was pruned costs the attack. The darker, the more accurate; guessing gives 50 %. "
-        f"{victims}; each cell is {_seeds(rows)}.",
+        f"{victims}; each cell is {_seeds(rows)}{_precision(rows)}.",
     )
     return figure
 
@@ -654,7 +654,12 @@ def _counts(rows: pd.DataFrame) -> str:
     pruned = _plural(len(settings) - originals - defended, "pruned setting")
     if defended:
         pruned += f", {_plural(defended, 'defended one')}"
-    return f"{pruned}, {_plural(originals, 'original')}; each point is {_seeds(rows)}"
+    return f"{pruned}, {_plural(originals, 'original')}; each point is {_seeds(rows)}{_precision(rows)}"
+
+
+def _precision(rows: pd.DataFrame) -> str:
+    width = precision(rows)
+    return f". The 95 % interval of a single seed's accuracy is {width}" if width else ""
 
 
 def _seeds(rows: pd.DataFrame) -> str:

@@ -119,6 +119,16 @@ def spread_table(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return _wide(attacks, _mean_and_deviation)
 
 
+def precision(attacks: pd.DataFrame) -> str:
+    """How wide the 95 % intervals of one seed's accuracies are, such as "±1.4 to ±1.8 points"; empty if there are none.
+
+    ``attacks`` is an attacks table or one averaged over seeds.
+    """
+    halves = 50 * (attacks["accuracy_ci_hi"] - attacks["accuracy_ci_lo"]).dropna()
+    ends = dict.fromkeys(f"±{half:.1f}" for half in (halves.min(), halves.max())) if len(halves) else {}
+    return f"{' to '.join(ends)} points" if ends else ""
+
+
 def write_csv(path: str | Path, frame: pd.DataFrame) -> None:
     """Write a table whole or not at all: floats in full, missing values as empty cells."""
     with whole(path) as temporary:

@@ -27,7 +27,9 @@ def rows(setting, seed=7, adversary="matched", test=60.0, **accuracies):
         "victim_test_accuracy": test / 100,
         "victim_epsilon": math.nan,
     }
-    return [place | rest | {"attack": a, "accuracy": x / 100} for a, x in accuracies.items()]
+    values = {a: {"accuracy": x / 100, "accuracy_ci_lo": x / 100 - 0.02, "accuracy_ci_hi": x / 100 + 0.02}
+              for a, x in accuracies.items()}  # fmt: skip
+    return [place | rest | {"attack": a} | value for a, value in values.items()]
 
 
 def family(samia, original=60.0, conf=None, dataset="location", model="fc", seed=7):
@@ -291,6 +293,7 @@ def test_the_summary_speaks_of_defences_only_where_there_are_any():
     assert "Claim 3" not in claims.summary(plain, claims.evaluate(plain))
     assert "defen" not in claims.summary(plain, claims.evaluate(plain))
     text = claims.summary(defended, claims.evaluate(defended))
+    assert "The 95 % interval of an attack's accuracy is ±2.0 points." in text
     assert "Claim 2" in text
     assert "than without, against an adversary who knows of it\n  TOO FEW SETTINGS TO TELL: the difference is" in text
     assert "PPB costs +1.00 points" in text

@@ -35,6 +35,7 @@ def table_of(attacked, names=grid.ATTACKS, seeds=(7,)):
             for name in names:
                 accuracy = 0.6 + 0.05 * (name == "samia") + rng.uniform(0, 0.04)
                 rest = {"adversary": adversary, "attack": name, "seed": seed, "accuracy": accuracy}
+                rest |= {"accuracy_ci_lo": accuracy - 0.01, "accuracy_ci_hi": accuracy + 0.01}
                 rows.append(asdict(setting) | rest | facts)
     return tables._typed(pd.DataFrame(rows))
 
@@ -301,8 +302,11 @@ def test_transfer_has_the_shadows_in_rows_and_the_victim_in_columns():
     figure = figures.transfer(table, "svhn", "vgg16")
     shown = [axes for axes in figure.axes if axes.axison]
     assert [axes.get_title() for axes in shown] == [
-        *("l1, by sparsity", "slim, by sparsity", "sparsity 0.5, by pruner", "sparsity 0.7, by pruner"),
-        "sparsity 0.9, by pruner",
+        *("l1", "slim", "sparsity 0.5", "sparsity 0.7", "sparsity 0.9"),
+    ]
+    assert [(axes.get_xlabel(), axes.get_ylabel()) for axes in (shown[0], shown[4])] == [
+        ("victim's sparsity", "shadow models' sparsity"),
+        ("victim's pruner", "shadow models' pruner"),
     ]
     sparsities, pruners = cells(shown[0]), cells(shown[4])
     assert (len(sparsities), len(pruners)) == (9, 4)
@@ -311,7 +315,9 @@ def test_transfer_has_the_shadows_in_rows_and_the_victim_in_columns():
     samia = table[(table["dataset"] == "svhn") & (table["attack"] == "samia") & table["defense"].isna()]
     matched = samia[(samia["adversary"] == "matched") & (samia["pruner"] == "l1") & (samia["sparsity"] == 0.9)]
     assert sparsities["0.9", "0.9"] == pruners["l1", "l1"] == f"{100 * matched['accuracy'].item():.1f}"
-    assert "6 victim models; each cell is a single seed." in caption(figure)
+    assert "6 victim models; each cell is a single seed. The 95 % interval of a single seed's accuracy is ±1.0" in (
+        caption(figure)
+    )
 
 
 def test_a_cell_without_a_result_stays_empty():

@@ -6,7 +6,10 @@ from miaprune.job import logged
 with logged(snakemake.log[0]):
     original, *pruned = (signals.load(path, "victim") for path in snakemake.input)
     family = dict(zip(snakemake.params.labels, pruned, strict=True))
-    title = "/".join((snakemake.wildcards.dataset, snakemake.wildcards.model, snakemake.wildcards.pruner))
-    for draw in (figures.signal_distributions, figures.gaps_per_class):
+    place = "/".join((snakemake.wildcards.dataset, snakemake.wildcards.model, snakemake.wildcards.pruner))
+    for draw, what in (
+        (figures.signal_distributions, "Signals of members and of non-members"),
+        (figures.gaps_per_class, "How far members stand out, class by class"),
+    ):
         path = getattr(snakemake.output, f"{draw.__name__}_pdf")
-        figures.save(draw(original, family, title), path.removesuffix(".pdf"))
+        figures.save(draw(original, family, f"{what}: {place}"), path.removesuffix(".pdf"))
