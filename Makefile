@@ -69,10 +69,10 @@ status: OF ?= all
 status: $(INSTALLED)
 	@$(BIN)/python workflow/status.py $(OF) $(WITH)
 
-# The tables and figures of what has been run, as one page: make report OF=demo, or OF=all.
+# The tables and figures of what has been run, as one page, results/report_demo.html; or OF=all.
 report: OF ?= demo
 report: $(INSTALLED)
-	$(SNAKEMAKE) $(OF) --report results/report.html
+	$(SNAKEMAKE) $(OF) --report results/report_$(OF).html
 
 # Resolve requirements.lock anew (needs uv).
 lock:

@@ -20,6 +20,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from miaprune.files import FileError
+
 if TYPE_CHECKING:
     import torch
 
@@ -123,7 +125,10 @@ def logged(log: str | Path) -> Iterator[None]:
             sys.exit(f"error: {stop} (details in {log})")
         except Exception as error:
             logger.info(f"failed after {span(time.monotonic() - started)}")
-            traceback.print_exc(file=file)
+            if isinstance(error, FileError):  # whose message says all: the file is at fault, not the code
+                file.write(f"error: {error}\n")
+            else:
+                traceback.print_exc(file=file)
             sys.exit(f"error: {str(error) or repr(error)} (details in {log})")
         finally:
             logger.removeHandler(handler)

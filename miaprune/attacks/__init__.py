@@ -9,7 +9,11 @@ def attack(name: str) -> Attack:
     if grid.known("attack", name, grid.ATTACKS) in grid.NEURAL_ATTACKS:
         from miaprune.attacks import neural  # imports torch, which the other attacks start without
 
-        return neural.ATTACKS[name]
-    from miaprune.attacks import blindmi, thresholds
+        attacks = neural.ATTACKS
+    else:
+        from miaprune.attacks import blindmi, thresholds
 
-    return blindmi.BLINDMI if name == "blindmi" else thresholds.THRESHOLD[name]
+        attacks = thresholds.THRESHOLD | {"blindmi": blindmi.BLINDMI}
+    if name not in attacks:
+        raise grid.GridError(f"attack {name}: miaprune/grid.py names it, but attack() in miaprune/attacks doesn't")
+    return attacks[name]

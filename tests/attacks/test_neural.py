@@ -22,6 +22,12 @@ def test_every_attack_of_the_grid_exists_and_is_in_one_family():
     assert sorted(a for family in grid.ATTACK_FAMILIES.values() for a in family) == sorted(grid.ATTACKS)
 
 
+def test_an_attack_without_an_implementation_is_named(monkeypatch):
+    monkeypatch.setattr(grid, "ATTACKS", (*grid.ATTACKS, "lira"))
+    with pytest.raises(grid.GridError, match=r"attack lira: miaprune/grid\.py names it, but attack\(\)"):
+        attack("lira")
+
+
 def test_encoder_layer_is_torchs_layer():
     ours = neural.EncoderLayer(64, 4, 128, 0.2, np.random.default_rng(0)).eval()
     theirs = nn.TransformerEncoderLayer(64, 4, 128, 0.2, "gelu", batch_first=True).eval()

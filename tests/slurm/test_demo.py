@@ -39,6 +39,17 @@ def test_one_submission_per_setting_and_few_more(run):
     assert submitted == expected
 
 
+def test_checkpoints_that_are_not_kept_go_there_too(on_cluster, locally):
+    config = small_config()
+    lean = on_cluster(config | {"keep_checkpoints": False})
+    status, output = lean.run("all")
+    assert status == 0, output
+    found, expected = results(lean.folder), locally(config, "all")
+    checkpoints = {name for name in expected if name.endswith(tuple(f"/{role}.safetensors" for role in grid.ROLES))}
+    assert len(checkpoints) == 2 * len(grid.ROLES)
+    assert found == {name: content for name, content in expected.items() if name not in checkpoints}
+
+
 def test_a_setting_asks_for_one_gpu_and_the_rest_for_none(run):
     for job in run.jobs():
         gpu = "prepare" not in job["Comment"] and "mismatched" not in job["Comment"]

@@ -64,9 +64,9 @@ def test_keeping_them_or_not_changes_no_plan(lean, finished):
 
 def test_checkpoints_that_were_kept_can_go_later(finished, tmp_path):
     shutil.copytree(finished.folder, tmp_path / "copy")
-    later = Workflow(tmp_path / "copy", finished.config | LEAN)
+    later = Workflow(tmp_path / "copy", finished.config)
     assert len(checkpoints(later.folder)) == 12
-    done = later.run("all", "--delete-temp-output")
+    done = later.run("all", "--delete-temp-output", "--config", "keep_checkpoints=false")
     assert done.returncode == 0, done.stdout + done.stderr
     assert checkpoints(later.folder) == [] and (later.folder / CELL / "signals.safetensors").exists()
     assert later.plan("all") == []
