@@ -50,6 +50,7 @@ class Cell:
     folder: Path  # of the checkpoints
     device: str
     limit: int | None = None  # epochs at most, of everything that is trained
+    attacked: Path | None = None  # the folder of the six models to attack, finalised, in place of the cell's own
     seconds: Counter[str] = field(default_factory=Counter)
     epochs: Counter[str] = field(default_factory=Counter)  # run, by phase, summed over models
     last: Counter[str] = field(default_factory=Counter)  # seconds of the last epochs among them
@@ -191,10 +192,18 @@ def fit_role(cell: Cell, model: nn.Module, variant: str, role: str, recipe: dict
 # --- signals ---------------------------------------------------------------------------------------------------------
 
 
+def attacked(cell: Cell, variant: str, role: str) -> nn.Module:
+    if cell.attacked is None:
+        return load(cell, variant, role)
+    model = network(cell.model, cell.data, seed=0)
+    model.load_state_dict(load_tensors(cell.attacked / f"{role}.safetensors")[0])
+    return model.to(cell.device)
+
+
 @torch.no_grad()
 def query(cell: Cell, variant: str, role: str, with_sensitivity: bool) -> Signals:
     """A model's posteriors, and the sensitivities if they are wanted, of its members and non-members."""
-    model, split = load(cell, variant, role).eval(), splits.of_role(role, len(cell.data), cell.config["seed"])
+    model, split = attacked(cell, variant, role).eval(), splits.of_role(role, len(cell.data), cell.config["seed"])
     draws, epsilon = cell.config["signals"]["draws"], cell.config["signals"]["epsilon"]
     index = np.concatenate([split.train, split.test])
     posteriors, sensitivities = [], []

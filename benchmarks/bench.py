@@ -15,32 +15,26 @@ for the whole grid. It runs with `--device cpu` too, where only that it runs can
 from __future__ import annotations
 
 import argparse
-import math
-import subprocess
 import sys
 import tempfile
-import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import baseline
+import hours
 import numpy as np
 import ours
 import torch
+import work
 from scipy.stats import binomtest, ttest_rel
-from torch import nn
-from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
-from miaprune import datasets, grid, layers, metrics, models, signals, splits
+from miaprune import datasets, grid, metrics, models, splits
 from miaprune.attacks import attack
-from miaprune.attacks.neural import epochs_of
 from miaprune.config import ConfigError, attack_options, check_device, training_recipe
 from miaprune.files import FileError, whole
-from miaprune.grid import derive_seed
-from miaprune.signals import Signals, pool
+from miaprune.signals import pool
 
 HERE = Path(__file__).resolve().parent
 FAMILIES = {name: ", ".join(attacks) for name, attacks in grid.ATTACK_FAMILIES.items()}
@@ -67,11 +61,18 @@ def prepared(dataset: str, data_dir: Path) -> Path:
     return path
 
 
-def run_baseline(data: datasets.Dataset, model: str, config: dict[str, Any], folder: Path, args: Any) -> baseline.Cell:
+def run_baseline(
+    data: datasets.Dataset, model: str, config: dict[str, Any], folder: Path, attacked: Path, args: Any
+) -> baseline.Cell:
+    """The baseline's cell in ``folder``; its attacks are on the models in ``attacked``, ours.
+
+    Two trainings by one recipe keep the weights of other epochs, which moves an attack's accuracy by 10 points. On the
+    same models it is the attacks that are compared.
+    """
     if args.device == "cuda":  # what a process' first step costs is not to be extrapolated
         network = models.build(model, data.input_shape, data.classes, seed=0).to(args.device)
         network(data.batch(torch.arange(128)).to(args.device)).sum().backward()
-    cell = baseline.Cell(data, model, ours.SPARSITY, config, folder, args.device, args.baseline_epochs)
+    cell = baseline.Cell(data, model, ours.SPARSITY, config, folder, args.device, args.baseline_epochs, attacked)
     return baseline.run(cell)
 
 
@@ -148,65 +149,10 @@ def _percent(value: tuple[float, tuple[float, float]]) -> str:
 # --- the card's peak -------------------------------------------------------------------------------------------------
 
 
-def _linear_flops(x: tuple[int, ...], weight: tuple[int, ...], *_: Any, **__: Any) -> int:
-    return 2 * math.prod(x) * weight[0]
-
-
-# oneDNN's product, which `miaprune.layers.Linear` is on a CPU and torch's counter does not know.
-COUNTED = {torch.ops.mkldnn._linear_pointwise: _linear_flops} if layers.ONEDNN else {}
-
-
-def flops(compute: Callable[[], Any]) -> float:
-    """Floating-point operations of matrix products and convolutions; counted on the CPU, they are the same anywhere."""
-    with FlopCounterMode(display=False, custom_mapping=COUNTED) as counter:
-        compute()
-    return counter.get_total_flops()
-
-
-def model_flops(name: str, data: datasets.Dataset) -> tuple[float, float]:
-    """Of one record: a forward pass, a training step."""
-    model, n = models.build(name, data.input_shape, data.classes, seed=0), 4
-    x, y = torch.zeros(n, *data.input_shape), torch.zeros(n, dtype=torch.long)
-    with torch.no_grad():
-        forward = flops(lambda: model(x))
-    return forward / n, flops(lambda: F.cross_entropy(model(x), y).backward()) / n
-
-
-def made_up(n: int, classes: int) -> Signals:
-    rng = np.random.default_rng(0)
-    p = rng.dirichlet(np.ones(classes), n).astype(np.float32)
-    return Signals(p, p * (1 - p), rng.integers(0, classes, n), rng.random(n) < 0.5)
-
-
-def attack_flops(name: str, classes: int, options: Mapping[str, Any]) -> float:
-    """Of one shadow record in one epoch of an attack's training."""
-    shadows = made_up(512, classes)
-    return flops(lambda: attack(name).fit(shadows, {**ours.one_epoch(options), "batch_size": 64}, 0, "cpu")) / len(
-        shadows
-    )
-
-
-def cell_flops(own: ours.Cell, data: datasets.Dataset, model: str, config: Mapping[str, Any]) -> dict[str, float]:
-    """Of each phase of a cell, by the epochs that were run (models) or configured (attacks)."""
-    forward, step = model_flops(model, data)
-    data_splits = [splits.of_role(role, len(data), config["seed"]) for role in grid.ROLES]
-    found: dict[str, float] = {}
-    for phase, facts in own.facts.items():
-        found[phase] = sum(
-            f["epochs_run"] * (len(s.train) * step + len(s.dev) * forward)
-            + (len(s.train) + len(s.dev) + len(s.test)) * forward
-            for f, s in zip(facts, data_splits, strict=True)
-        )
-    queried = [len(s.train) + len(s.test) for s in data_splits]
-    found["signals"] = sum(queried) * (1 + config["signals"]["draws"]) * forward
-    for family in ("samia", "nn"):
-        options = {name: attack_options(config, name) for name in grid.ATTACK_FAMILIES[family]}
-        records = sum(queried[1:])
-        found[family] = records * sum(
-            attack_flops(name, data.classes, o) * epochs_of(o, -(-records // o["batch_size"]))
-            for name, o in options.items()
-        )
-    return found
+def counted(own: ours.Cell, data: datasets.Dataset, model: str, config: Mapping[str, Any]) -> dict[str, float]:
+    """Floating-point operations of each phase of a cell, by the epochs that its models ran."""
+    epochs = {phase: [facts["epochs_run"] for facts in own.facts[phase]] for phase in own.facts}
+    return work.cell(len(data), data.input_shape, data.classes, model, epochs, config)
 
 
 def share_table(own: ours.Cell, counted: Mapping[str, float], card: str) -> list[str]:
@@ -236,11 +182,12 @@ def share_table(own: ours.Cell, counted: Mapping[str, float], card: str) -> list
 # --- bf16 against float32 --------------------------------------------------------------------------------------------
 
 VARIANTS = {
-    "float32": {"precision": "float32", "capture": False},
-    "bfloat16": {"precision": "bfloat16", "capture": False},
-    "bfloat16, captured": {"precision": "bfloat16", "capture": True},
+    "float32": ({"precision": "float32", "capture": False}, True),
+    "bfloat16": ({"precision": "bfloat16", "capture": False}, True),
+    "bfloat16, captured, each alone": ({"precision": "bfloat16", "capture": True}, False),
+    "bfloat16, captured, side by side": ({"precision": "bfloat16", "capture": True}, True),
 }
-"""Of training on a GPU, the one that the others are compared with first."""
+"""Of training on a GPU: changes of the recipe, and whether one call trains all six; the first is compared with."""
 
 
 def compare_precisions(
@@ -252,13 +199,16 @@ def compare_precisions(
     for seed in range(seeds):
         parts = [_first(splits.of_role(role, len(data), seed), records) for role in grid.ROLES]
         for variant, values in found.items():
-            recipe = training_recipe(config, "training", data.name) | {"epochs": epochs} | VARIANTS[variant]
-            seconds, (trained, facts) = seconds_of(
-                lambda p=parts, r=recipe, s=seed: ours.train_models(data, model, p, r, s)
+            changes, at_once = VARIANTS[variant]
+            recipe = training_recipe(config, "training", data.name) | {"epochs": epochs} | changes
+            calls = [(parts, seed)] if at_once else [([part], seed + i) for i, part in enumerate(parts)]
+            seconds, done = ours.seconds_of(
+                lambda calls=calls, r=recipe: [ours.train_models(data, model, p, r, s) for p, s in calls]
             )
+            trained, facts = ([one for found in kind for one in found] for kind in zip(*done, strict=True))
             values.setdefault("seconds", []).append(seconds)
             values.setdefault("victim's test accuracy", []).append(facts[0]["test_accuracy"])
-            victim, *shadows = _measure(trained, data, parts, config, seed)
+            victim, *shadows = ours.measure(trained, data, parts, config, seed)
             for name in ("samia", "conf"):
                 options = attack_options(config, name)
                 fitted = attack(name).fit(pool(shadows), options, seed, device)
@@ -275,7 +225,7 @@ def compare_precisions(
         "",
         f"{seeds} seeds, {len(parts[0].train)} training records, {epochs} epochs; differences from float32 in points, "
         "paired by seed, with a 95 % interval: noise if it holds 0. Seconds of six models, the quickest seed's."
-        + ("" if device == "cuda" else " **On a CPU all three are the same float32 training.**"),
+        + ("" if device == "cuda" else " **On a CPU all are the same float32 training.**"),
     ]
 
 
@@ -294,109 +244,7 @@ def _first(split: splits.Split, records: int) -> splits.Split:
     return splits.Split(*(part[: max(1, int(len(part) * share))] for part in (split.train, split.dev, split.test)))
 
 
-def _measure(
-    trained: list[nn.Module], data: datasets.Dataset, parts: list[splits.Split], config: Mapping[str, Any], seed: int
-) -> list[Signals]:
-    draws, epsilon = config["signals"]["draws"], config["signals"]["epsilon"]
-    return [
-        signals.measure(model, data, part, draws, epsilon, derive_seed(seed, role))
-        for model, part, role in zip(trained, parts, grid.ROLES, strict=True)
-    ]
-
-
-# --- the whole grid --------------------------------------------------------------------------------------------------
-
-
-def seconds_of(compute: Callable[[], Any]) -> tuple[float, Any]:
-    started = time.perf_counter()
-    found = compute()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - started, found
-
-
-def measure_pair(dataset: str, model: str, config: Mapping[str, Any], device: str, records: int) -> dict[str, float]:
-    """Seconds of each phase of a (dataset, model), estimated from generated data of its shape.
-
-    At most ``records`` records are generated, and seconds that grow with records scaled up to the data set's number.
-    Training is run for one and for three epochs: the difference is the pace, the rest a fixed cost; epochs are the
-    configured ones, as if no training stopped early. Attacks are fitted for one epoch.
-    """
-    total = datasets.SPECS[dataset].records
-    data = ours.generated(dataset, min(records, total)).to(device)
-    scale = total / len(data)
-    parts = [splits.of_role(role, len(data), config["seed"]) for role in grid.ROLES]
-    found, trained = {}, []
-    for phase, stage in (("originals", "training"), ("pruned", "finetuning")):
-        recipe, originals = training_recipe(config, stage, dataset) | {"patience": 1000}, trained
-        one, three = (
-            seconds_of(
-                lambda e=e, r=recipe, o=originals: ours.train_models(data, model, parts, r | {"epochs": e}, 0, o)
-            )
-            for e in (1, 3)
-        )
-        pace, trained = max(0.0, three[0] - one[0]) / 2, one[1][0]
-        found[phase] = max(0.0, one[0] - pace) + pace * scale * recipe["epochs"]
-    seconds, measured = seconds_of(lambda: _measure(trained, data, parts, config, 0))
-    found["signals"] = seconds * scale
-    victim, shadows = measured[0], pool(measured[1:])
-    for family, names in grid.ATTACK_FAMILIES.items():
-        found[family] = 0.0
-        for name in names:
-            neural, options = name in grid.NEURAL_ATTACKS, attack_options(config, name)
-            once = ours.one_epoch(options) if neural else options
-            epochs = epochs_of(options, -(-round(len(shadows) * scale) // options["batch_size"])) if neural else 1
-            fit, fitted = seconds_of(lambda n=name, o=once: attack(n).fit(shadows, o, 0, device))
-            score, _ = seconds_of(lambda n=name, o=once, f=fitted: attack(n).score(f, victim, o, 0, device))
-            found[family] += (fit * epochs + score) * scale
-    return found
-
-
-def grid_table(config: dict[str, Any], device: str, records: int, own: ours.Cell) -> list[str]:
-    """The hours of the paper's grid, every setting attacked, from `measure_pair` of each of its pairs."""
-    imports, first_use = start_up(device)
-    settings = grid.settings(config)
-    rows = [f"| data set | model | {' | '.join(f'{p} s' for p in PHASES)} | pruned settings | hours |"]
-    rows += ["| --- | --- |" + " ---: |" * (len(PHASES) + 2)]
-    most = early = 0.0
-    # How many of the configured epochs the cell with real data ran before it stopped.
-    ran = {p: np.mean([f["epochs_run"] / f["recipe"]["epochs"] for f in facts]) for p, facts in own.facts.items()}
-    for pair in (s for s in settings if s.pruner is None):
-        seconds = measure_pair(pair.dataset, pair.model, config, device, records)
-        count = sum(s.original == pair and s.pruner is not None for s in settings)
-        jobs = len(grid.ATTACK_FAMILIES) + 2  # a setting's: its models, its signals, its families of attacks
-        attacked = sum(seconds[p] for p in ("signals", *grid.ATTACK_FAMILIES)) + imports + jobs * first_use
-        rest = (count + 1) * attacked
-        hours = (seconds["originals"] + count * seconds["pruned"] + rest) / 3600
-        most += hours
-        early += (seconds["originals"] * ran["originals"] + count * seconds["pruned"] * ran["pruned"] + rest) / 3600
-        cells = " | ".join(f"{seconds[p]:.1f}" for p in PHASES)
-        rows.append(f"| {pair.dataset} | {pair.model} | {cells} | {count} | {hours:.2f} |")
-        print(rows[-1], flush=True)
-    shares = " and ".join(f"{ran[p]:.0%} ({p})" for p in ran)
-    return [
-        *rows,
-        "",
-        f"The whole grid, one job at a time: {most:.2f} hours at the configured epochs, the most it can be; "
-        f"{early:.2f} if training stops early as in the cell above, after {shares} of them. Estimated: generated data "
-        f"of each shape, at most {records} records, one and three epochs, scaled to the data set's records and the "
-        f"configured epochs; included are a setting's imports ({imports:.1f} s) and each job's first use of the device "
-        f"({first_use:.1f} s).",
-    ]
-
-
 # --- all together ----------------------------------------------------------------------------------------------------
-
-
-def start_up(device: str) -> tuple[float, float]:
-    """Seconds of the imports that the jobs of a submission share, and of a job's first tensor on the device."""
-    code = (
-        "import time; started = time.perf_counter(); import miaprune.imports, torch; imported = time.perf_counter(); "
-        f"torch.zeros(1, device={device!r}); print(imported - started, time.perf_counter() - imported)"
-    )
-    said = subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True).stdout
-    imports, first_use = map(float, said.split())
-    return imports, first_use
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -447,7 +295,8 @@ def main(args: argparse.Namespace, changes: Mapping[str, Any] | None = None) -> 
             )
         first = next(iter(cells.values()))
         print(f"ours took {first.wall:.0f} s; now the baseline ...", flush=True)
-        plain = run_baseline(data, args.model, config, Path(folder, "baseline"), args)
+        attacked = Path(folder, args.recipes[0], "results", args.dataset, args.model, ours.VARIANT)
+        plain = run_baseline(data, args.model, config, Path(folder, "baseline"), attacked, args)
     seconds = extrapolated(plain, first, config) if cut else plain.seconds
     own = {name: accuracies(c.test_accuracy, c.attacks, len(victim.test)) for name, c in cells.items()}
     told = {} if cut else accuracies(plain.test_accuracy, plain.attacks, len(victim.test))
@@ -471,16 +320,17 @@ def main(args: argparse.Namespace, changes: Mapping[str, Any] | None = None) -> 
             "**extrapolated**: to the epochs that ours ran for models, to the paper's recipe for attacks, each further "
             "epoch as long as the last one. So its accuracies aren't compared.",
         ]
-    lines += ["", *compared]
+    lines += ["", *compared, "", "Each side trained its victim; the attacks of both are on ours."]
     if args.gpu:
         card = torch.cuda.get_device_name() if args.device == "cuda" else ""
         on_device = data.to(args.device)
         torch.backends.cudnn.allow_tf32 = False  # as the workflow's jobs have it
-        lines += ["", "## Shares", "", *share_table(first, cell_flops(first, data, args.model, config), card)]
+        lines += ["", "## Shares", "", *share_table(first, counted(first, data, args.model, config), card)]
         precisions = compare_precisions(on_device, args.model, config, records=args.records // 15, epochs=8)
         lines += ["", "## bf16 against float32", "", *precisions]
-        hours = grid_table(config, args.device, args.records, first)
-        lines += ["", "## The whole grid", "", *hours]
+        # How many of the configured epochs the cell with real data ran before it stopped.
+        ran = {p: np.mean([f["epochs_run"] / f["recipe"]["epochs"] for f in facts]) for p, facts in first.facts.items()}
+        lines += ["", "## The whole grid", "", *hours.table(config, args.device, args.records, ran)]
     text = "\n".join(lines) + "\n"
     if args.out:
         with whole(args.out) as temporary:

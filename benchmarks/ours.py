@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,9 +21,10 @@ import torch
 import yaml
 from torch import nn
 
-from miaprune import grid, models, pruning
+from miaprune import grid, models, pruning, signals
 from miaprune.datasets import FORMAT, SPECS, Dataset, load
 from miaprune.files import load_metadata, save_tensors
+from miaprune.signals import Signals
 from miaprune.splits import Split
 from miaprune.training import CrossEntropy, train_roles
 
@@ -115,6 +116,26 @@ def train_models(
     facts = train_roles(trained, data, dict(zip(roles, parts, strict=True)), recipe, objectives, seeds, states)
     finished = [pruning.finalise(new) if originals else new for new in trained.values()]
     return finished, [facts[role] for role in roles]
+
+
+def measure(
+    trained: list[nn.Module], data: Dataset, parts: list[Split], config: Mapping[str, Any], seed: int
+) -> list[Signals]:
+    """The signals of models that were trained on these splits, as workflow/scripts/signals.py takes them."""
+    draws, epsilon = config["signals"]["draws"], config["signals"]["epsilon"]
+    return [
+        signals.measure(model, data, part, draws, epsilon, grid.derive_seed(seed, role))
+        for model, part, role in zip(trained, parts, grid.ROLES, strict=True)
+    ]
+
+
+def seconds_of(compute: Callable[[], Any]) -> tuple[float, Any]:
+    """Wall-clock seconds of a computation, on a GPU too, and what it returns."""
+    started = time.perf_counter()
+    found = compute()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - started, found
 
 
 def generated(name: str, records: int | None = None, classes: int | None = None) -> Dataset:

@@ -2,6 +2,7 @@
 
 import baseline
 import bench
+import hours
 import memory
 import numpy as np
 import ours
@@ -9,6 +10,7 @@ import pytest
 import recipes
 import scaling
 import torch
+import work
 from synthetic import make_signals
 
 from miaprune import grid, signals, splits
@@ -54,7 +56,7 @@ def test_baseline_signals_are_ours(data, tmp_path):
     baseline.train_originals(cell)
     found = baseline.query(cell, "original", "victim", with_sensitivity=True)
     part = splits.of_role("victim", len(data), 7)
-    expected = bench.signals.measure(baseline.load(cell, "original", "victim"), data, part, 10, 1e-3, 0)
+    expected = signals.measure(baseline.load(cell, "original", "victim"), data, part, 10, 1e-3, 0)
     np.testing.assert_allclose(found.posteriors, expected.posteriors, atol=1e-6)
     np.testing.assert_array_equal(found.labels, expected.labels)
     np.testing.assert_array_equal(found.members, expected.members)
@@ -94,16 +96,42 @@ def test_flops_of_a_linear_network(data):
     """fc is 64-256-128-10: a product with an n x m matrix is 2nm; a step has one more for each layer's weights and
     for its inputs, but for the first layer's inputs, which need no gradient."""
     products = [2 * 64 * 256, 2 * 256 * 128, 2 * 128 * 10]
-    forward, step = bench.model_flops("fc", data)
+    forward, step = work.of_model("fc", data.input_shape, data.classes)
     assert forward == sum(products)
     assert step == 3 * sum(products) - products[0]
+
+
+def test_the_work_of_the_grid_is_counted_pair_by_pair(tmp_path, monkeypatch):
+    config = ours.configuration({"datasets": ["location"], "models": ["fc"]})
+    monkeypatch.setattr(work.ours, "configuration", lambda: config)
+    work.main(tmp_path / "work.md")
+    text = (tmp_path / "work.md").read_text()
+    row = next(line.split("|") for line in text.splitlines() if line.startswith("| location"))
+    originals, pruned, signals, samia, nn, count = map(float, row[3:9])
+    assert count == 5 and originals == pytest.approx(2 * pruned, rel=0.05), "twice the epochs"
+    forward, _ = work.of_model("fc", (446,), 30)
+    queried = sum(len(p.train) + len(p.test) for p in (splits.of_role(role, 5010, 7) for role in grid.ROLES))
+    assert signals == pytest.approx(11 * queried * forward / 1e12, rel=0.01)
+    assert float(row[9]) * 1e3 == pytest.approx(originals + 5 * pruned + 6 * (signals + samia + nn), rel=0.01)
+
+
+def test_hours_of_chosen_pairs_are_estimated(tmp_path, monkeypatch, capsys):
+    config = ours.configuration(tiny())
+    monkeypatch.setattr(ours, "configuration", lambda changes: config | changes)
+    hours.main(["--datasets", "location", "--records", "100", "--out", str(tmp_path / "hours.md")])
+    text = (tmp_path / "hours.md").read_text()
+    assert text.strip() in capsys.readouterr().out
+    (row,) = (line.split("|") for line in text.splitlines() if line.startswith("| location | fc |"))
+    *seconds, count, total = map(float, row[3:-1])
+    assert len(seconds) == len(hours.PHASES) == len(bench.PHASES) and count == 5
+    assert f"One job at a time: {total:.2f} hours at the configured epochs" in text and "training stops" not in text
 
 
 def test_precisions_are_compared_over_seeds(data):
     config = ours.configuration(tiny())
     table = bench.compare_precisions(data, "fc", config, records=20, epochs=1, seeds=2)
-    assert [row.split("|")[1].strip() for row in table[2:5]] == list(bench.VARIANTS)
-    assert all(row.count(", none") == 3 for row in table[2:5]), "on a CPU they are the same training"
+    assert [row.split("|")[1].strip() for row in table[2:6]] == list(bench.VARIANTS)
+    assert all(row.count(", none") == 3 for row in table[2:6]), "on a CPU they are the same training"
     assert "noise" in bench._difference([0.5, 0.6, 0.7], [0.52, 0.58, 0.71])
     assert "**not noise**" in bench._difference([0.5, 0.6, 0.7], [0.6, 0.7, 0.81])
 
@@ -131,7 +159,7 @@ def test_every_stage_of_memory_runs(dataset, tmp_path, monkeypatch):
     for name, (stage, _) in memory.STAGES.items():
         if name != "prepare":
             stage(dataset, tmp_path)
-    found = bench.signals.load(tmp_path / "signals.safetensors", "victim")
+    found = signals.load(tmp_path / "signals.safetensors", "victim")
     part = splits.of_role("victim", 1200, 7)
     assert len(found) == len(part.train) + len(part.test)
 
