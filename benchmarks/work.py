@@ -101,10 +101,13 @@ def limits(pair: grid.Setting) -> dict[str, float]:
     text = (ours.ROOT / "rules/common.smk").read_text()
     blocks = re.findall(r"^(NEEDS|MODEL_COST|DATASET_COST) = (\{[^}]*\})", text, flags=re.M)
     table = {name: ast.literal_eval(block) for name, block in blocks}
-    cost = table["MODEL_COST"].get(pair.model, 1) * table["DATASET_COST"].get(pair.dataset, 1)
-    return {
-        phase: max(min(10, table["NEEDS"][need][0]), cost * table["NEEDS"][need][0]) for phase, need in NEEDS.items()
-    }
+    of_model, of_dataset = table["MODEL_COST"].get(pair.model, 1), table["DATASET_COST"].get(pair.dataset, 1)
+    found = {}
+    for phase, need in NEEDS.items():
+        minutes, _ = table["NEEDS"][need]
+        cost = of_dataset if phase in grid.ATTACK_FAMILIES else of_dataset * of_model
+        found[phase] = max(min(10, minutes), minutes * cost)
+    return found
 
 
 TEXT = """# Work: what the grid computes

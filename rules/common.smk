@@ -105,7 +105,7 @@ NEEDS = {
     "training": (120, 8000),
     "finetuning": (60, 8000),
     "signals": (10, 8000),
-    "samia": (60, 6000),
+    "samia": (30, 6000),
     "nn": (20, 4000),
     "cheap": (20, 5000),
     "score": (5, 4000),
@@ -122,10 +122,16 @@ def needs(stage):
     def words_of(wildcards):
         return re.findall(r"[^/_]+", "_".join(wildcards))
 
+    factors = [DATASET_COST]
+    if stage in ("training", "finetuning", "signals"):  # an attack sees no model
+        factors.append(MODEL_COST)
+    if stage == "finetuning":
+        factors.append(DEFENSE_COST)
+
     def runtime(wildcards, attempt):
         words = words_of(wildcards)
         cost = 1
-        for costs in (MODEL_COST, DATASET_COST, DEFENSE_COST if stage == "finetuning" else {}):
+        for costs in factors:
             cost *= next((costs[word] for word in words if word in costs), 1)
         return attempt * max(min(10, minutes), round(cost * minutes))
 
