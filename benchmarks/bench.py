@@ -96,12 +96,12 @@ def speed_table(seconds: Mapping[str, float], cells: Mapping[str, ours.Cell], cu
     heads = [f"{name} s | times faster" for name in cells]
     rows = [f"| phase | baseline s{' (extrapolated)' if cut else ''} | {' | '.join(heads)} |"]
     rows += ["| --- |" + " ---: |" * (1 + 2 * len(cells))]
+    for cell in cells.values():  # a phase that a changed workflow has under another name must not go unseen
+        if unknown := set(cell.seconds) ^ set(PHASES):
+            sys.exit(f"error: phases that the workflow or the benchmark doesn't know: {', '.join(sorted(unknown))}")
     for phase, title in PHASES.items():
         pairs = [f"{c.seconds[phase]:.1f} | {seconds[phase] / c.seconds[phase]:.1f}" for c in cells.values()]
         rows.append(f"| {title} | {seconds[phase]:.1f} | {' | '.join(pairs)} |")
-    for cell in cells.values():  # a phase that a changed workflow has under another name must not go unseen
-        if unknown := set(cell.seconds) - set(PHASES):
-            sys.exit(f"error: the workflow has phases that the benchmark doesn't know: {', '.join(sorted(unknown))}")
     total = sum(seconds.values())
     pairs = [f"{c.wall:.1f} | {total / c.wall:.1f}" for c in cells.values()]
     rows.append(f"| **the whole cell, wall clock** | {total:.1f} | {' | '.join(pairs)} |")
@@ -155,21 +155,20 @@ def counted(own: ours.Cell, data: datasets.Dataset, model: str, config: Mapping[
     return work.cell(len(data), data.input_shape, data.classes, model, epochs, config)
 
 
-def share_table(own: ours.Cell, counted: Mapping[str, float], card: str) -> list[str]:
+def share_table(own: ours.Cell, flops: Mapping[str, float], model: str, card: str) -> list[str]:
     """Each phase's share of the jobs' time, and of what the card could have computed in it at its peak."""
-    peak = next((peaks for name, peaks in PEAKS.items() if name in card), None)
+    bf16, float32 = next((peaks for name, peaks in PEAKS.items() if name in card), (None, None))
+    peaks = dict.fromkeys(PHASES, float32) | dict.fromkeys(own.facts, float32 if model == "fc" else bf16)
     total = sum(own.seconds.values())
     rows = ["| phase | s | share of time | TFLOP | TFLOP/s | share of peak |", "| --- |" + " ---: |" * 5]
     for phase, title in PHASES.items():
-        seconds, work, share = own.seconds[phase], counted.get(phase, 0) / 1e12, "-"
-        if peak and work:
-            bf16, float32 = peak
-            share = f"{work / seconds / (bf16 if phase in own.facts else float32):.1%}"
-        cells = f"{work:.2f} | {work / seconds:.2f}" if work else "- | -"
+        seconds, done = own.seconds[phase], flops.get(phase, 0) / 1e12
+        cells = f"{done:.2f} | {done / seconds:.2f}" if done else "- | -"
+        share = f"{done / seconds / peaks[phase]:.1%}" if done and peaks[phase] else "-"
         rows.append(f"| {title} | {seconds:.1f} | {seconds / total:.0%} | {cells} | {share} |")
     of = (
-        f"{peak[0]} TFLOP/s (bf16) for models (`fc` is float32), {peak[1]} (float32) for the rest"
-        if peak
+        f"{peaks['originals']} TFLOP/s for the models' training, {float32} (float32) for the rest"
+        if float32
         else f"not known for {card or 'a CPU'}"
     )
     return [
@@ -320,13 +319,17 @@ def main(args: argparse.Namespace, changes: Mapping[str, Any] | None = None) -> 
             "**extrapolated**: to the epochs that ours ran for models, to the paper's recipe for attacks, each further "
             "epoch as long as the last one. So its accuracies aren't compared.",
         ]
+    config |= {"attack_recipe": args.recipes[0]}  # as in the first cell
     lines += ["", *compared, "", "Each side trained its victim; the attacks of both are on ours."]
     if args.gpu:
         card = torch.cuda.get_device_name() if args.device == "cuda" else ""
         on_device = data.to(args.device)
         torch.backends.cudnn.allow_tf32 = False  # as the workflow's jobs have it
-        lines += ["", "## Shares", "", *share_table(first, counted(first, data, args.model, config), card)]
-        precisions = compare_precisions(on_device, args.model, config, records=args.records // 15, epochs=8)
+        lines += ["", "## Shares", "", *share_table(first, counted(first, data, args.model, config), args.model, card)]
+        records = (
+            10 * config["training"]["batch_size"] if args.device == "cuda" else args.records // 15
+        )  # whole batches
+        precisions = compare_precisions(on_device, args.model, config, records, epochs=8)
         lines += ["", "## bf16 against float32", "", *precisions]
         # How many of the configured epochs the cell with real data ran before it stopped.
         ran = {p: np.mean([f["epochs_run"] / f["recipe"]["epochs"] for f in facts]) for p, facts in first.facts.items()}

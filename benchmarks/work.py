@@ -10,9 +10,7 @@ Nothing is trained. Writes work.md beside this.
 from __future__ import annotations
 
 import argparse
-import ast
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,11 +27,12 @@ from miaprune.attacks.neural import epochs_of
 from miaprune.config import attack_options, training_recipe
 from miaprune.datasets import SPECS
 from miaprune.files import whole
+from miaprune.needs import minutes
 from miaprune.signals import Signals
 
 STAGES = {"originals": "training", "pruned": "finetuning"}
 NEEDS = {**STAGES, "signals": "signals", "samia": "samia", "nn": "nn"}
-"""What rules/common.smk calls a phase."""
+"""What miaprune.needs calls a phase."""
 
 
 def _linear_flops(x: tuple[int, ...], weight: tuple[int, ...], *_: Any, **__: Any) -> int:
@@ -96,20 +95,6 @@ def cell(
     return found
 
 
-def limits(pair: grid.Setting) -> dict[str, float]:
-    """Minutes that each phase asks for at its first attempt, by the tables of rules/common.smk."""
-    text = (ours.ROOT / "rules/common.smk").read_text()
-    blocks = re.findall(r"^(NEEDS|MODEL_COST|DATASET_COST) = (\{[^}]*\})", text, flags=re.M)
-    table = {name: ast.literal_eval(block) for name, block in blocks}
-    of_model, of_dataset = table["MODEL_COST"].get(pair.model, 1), table["DATASET_COST"].get(pair.dataset, 1)
-    found = {}
-    for phase, need in NEEDS.items():
-        minutes, _ = table["NEEDS"][need]
-        cost = of_dataset if phase in grid.ATTACK_FAMILIES else of_dataset * of_model
-        found[phase] = max(min(10, minutes), minutes * cost)
-    return found
-
-
 TEXT = """# Work: what the grid computes
 
     python benchmarks/work.py
@@ -125,8 +110,8 @@ pair's original and all its pruned settings, attacked.
 that sustains 10 TFLOP/s, {at_50:.0f} at 50. What a card sustains with batches of 128 small images, `make bench-gpu`
 measures.
 
-The time limits of `rules/common.smk` (`NEEDS`) suffice in the worst pair, at the first attempt, for a card that
-sustains, in TFLOP/s: {rates}.
+The time limits of `miaprune/needs.py` suffice for undefended settings, in the worst pair, at the first attempt, for a
+card that sustains, in TFLOP/s: {rates}.
 A third attempt has three times as long.
 """
 
@@ -150,8 +135,9 @@ def main(out: Path) -> None:
         attacked = found["signals"] + found["samia"] + found["nn"]
         work = found["originals"] + attacked + count * (found["pruned"] + attacked)
         total += work
-        for phase, asked in limits(pair).items():
-            rates[phase] = max(rates[phase], found[phase] / 1e12 / (60 * asked))
+        for phase, stage in NEEDS.items():
+            seconds = 60 * minutes(stage, (pair.dataset, pair.model))
+            rates[phase] = max(rates[phase], found[phase] / 1e12 / seconds)
         cells = " | ".join(_three_digits(found[phase] / 1e12) for phase in NEEDS)
         rows.append(f"| {pair.dataset} | {pair.model} | {cells} | {count} | {_three_digits(work / 1e15)} |")
     text = TEXT.format(

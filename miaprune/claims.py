@@ -69,7 +69,7 @@ test accuracy that PPB costs, are stated beside it.
 SUMMARY_HEAD = """\
 How often each attack tells members (records the model was trained on) from non-members, in percent: 50 is a
 coin toss, 100 is certainty. "test" is the attacked model's own accuracy on unseen records, in percent; rows
-named "original" are models before pruning. The 95 % interval of an attack's accuracy is {precision}."""
+named "original" are models before pruning."""
 
 DEFENSES_HEAD = """\
 with defences: an adaptive adversary defends the shadow models like the victim, an unaware one does
@@ -149,7 +149,8 @@ def claims_markdown(claims: Sequence[Claim]) -> str:
 
 def summary(attacks: pd.DataFrame, claims: Sequence[Claim]) -> str:
     """What a run found, for a reader at a terminal who knows neither the paper nor this project."""
-    blocks = [SUMMARY_HEAD.format(precision=precision(attacks))]
+    width = precision(attacks)
+    blocks = [SUMMARY_HEAD + (f" An accuracy's 95 % interval is\n{width}." if width else "")]
     for dataset in dict.fromkeys(attacks["dataset"]):
         table = paper_table(attacks, dataset).rename(columns={"test_accuracy": "test"})
         blocks.append(f"{dataset}\n{table.to_string(index=False)}")

@@ -79,6 +79,8 @@ def streams(count: int, device: torch.device) -> Iterator[Callable[[int], Abstra
     current, others = torch.cuda.current_stream(device), [torch.cuda.Stream(device) for _ in range(count)]
     for stream in others:
         stream.wait_stream(current)
-    yield lambda i: torch.cuda.stream(others[i])
-    for stream in others:
-        current.wait_stream(stream)
+    try:
+        yield lambda i: torch.cuda.stream(others[i])
+    finally:
+        for stream in others:
+            current.wait_stream(stream)

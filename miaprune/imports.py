@@ -14,6 +14,7 @@ import miaprune.datasets
 import miaprune.defenses
 import miaprune.figures
 import miaprune.results
-import miaprune.splits  # noqa: F401
+import miaprune.splits
 
+miaprune.results.commit()  # of the code as it is now; forks know it from here
 gc.freeze()  # it stays: no fork's garbage collection need look through it, which would copy its pages

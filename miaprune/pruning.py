@@ -1,7 +1,8 @@
 """The four pruners (method, section 5), on `torch.nn.utils.prune`.
 
 A pruner registers its masks on the model: `torch.nn.utils.prune` then keeps them in force, for the weights and
-for their gradients, until `finalise` makes the zeros permanent.
+for their gradients, until `finalise` makes the zeros permanent. It prunes without gradients: the graph that a pruned
+weight would keep is bound to the default stream of a GPU, and a step with it cannot be captured.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from torch import Tensor, fx, nn
 from torch.nn.utils import prune as torch_prune
 
 
+@torch.no_grad()
 def l1(model: nn.Module, sparsity: float) -> None:
     """Unstructured magnitude pruning: per conv and linear layer the int(n*s) smallest |w| go."""
     for module in model.modules():
@@ -20,6 +22,7 @@ def l1(model: nn.Module, sparsity: float) -> None:
             torch_prune.l1_unstructured(module, "weight", amount=int(module.weight.numel() * sparsity))
 
 
+@torch.no_grad()
 def _structured(model: nn.Module, sparsity: float, norm: int) -> None:
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
@@ -40,6 +43,7 @@ def l2_structured(model: nn.Module, sparsity: float) -> None:
     _structured(model, sparsity, norm=2)
 
 
+@torch.no_grad()
 def slim(model: nn.Module, sparsity: float) -> None:
     """Network slimming (Liu et al., ICCV 2017): the int(total*s) smallest batch-norm |gamma| go, gamma and beta.
 

@@ -99,19 +99,27 @@ def versions() -> dict[str, str | None]:
     return {"miaprune": miaprune.__version__, "commit": commit(), "python": platform.python_version(), **packages}
 
 
+CODE = ("miaprune", "workflow", "rules", "Snakefile")
+
+
 @cache
 def commit() -> str | None:
-    """The commit that the library is at, with "-dirty" if its checkout was changed since; None if it is in none."""
+    """The commit that the code is at, with "-dirty" if it was changed since; None if it has no checkout of its own."""
     root = Path(__file__).parents[1]
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     if not (root / ".git").exists():  # or git would speak of whatever checkout lies around it
         return None
-    try:  # without a lock on the index: jobs ask at the same time
-        environment = os.environ | {"GIT_OPTIONAL_LOCKS": "0"}
-        said = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    except OSError:  # no git
+    try:
+        head = _git(root, "rev-parse", "--short=12", "HEAD")
+        return f"{head}-dirty" if _git(root, "status", "--porcelain", "--", *CODE) else head
+    except (OSError, subprocess.CalledProcessError):  # no git, another user's checkout, nothing committed
         return None
-    return said.stdout.strip() or None
+
+
+def _git(root: Path, *arguments: str) -> str:
+    # What GIT_DIR and its like name is another checkout; no lock on the index, as others may ask at the same time.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    command, environment["GIT_OPTIONAL_LOCKS"] = ["git", "-C", str(root), *arguments], "0"
+    return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def write_json(path: str | Path, result: Mapping[str, Any]) -> None:

@@ -120,13 +120,12 @@ def spread_table(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 def precision(attacks: pd.DataFrame) -> str:
-    """How wide the 95 % intervals of one seed's accuracies are, such as "±1.4 to ±1.8 points"; empty if there are none.
+    """The widest 95 % interval of one seed's accuracy, as "at most ±1.8 points"; empty if there is none.
 
     ``attacks`` is an attacks table or one averaged over seeds.
     """
-    halves = 50 * (attacks["accuracy_ci_hi"] - attacks["accuracy_ci_lo"]).dropna()
-    ends = dict.fromkeys(f"±{half:.1f}" for half in (halves.min(), halves.max())) if len(halves) else {}
-    return f"{' to '.join(ends)} points" if ends else ""
+    widest = 50 * (attacks["accuracy_ci_hi"] - attacks["accuracy_ci_lo"]).max()
+    return "" if pd.isna(widest) else f"at most ±{widest:.1f} points"
 
 
 def write_csv(path: str | Path, frame: pd.DataFrame) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from statistics import fmean
@@ -210,7 +210,7 @@ def train(
         run.optimizer.step(recipe["learning_rate"])
 
     size = min(recipe["batch_size"], len(splits[0].train))
-    take_step = Captured(step, size) if on_gpu and recipe.get("capture") and objective.by_loss else step
+    take_step = Captured(step, size) if _captured(recipe, [objective], device) else step
     epochs, started, steps = recipe["epochs"], time.perf_counter(), 0
     torch.manual_seed(seeds[0])  # dropout draws from the global generator
     saved = slot.load() if slot else None
@@ -303,10 +303,10 @@ def train_roles(
     """
     device = data.inputs.device
     stacks = _stacks(models, splits, objectives, device)
-    captured = device.type == "cuda" and recipe.get("capture") and all(o.by_loss for o in objectives.values())
     facts: dict[str, Facts] = {}
-    for side_by_side in [stacks] if captured else [[stack] for stack in stacks]:
-        logger.info(f"trains {'; beside them '.join(', '.join(roles) for roles in side_by_side)}")
+    for side_by_side in [stacks] if _captured(recipe, objectives.values(), device) else [[stack] for stack in stacks]:
+        beside = " side by side" if len(side_by_side) > 1 else ""
+        logger.info(f"trains {', '.join(role for roles in side_by_side for role in roles)}{beside}")
         after = len(models) - len(facts) - sum(map(len, side_by_side))
         trainings = [
             train(
@@ -316,9 +316,9 @@ def train_roles(
                 recipe,
                 objectives[roles[0]],
                 [seeds[role] for role in roles],
-                states.slot("+".join(roles)),
-                f"{roles[0]}: " if len(side_by_side) > 1 else "",
-                after,
+                slot=states.slot("+".join(roles)),
+                name=f"{roles[0]}: " if beside else "",
+                more=after,
             )
             for roles in side_by_side
         ]
@@ -344,6 +344,11 @@ def _stacks(
         key = (len(splits[role].train), len(splits[role].dev)) if together else role
         stacks.setdefault(key, []).append(role)
     return list(stacks.values())
+
+
+def _captured(recipe: Mapping[str, Any], objectives: Iterable[Objective], device: torch.device) -> bool:
+    """Whether each step of such trainings is one CUDA graph."""
+    return device.type == "cuda" and bool(recipe.get("capture")) and all(each.by_loss for each in objectives)
 
 
 def _convolves(model: nn.Module) -> bool:

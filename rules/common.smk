@@ -6,6 +6,7 @@ from pathlib import Path
 
 from miaprune import grid
 from miaprune.config import ConfigError, attack_options, check_config, check_targets, training_recipe
+from miaprune.needs import megabytes, minutes
 
 # On a command line YAML's words are text to Snakemake.
 if config.get("keep_checkpoints") in ("true", "false"):
@@ -97,49 +98,16 @@ def recipe(stage):
     return lambda wildcards: training_recipe(config, stage, wildcards.dataset)
 
 
-# What a job asks for at its first attempt (minutes, MB of main memory), and how that varies. Memory is twice what was
-# measured (benchmarks/memory.md). Time has not been measured on a GPU: by the work that was counted, a card that
-# sustains 1.2 TFLOP/s is fast enough (benchmarks/work.md). Each further attempt asks for as much again.
-NEEDS = {
-    "prepare": (60, 6000),
-    "training": (120, 8000),
-    "finetuning": (60, 8000),
-    "signals": (10, 8000),
-    "samia": (30, 6000),
-    "nn": (20, 4000),
-    "cheap": (20, 5000),
-    "score": (5, 4000),
-}
-MODEL_COST = {"densenet121": 3, "vgg16": 2, "fc": 0.25, "cnn": 0.25}
-DATASET_COST = {"svhn": 2, "purchase": 4, "texas": 4, "chmnist": 0.25, "location": 0.25, "digits": 0.25}
-DEFENSE_COST = {"ppb": 1.5, "adv": 8, "dp": 8}  # a defence makes a step dearer: more networks, per-record gradients
-
-
 def needs(stage):
-    """The time and memory of a stage as functions of the job's dataset, model, defence and attempt."""
-    minutes, megabytes = NEEDS[stage]
+    """The time and memory of a stage as functions of the job's wildcards and attempt."""
 
-    def words_of(wildcards):
+    def names(wildcards):
         return re.findall(r"[^/_]+", "_".join(wildcards))
 
-    factors = [DATASET_COST]
-    if stage in ("training", "finetuning", "signals"):  # an attack sees no model
-        factors.append(MODEL_COST)
-    if stage == "finetuning":
-        factors.append(DEFENSE_COST)
-
-    def runtime(wildcards, attempt):
-        words = words_of(wildcards)
-        cost = 1
-        for costs in factors:
-            cost *= next((costs[word] for word in words if word in costs), 1)
-        return attempt * max(min(10, minutes), round(cost * minutes))
-
-    def mem_mb(wildcards, attempt):
-        small = "digits" in words_of(wildcards)
-        return attempt * (min(megabytes, 1500) if small else megabytes)
-
-    return {"runtime": runtime, "mem_mb": mem_mb}
+    return {
+        "runtime": lambda wildcards, attempt: attempt * minutes(stage, names(wildcards)),
+        "mem_mb": lambda wildcards, attempt: attempt * megabytes(stage, names(wildcards)),
+    }
 
 
 def pairs(scope):

@@ -293,7 +293,7 @@ def test_the_summary_speaks_of_defences_only_where_there_are_any():
     assert "Claim 3" not in claims.summary(plain, claims.evaluate(plain))
     assert "defen" not in claims.summary(plain, claims.evaluate(plain))
     text = claims.summary(defended, claims.evaluate(defended))
-    assert "The 95 % interval of an attack's accuracy is ±2.0 points." in text
+    assert "An accuracy's 95 % interval is\nat most ±2.0 points." in text
     assert "Claim 2" in text
     assert "than without, against an adversary who knows of it\n  TOO FEW SETTINGS TO TELL: the difference is" in text
     assert "PPB costs +1.00 points" in text

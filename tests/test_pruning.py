@@ -30,6 +30,16 @@ def pruned(name, pruner, sparsity, seed=0):
     return model, before
 
 
+@pytest.mark.parametrize("pruner", pruning.PRUNERS)
+def test_pruning_leaves_no_graph_behind(pruner):
+    """A CUDA graph could not be captured of a step that differentiates through one made outside it."""
+    model, _ = pruned("cnn", pruner, 0.5)
+    masked = [module for module in model.modules() if hasattr(module, "weight_mask")]
+    assert masked and all(module.weight.grad_fn is None for module in masked)
+    model(torch.zeros(2, *SHAPES["cnn"])).sum().backward()
+    assert all(module.weight_orig.grad is not None for module in masked)
+
+
 @given(st.sampled_from(["fc", "cnn"]), st.floats(0.01, 0.99))
 @settings(deadline=None, max_examples=25)
 def test_l1_prunes_the_smallest_weights_of_each_layer(name, sparsity):

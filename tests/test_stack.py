@@ -83,4 +83,10 @@ def test_who_is_trained_together(digits):
     class Alone(CrossEntropy):
         by_loss = False
 
+    # Stacks are trained side by side where each step is one launch.
+    captured, cpu = {"capture": True}, torch.device("cpu")
+    assert training._captured(captured, ordinary.values(), gpu)
+    assert not training._captured(captured, [*ordinary.values(), Alone()], gpu)
+    assert not training._captured(captured, ordinary.values(), cpu) and not training._captured({}, [], gpu)
+
     assert training._stacks(dict.fromkeys(parts, fc), parts, dict.fromkeys(parts, Alone()), gpu) == each

@@ -76,6 +76,13 @@ def test_the_global_generator_is_left_alone(digits):
     assert torch.equal(before, torch.get_rng_state())
 
 
+def posteriors(model, data):
+    """What a model says of all records. Weights can't be compared: the gradient of a bias before a batch norm is rounding
+    noise, which Adam scales up."""
+    with torch.no_grad():
+        return model.eval()(data.batch(torch.arange(len(data), device=data.inputs.device))).softmax(1)
+
+
 @pytest.mark.gpu
 def test_training_on_a_gpu_reaches_the_same_accuracy(digits):
     cpu = run(digits, RECIPE | {"epochs": 30}, name="cnn")[1]
@@ -100,7 +107,7 @@ def test_tricks_on_a_gpu_leave_the_accuracy(digits, recipe, name):
 @pytest.mark.parametrize("prune", [None, "l1"])
 @pytest.mark.parametrize("name, count", [("fc", 1), ("cnn", 1), ("fc", 3)])
 def test_captured_steps_are_the_steps(digits, name, count, prune):
-    """Without dropout, in float32, over epochs whose last batch is smaller: the same weights but for rounding."""
+    """Without dropout, in float32, over epochs whose last batch is smaller: the same posteriors but for rounding."""
     data, found = digits.to("cuda"), []
     parts = [splits.shadow_split(len(data), 7, i) for i in range(count)]
     for capture in (False, True):
@@ -114,12 +121,11 @@ def test_captured_steps_are_the_steps(digits, name, count, prune):
         recipe = RECIPE | {"epochs": 3, "capture": capture}
         training = train(trained, data, parts, recipe, CrossEntropy(), list(range(count)))
         (facts,) = in_turn([training], data.inputs.device)
-        found.append(([model.state_dict() for model in trained], [fact["epoch"] for fact in facts]))
+        found.append(([posteriors(model, data) for model in trained], [fact["epoch"] for fact in facts]))
     (eager, epochs), (captured, same_epochs) = found
     assert epochs == same_epochs
     for a, b in zip(eager, captured, strict=True):
-        for key in a:
-            torch.testing.assert_close(a[key], b[key], rtol=1e-3, atol=1e-5, msg=key)
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-2)
 
 
 @pytest.mark.gpu
@@ -171,9 +177,8 @@ def test_models_side_by_side_on_a_gpu_are_those_that_run_alone(digits, prune):
         objectives = dict.fromkeys(grid.ROLES, CrossEntropy())
         recipe = RECIPE | {"epochs": 3, "capture": capture}
         facts = train_roles(trained, data, parts, recipe, objectives, seeds, states)
-        found.append(([model.state_dict() for model in trained.values()], [one["epoch"] for one in facts.values()]))
+        found.append(([posteriors(m, data) for m in trained.values()], [one["epoch"] for one in facts.values()]))
     (alone, epochs), (beside, same_epochs) = found
     assert epochs == same_epochs
     for a, b in zip(alone, beside, strict=True):
-        for key in a:
-            torch.testing.assert_close(a[key], b[key], rtol=1e-3, atol=1e-5, msg=key)
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-2)

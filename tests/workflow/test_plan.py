@@ -88,6 +88,29 @@ def test_the_papers_grid_is_15_originals_and_255_settings_with_every_attack(tmp_
     assert attacks == {f"{attack}.json": 270 for attack in paper.config["attacks"]}
 
 
+def test_what_jobs_ask_for_goes_by_data_set_model_and_defence(tmp_path):
+    config = yaml.safe_load((ROOT / "config.yaml").read_text()) | {"transfer": "none"}
+    workflow = Workflow(tmp_path, config)
+    cells = (
+        "cifar10/resnet18/l1_0.7",
+        "cifar10/resnet18/l1_0.7/adv_1",
+        "svhn/densenet121/slim_0.5",
+        "location/fc/l1_0.5",
+    )
+    done = workflow.run("--dry-run", *(f"results/{cell}/samia.json" for cell in cells))
+    assert done.returncode == 0, done.stderr
+    jobs = re.findall(r"^rule (\w+):\n(.*?)\n\n", done.stdout + done.stderr, flags=re.M | re.S)
+    asked = {}
+    for rule, text in jobs:
+        for cell in re.findall(r"output: results/(.*?)/[^/,]*\.(?:safetensors|json)", text):
+            asked[rule, cell] = int(re.search(r"runtime=(\d+)", text)[1])
+    finetuning, _, deep, small = (asked["defend" if "adv" in cell else "prune", cell] for cell in cells)
+    assert asked["defend", cells[1]] == 8 * finetuning and deep == 6 * finetuning and small < finetuning
+    samia = [asked["attack_samia", cell] for cell in cells]
+    assert samia[0] == samia[1] and samia[2] == 2 * samia[0], "an attack sees no model"
+    assert asked["train", "svhn/densenet121/original"] == 6 * asked["train", "cifar10/resnet18/original"]
+
+
 def test_a_finished_run_plans_nothing(finished):
     assert finished.plan("all") == []
 

@@ -1,0 +1,50 @@
+"""What a job asks a scheduler for: minutes and main memory, by stage, data set, model and defence."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+NEEDS = {
+    "prepare": (60, 6000),
+    "training": (120, 8000),
+    "finetuning": (60, 8000),
+    "signals": (10, 8000),
+    "samia": (30, 6000),
+    "nn": (20, 4000),
+    "cheap": (20, 5000),
+    "score": (5, 4000),
+}
+"""Minutes and MB of a stage at its first attempt; each further one asks for as much again.
+
+Memory is at least 1.8 times what was measured (benchmarks/memory.md; ``score`` was not). Time has not been measured on
+a GPU: by the work of undefended settings, which was counted, one that sustains 1.2 TFLOP/s is fast enough
+(benchmarks/work.md).
+"""
+
+MODEL_COST = {"densenet121": 3, "vgg16": 2, "fc": 0.25, "cnn": 0.25}
+DATASET_COST = {"svhn": 2, "purchase": 4, "texas": 4, "chmnist": 0.25, "location": 0.25, "digits": 0.25}
+DEFENSE_COST = {"ppb": 1.5, "adv": 8, "dp": 10}
+"""Times the minutes; a defence makes a step dearer by more networks or per-record gradients."""
+
+LEAST_MINUTES = 10
+SMALL_MEGABYTES = 1500
+
+
+def minutes(stage: str, names: Collection[str]) -> int:
+    """The time limit of a stage's job, whose data set, model and defence are among ``names``."""
+    asked = NEEDS[stage][0]
+    costs: list[Mapping[str, float]] = [DATASET_COST]
+    if stage in ("training", "finetuning", "signals"):  # an attack sees no model
+        costs.append(MODEL_COST)
+    if stage == "finetuning":
+        costs.append(DEFENSE_COST)
+    scaled = float(asked)
+    for cost in costs:
+        scaled *= next((cost[name] for name in names if name in cost), 1)
+    return max(min(LEAST_MINUTES, asked), round(scaled))
+
+
+def megabytes(stage: str, names: Collection[str]) -> int:
+    """The main memory of a stage's job; as `minutes`."""
+    asked = NEEDS[stage][1]
+    return min(asked, SMALL_MEGABYTES) if "digits" in names else asked
