@@ -138,7 +138,7 @@ def accuracy_vs_sparsity(attacks: pd.DataFrame, dataset: str, model: str) -> Fig
     places |= {level: f"{level:g}" for level in levels}
     # At a single sparsity there are no lines to tell the attacks' marks apart: they stand side by side.
     aside = dict(zip(names, np.linspace(-2.5, 2.5, len(names)) * (len(levels) == 1), strict=True))
-    aside_note = "Marks of the one sparsity stand side by side, to be told apart. " if len(levels) == 1 else ""
+    pruned = "filled mark, side by side to be told apart" if len(levels) == 1 else "solid line, a mark per sparsity"
     ends = [start, *levels[:-1], *(level + max(aside.values(), default=0) for level in levels[-1:])]
     for axes, pruner in zip(panels, pruners or ["no pruned model"], strict=False):
         axes.axhline(50, color=GREY, linewidth=0.9, linestyle=":")
@@ -159,10 +159,9 @@ def accuracy_vs_sparsity(attacks: pd.DataFrame, dataset: str, model: str) -> Fig
     _finish(
         figure,
         f"Attacks on {dataset}/{model} by sparsity",
-        "Accuracy of each attack on the pruned models (solid line, a mark per sparsity) and on the original "
-        "(hollow mark on the left, and its dashed line). Where the solid line is above the dashed one, the "
-        "attack gained accuracy by the pruning. Members and non-members weigh the same: guessing gives 50 %. "
-        f"{aside_note}{_counts(rows)}.",
+        f"Accuracy of each attack on the pruned models ({pruned}) and on the original (hollow mark on the left, and its "
+        f"dashed line). Where the {pruned.split(',')[0]} is above the dashed one, the attack gained accuracy by the "
+        f"pruning. Members and non-members weigh the same: guessing gives 50 %. {_counts(rows)}.",
     )
     return figure
 

@@ -77,8 +77,10 @@ def test_the_global_generator_is_left_alone(digits):
 
 
 def posteriors(model, data):
-    """What a model says of all records. Weights can't be compared: the gradient of a bias before a batch norm is rounding
-    noise, which Adam scales up."""
+    """What a model says of all records, to compare in place of weights.
+
+    Before a batch norm a bias' gradient is rounding noise, which Adam scales up.
+    """
     with torch.no_grad():
         return model.eval()(data.batch(torch.arange(len(data), device=data.inputs.device))).softmax(1)
 
