@@ -160,8 +160,8 @@ def accuracy_vs_sparsity(attacks: pd.DataFrame, dataset: str, model: str) -> Fig
         figure,
         f"Attacks on {dataset}/{model} by sparsity",
         f"Accuracy of each attack on the pruned models ({pruned}) and on the original (hollow mark on the left, "
-        f"and its dashed line). Where the {pruned.split(',')[0]} is above the dashed one, the attack gained accuracy by "
-        f"the pruning. Members and non-members weigh the same: guessing gives 50 %. {_counts(rows)}.",
+        f"and its dashed line). Where the {pruned.split(',')[0]} is above the dashed one, the attack gained accuracy "
+        f"by the pruning. Members and non-members weigh the same: guessing gives 50 %. {_counts(rows)}.",
     )
     return figure
 
