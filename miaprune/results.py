@@ -57,9 +57,9 @@ def attack_result(
     ----------
     seed : the run's seed; the bootstrap's is derived from it.
     scores : float [n], a record of ``victim`` is called a member if its score is 0 or more.
-    model : facts about the victim: train_accuracy, test_accuracy and achieved_sparsity, as fractions; the recipe
-        it was trained by, and the device; where that was with differential privacy also "privacy" (epsilon, delta,
-        steps, covers).
+    model : facts about the victim: train_accuracy, test_accuracy and achieved_sparsity, as fractions; the recipe it
+        was trained by, the device and the commit; where that was with differential privacy also "privacy" (epsilon,
+        delta, steps, covers).
     options : the attack's hyper-parameters.
     device : what the attack was computed on, as `miaprune.gpu.name_of` has it.
     adversary : "matched" (of a defended victim: the adaptive one), "unaware" or "shadows_{pruner}_{sparsity}".
@@ -88,15 +88,17 @@ def attack_result(
         "non_members": int((~members).sum()),
         "victim": facts,
         "recipes": {"victim": model["recipe"], "attack": dict(options)},
-        "devices": {"victim": model["device"], "attack": device},
+        # None of a model that was trained before checkpoints said so.
+        "devices": {"victim": model.get("device"), "attack": device},
+        "commits": {"victim": model.get("commit"), "attack": commit()},
         "versions": versions(),
     }
 
 
-def versions() -> dict[str, str | None]:
+def versions() -> dict[str, str]:
     """What the numbers were computed with."""
     packages = {name: version(name) for name in ("torch", "numpy", "scikit-learn")}
-    return {"miaprune": miaprune.__version__, "commit": commit(), "python": platform.python_version(), **packages}
+    return {"miaprune": miaprune.__version__, "python": platform.python_version(), **packages}
 
 
 CODE = ("miaprune", "workflow", "rules", "Snakefile")
@@ -105,10 +107,10 @@ CODE = ("miaprune", "workflow", "rules", "Snakefile")
 @cache
 def commit() -> str | None:
     """The commit that the code is at, with "-dirty" if it was changed since; None if it has no checkout of its own."""
-    root = Path(__file__).parents[1]
-    if not (root / ".git").exists():  # or git would speak of whatever checkout lies around it
-        return None
+    root = Path(__file__).resolve().parents[1]
     try:
+        if Path(_git(root, "rev-parse", "--show-toplevel")) != root:  # a checkout that lies around the library
+            return None
         head = _git(root, "rev-parse", "--short=12", "HEAD")
         return f"{head}-dirty" if _git(root, "status", "--porcelain", "--", *CODE) else head
     except (OSError, subprocess.CalledProcessError):  # no git, another user's checkout, nothing committed
@@ -116,9 +118,10 @@ def commit() -> str | None:
 
 
 def _git(root: Path, *arguments: str) -> str:
-    # What GIT_DIR and its like name is another checkout; no lock on the index, as others may ask at the same time.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    command, environment["GIT_OPTIONAL_LOCKS"] = ["git", "-C", str(root), *arguments], "0"
+    elsewhere = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")  # a git hook's checkout, say
+    environment = {name: value for name, value in os.environ.items() if name not in elsewhere}
+    environment["GIT_OPTIONAL_LOCKS"] = "0"  # no lock on the index: others may ask at the same time
+    command = ["git", "-C", str(root), *arguments]
     return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout.strip()
 
 

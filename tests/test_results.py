@@ -13,7 +13,7 @@ from synthetic import make_signals
 from miaprune import grid, metrics, results
 
 MODEL = {"train_accuracy": 0.99, "dev_accuracy": 0.7, "test_accuracy": 0.6, "epoch": 12, "recipe": {"epochs": 50}}
-MODEL["device"] = "NVIDIA H100"
+MODEL |= {"device": "NVIDIA H100", "commit": "0123456789ab"}
 ORIGINAL = grid.Setting("location", "fc")
 PRUNED = grid.Setting("location", "fc", "l1", "0.7")
 DEFENDED = replace(PRUNED, defense="ppb", strength="4")
@@ -36,7 +36,7 @@ def test_a_result_has_the_names_and_values_of_the_design():
     result = a_result()
     assert list(result) == [
         *("setting", "attack", "seed", "accuracy", "accuracy_ci", "auc", "tpr_at_fpr", "roc"),
-        *("members", "non_members", "victim", "recipes", "devices", "versions"),
+        *("members", "non_members", "victim", "recipes", "devices", "commits", "versions"),
     ]
     assert result["setting"] == {
         "dataset": "location",
@@ -65,7 +65,14 @@ def test_a_result_has_the_names_and_values_of_the_design():
     }
     assert result["recipes"] == {"victim": {"epochs": 50}, "attack": {"draws": 3}}
     assert result["devices"] == {"victim": "NVIDIA H100", "attack": "cpu"}
-    assert set(result["versions"]) == {"miaprune", "commit", "torch", "numpy", "python", "scikit-learn"}
+    assert result["commits"] == {"victim": "0123456789ab", "attack": results.commit()}
+    assert set(result["versions"]) == {"miaprune", "torch", "numpy", "python", "scikit-learn"}
+
+
+def test_a_model_that_was_trained_before_checkpoints_named_them_is_attacked(monkeypatch):
+    for key in ("device", "commit"):
+        monkeypatch.delitem(MODEL, key)
+    assert a_result()["devices"]["victim"] is a_result()["commits"]["victim"] is None
 
 
 def test_the_commit_is_that_of_the_checkout_or_none(tmp_path, monkeypatch):

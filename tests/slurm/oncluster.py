@@ -1,6 +1,5 @@
 """A folder in which `snakemake --profile slurm ...` runs on the tests' cluster, as the README has it."""
 
-import re
 import shutil
 import subprocess
 import sys
@@ -29,6 +28,8 @@ class OnCluster:
             shutil.copy(ROOT / name, self.folder)
         for name in ("rules", "workflow", "profiles", "miaprune"):
             shutil.copytree(ROOT / name, self.folder / name)
+        if (ROOT / ".git").is_dir():  # results name the commit
+            shutil.copytree(ROOT / ".git", self.folder / ".git")
         (self.folder / "config.yaml").write_text(yaml.safe_dump(self.config))
         subprocess.run(["make", "slurm-profile"], cwd=self.folder, env=self.environment, check=True)
         return self
@@ -72,15 +73,8 @@ class OnCluster:
 
 
 def results(folder):
-    """The bytes of everything that the attacks and tables are made of, and of those; but for the library's commit.
-
-    The cluster's copy of the library is no checkout.
-    """
+    """The bytes of everything that the attacks and tables are made of, and of those."""
     root = Path(folder) / "results"
     files = [p for pattern in ("*.json", "*.safetensors", "*.csv", "*.md") for p in root.rglob(pattern)]
     kept = (root / "states", root / "logs", root / "benchmarks")
-    return {
-        str(p.relative_to(root)): re.sub(rb'"commit": [^,]*', b"", p.read_bytes())
-        for p in files
-        if not any(k in p.parents for k in kept)
-    }
+    return {str(p.relative_to(root)): p.read_bytes() for p in files if not any(k in p.parents for k in kept)}

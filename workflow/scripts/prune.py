@@ -4,6 +4,7 @@ from miaprune import datasets, defenses, grid, models, pruning, resume, splits
 from miaprune.files import load_tensors, save_tensors
 from miaprune.gpu import name_of
 from miaprune.job import running
+from miaprune.results import commit
 from miaprune.training import CrossEntropy, train_roles
 
 params, wildcards = snakemake.params, snakemake.wildcards
@@ -38,7 +39,7 @@ def main(device, states):
     for path, (role, model) in zip(snakemake.output, trained.items(), strict=True):
         print(f"{role}: {facts[role]}")
         about = {"role": role, "seed": params.seed, "achieved_sparsity": achieved[role], "layers": layers[role]}
-        about |= {"recipe": params.recipe, "device": name_of(device)}
+        about |= {"recipe": params.recipe, "device": name_of(device), "commit": commit()}
         save_tensors(path, pruning.finalise(model).state_dict(), facts[role] | about)
     states.keep(snakemake.output)
 

@@ -4,6 +4,7 @@ from miaprune import datasets, grid, models, resume, splits
 from miaprune.files import save_tensors
 from miaprune.gpu import name_of
 from miaprune.job import running
+from miaprune.results import commit
 from miaprune.training import CrossEntropy, train_roles
 
 params, wildcards = snakemake.params, snakemake.wildcards
@@ -24,7 +25,7 @@ def main(device, states):
     for path, (role, model) in zip(snakemake.output, trained.items(), strict=True):
         print(f"{role}: {facts[role]}")
         about = {"role": role, "seed": params.seed, "achieved_sparsity": 0.0, "recipe": params.recipe}
-        about["device"] = name_of(device)
+        about |= {"device": name_of(device), "commit": commit()}
         save_tensors(path, model.state_dict(), facts[role] | about)
     states.keep(snakemake.output)
 
