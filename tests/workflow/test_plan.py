@@ -99,7 +99,8 @@ def test_what_jobs_ask_for_goes_by_data_set_model_and_defence(tmp_path):
     )
     done = workflow.run("--dry-run", *(f"results/{cell}/samia.json" for cell in cells))
     assert done.returncode == 0, done.stderr
-    jobs = re.findall(r"^rule (\w+):\n(.*?)\n\n", done.stdout + done.stderr, flags=re.M | re.S)
+    # Jobs of a group are indented.
+    jobs = re.findall(r"^ *rule (\w+):\n(.*?resources: .*?)$", done.stdout + done.stderr, flags=re.M | re.S)
     asked = {}
     for rule, text in jobs:
         for cell in re.findall(r"output: results/(.*?)/[^/,]*\.(?:safetensors|json)", text):
