@@ -72,7 +72,7 @@ status: $(INSTALLED)
 # The tables and figures of what has been run, as one page, results/report_demo.html; or OF=all.
 report: OF ?= demo
 report: $(INSTALLED)
-	$(SNAKEMAKE) $(OF) --report results/report_$(OF).html
+	$(SNAKEMAKE) $(OF) --report "results/report_$(OF).html"
 
 # Resolve requirements.lock anew (needs uv).
 lock:

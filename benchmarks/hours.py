@@ -125,15 +125,21 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--records", type=int, default=20_000, help="of generated data, at most")
     parser.add_argument("--out", type=Path, help="a Markdown file; default: none")
     options = parser.parse_args(arguments)
+    if options.records < 100:
+        parser.error("--records: 100 or more, to be split among six models")
+    if options.out and options.out.is_dir():
+        parser.error(f"--out: {options.out} is a folder")
+    chosen = {key: value for key in ("datasets", "models") if (value := getattr(options, key))}
+    config = ours.configuration(chosen)
     try:
         check_device(options.device)
-    except ConfigError as error:
+        grid.settings(config)
+    except (ConfigError, grid.GridError) as error:
         sys.exit(f"error: {error}")
     keep_freed_memory()  # this and the next two as the workflow's jobs have it
     torch.set_num_threads(1)
     torch.backends.cudnn.allow_tf32 = False
-    chosen = {key: value for key in ("datasets", "models") if (value := getattr(options, key))}
-    machine, lines = ours.machine(options.device), table(ours.configuration(chosen), options.device, options.records)
+    machine, lines = ours.machine(options.device), table(config, options.device, options.records)
     command = " ".join(["python benchmarks/hours.py", *(sys.argv[1:] if arguments is None else arguments)])
     head = ["# Hours: what settings take, estimated", "", f"    {command}", "", f"{machine}.", ""]
     text = "\n".join([*head, *lines]) + "\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,12 @@ from miaprune.grid import Attacked, GridError, Setting
 
 class ConfigError(ValueError):
     """A configuration that cannot run; the message is one line: what is wrong, where, what would be right."""
+
+
+def read_words(config: MutableMapping[str, Any]) -> None:
+    """Make true and false, which ``--config`` leaves as text, what they are in ``config.yaml`` (in place)."""
+    if config.get("keep_checkpoints") in ("true", "false"):
+        config["keep_checkpoints"] = config["keep_checkpoints"] == "true"
 
 
 def check_config(config: Mapping[str, Any], schema: str | Path) -> None:

@@ -86,6 +86,9 @@ GROUP_LINES: dict[str, dict[str, Any]] = {
     "members": {"color": VERMILLION, "linestyle": "-", "linewidth": 1.4},
     "non-members": {"color": BLUE, "linestyle": "--", "linewidth": 1.2},
 }
+NEW_MARK = ("h", GREY)
+"""Of an attack or a data set that has none yet."""
+
 DEFENSE_MARKS = {"ppb": ("o", BLUE), "adv": ("s", ORANGE), "dp": ("^", GREEN)}
 STRENGTHS = {"ppb": "λ", "adv": "θ", "dp": "σ"}
 """What the strength of each defence is called (method, section 9)."""
@@ -504,7 +507,7 @@ def _blank(panels: Sequence[Axes]) -> None:
 
 
 def _line(attack: str) -> dict[str, Any]:
-    marker, color = ATTACK_MARKS[attack]
+    marker, color = ATTACK_MARKS.get(attack, NEW_MARK)
     width, size = (2.0, 5.5) if attack == "samia" else (0.8, 3.5)
     return {"marker": marker, "color": color, "linewidth": width, "markersize": size, "markeredgewidth": 0.8}
 
@@ -520,7 +523,7 @@ def _scatter(axes: Axes, x: pd.Series, y: pd.Series) -> None:
     for dataset in dict.fromkeys(datasets):
         for is_original in (False, True):
             here = (datasets == dataset) & ((variants == "original") == is_original)
-            axes.plot(x[here], y[here], **_point(*DATASET_MARKS[dataset], filled=not is_original))
+            axes.plot(x[here], y[here], **_point(*DATASET_MARKS.get(dataset, NEW_MARK), filled=not is_original))
 
 
 def _point(marker: str, color: str, filled: bool) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def digest(tensors: Mapping[str, Tensor | np.ndarray]) -> str:
 
 
 def save_tensors(path: str | Path, tensors: Mapping[str, Tensor | np.ndarray], metadata: Mapping[str, Any]) -> None:
-    """Write tensors or arrays and JSON-serialisable metadata as safetensors.
+    """Write tensors or arrays and JSON-serialisable metadata as safetensors; raises `FileError` if it cannot.
 
     A floating-point tensor ``x`` with many zeros, such as a pruned weight, is stored as three others where that is
     smaller: ``x:shape`` (int64), ``x:mask`` (uint8: a bit for each value in C order, the first in the highest bit, 0
@@ -78,7 +78,10 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Tensor | np.ndarray], m
     for name, array in arrays_of(tensors).items():
         stored |= _compact(name, array)
     with whole(path) as temporary:
-        save_file(stored, temporary, metadata={"miaprune": text})
+        try:
+            save_file(stored, temporary, metadata={"miaprune": text})
+        except SafetensorError as error:  # such as no space left
+            raise FileError(f"{path}: cannot be written ({error})") from None
 
 
 PARTS = (":shape", ":mask", ":values")

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from miaprune.files import FileError
+from miaprune.grid import GridError
 
 if TYPE_CHECKING:
     import torch
@@ -125,10 +126,11 @@ def logged(log: str | Path) -> Iterator[None]:
             sys.exit(f"error: {stop} (details in {log})")
         except Exception as error:
             logger.info(f"failed after {span(time.monotonic() - started)}")
-            if isinstance(error, FileError):  # whose message says all: the file is at fault, not the code
-                file.write(f"error: {error}\n")
-            else:
-                traceback.print_exc(file=file)
+            with contextlib.suppress(OSError):  # a full disk, which may be the error itself
+                if isinstance(error, FileError | GridError):  # its message says all
+                    file.write(f"error: {error}\n")
+                else:
+                    traceback.print_exc(file=file)
             sys.exit(f"error: {str(error) or repr(error)} (details in {log})")
         finally:
             logger.removeHandler(handler)

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from safetensors import SafetensorError
 
 from miaprune.files import FileError, digest, load_tensors, save_tensors, whole
 from miaprune.grid import Setting
@@ -174,7 +173,7 @@ class States:
                 about = {"numbers": state.numbers, "finished": state.finished, "fits": self.fits}
                 save_tensors(path, state.tensors, {**about, "digest": state.digest})
                 self._finished.pop(path, None)
-        except (OSError, SafetensorError) as error:  # a full disk may have space again when the job needs it
+        except OSError as error:  # a full disk may have space again when the job needs it
             failure = f"state not saved ({error})"
             logger.warning(failure)
         self._saved = time.monotonic()

@@ -179,7 +179,7 @@ def train(
     ``patience`` epochs in a row brought no better dev accuracy. On a GPU ``precision`` may be bfloat16 (a network
     without convolutions, which waits for launches and not for products, stays in float32), and ``capture`` makes each
     step one CUDA graph; dev accuracies are read in float32. With a ``slot`` the training can be interrupted: called
-    again with the same arguments it goes on, and on a CPU ends with the same bytes as if it had not been.
+    again with the same arguments it goes on, and on a CPU, alone, ends with the same bytes as if it had not been.
     ``name`` starts the log's lines; ``more`` is how many such models the job trains after these, for its time left.
     Returns for each model the epoch and the train, dev and test accuracies of the weights kept.
     """
@@ -272,7 +272,8 @@ def in_turn(trainings: Sequence[Generator[None, None, list[Facts]]], device: tor
     """Run trainings to their ends, a step of each at a time; returns what each does.
 
     On a GPU each has a stream of its own there, so that their steps are computed at the same time as far as the card
-    has room. The global generators, which several share, are left as they were.
+    has room. The global generators are left as they were. Several trainings with dropout share them: each draws by what
+    the others drew, and after a resume otherwise.
     """
     facts: dict[int, list[Facts]] = {}
     with torch.random.fork_rng([device] if device.type == "cuda" else []), streams(len(trainings), device) as on_stream:

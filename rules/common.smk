@@ -5,13 +5,10 @@ from functools import cache
 from pathlib import Path
 
 from miaprune import grid
-from miaprune.config import ConfigError, attack_options, check_config, check_targets, training_recipe
+from miaprune.config import ConfigError, attack_options, check_config, check_targets, read_words, training_recipe
 from miaprune.needs import megabytes, minutes
 
-# On a command line YAML's words are text to Snakemake.
-if config.get("keep_checkpoints") in ("true", "false"):
-    config["keep_checkpoints"] = config["keep_checkpoints"] == "true"
-
+read_words(config)
 try:
     check_config(config, f"{workflow.basedir}/workflow/schemas/config.schema.json")
     GRID = grid.attacked(grid.settings(config), config)

@@ -33,7 +33,7 @@ from statistics import fmean
 from typing import Any
 
 from miaprune import grid
-from miaprune.config import ConfigError, check_config
+from miaprune.config import ConfigError, check_config, read_words
 from miaprune.grid import Attacked, GridError, Setting
 
 UNKNOWN = "no finished job"
@@ -353,6 +353,7 @@ def read_config(file: str, overrides: Sequence[str]) -> dict[str, Any]:
         raise ConfigError(f"{file}: {' '.join(str(error).split())}") from None
     except ValueError as error:
         raise ConfigError(f"--config: {error}") from None
+    read_words(config)
     check_config(config, SCHEMA)
     return config
 

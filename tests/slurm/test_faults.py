@@ -178,9 +178,8 @@ def tell(story):
 @pytest.fixture(scope="module")
 def story(on_cluster):
     on = on_cluster(config())
-    for name, text in (("pruning", FAILING), ("resume", HOLDING)):
-        with open(on.folder / f"miaprune/{name}.py", "a") as file:
-            file.write(text)
+    on.add("pruning", FAILING)
+    on.add("resume", HOLDING)
     story = Story(on)
     tell(story)
     return story
