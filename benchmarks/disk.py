@@ -68,15 +68,17 @@ def attack_files(dataset: str) -> tuple[int, int]:
     """Bytes of all fitted attackers of a setting, and of one adversary's results."""
     generator, shadows = np.random.default_rng(0), random_signals(2000, SPECS[dataset].classes)
     recipe = CONFIG["attack_recipes"]["fast"] | {"epochs": 1, "least_steps": 1}
-    facts = {"train_accuracy": 0.5, "test_accuracy": 0.5, "achieved_sparsity": 0.5, "recipe": CONFIG["finetuning"]}
-    facts["device"] = "cpu"
+    facts = {"train_accuracy": 0.5, "test_accuracy": 0.5, "achieved_sparsity": 0.5, "data": "sha256:" + 64 * "0"}
+    trained = results.stage(CONFIG["finetuning"], "NVIDIA H100")
+    facts |= trained | {"original": trained, "signals": results.stage(CONFIG["signals"], "NVIDIA H100")}
     attackers = jsons = 0
     for name in CONFIG["attacks"]:
         options = recipe if name in grid.NEURAL_ATTACKS else CONFIG.get(name, {})
-        save_tensors(FILE, attack(name).fit(shadows, options, 0, "cpu"), {"attack": name})
+        about = results.stage(options, "NVIDIA H100")
+        save_tensors(FILE, attack(name).fit(shadows, options, 0, "cpu"), {"attack": name, **about})
         attackers += FILE.stat().st_size
         result = results.attack_result(
-            grid.Setting(dataset, "fc"), name, 7, generator.normal(size=2000), shadows, facts, options, "cpu"
+            grid.Setting(dataset, "fc"), name, 7, generator.normal(size=2000), shadows, facts, about
         )
         results.write_json(FILE, result)
         jsons += FILE.stat().st_size

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding
 
-from miaprune.files import FileError, load_tensors, save_tensors, whole
+from miaprune.files import FileError, digest, load_tensors, save_tensors, whole
 from miaprune.grid import known
 
 FORMAT = 1
@@ -84,6 +84,7 @@ class Dataset:
     labels : int64 [n], 0-based.
     mean, std : float32, broadcastable to one input, in units of the raw inputs.
     width : number of features where they are packed; None where they are not.
+    digest : of inputs and labels, by `miaprune.files.digest`; None where it is not known.
     """
 
     name: str
@@ -93,6 +94,7 @@ class Dataset:
     mean: Tensor
     std: Tensor
     width: int | None = None
+    digest: str | None = None
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -159,7 +161,7 @@ def prepare(name: str, data_dir: str | Path, out: str | Path, download: bool = T
     }
     facts = asdict(spec)
     del facts["read"], facts["archives"]
-    save_tensors(out, tensors, {"format": FORMAT, **facts})
+    save_tensors(out, tensors, {"format": FORMAT, "digest": f"sha256:{digest(tensors)}", **facts})
 
 
 def load(path: str | Path) -> Dataset:
@@ -185,6 +187,7 @@ def load(path: str | Path) -> Dataset:
         mean=facts["scale"] * torch.tensor(facts["mean"] or [0.0]).view(per_channel),
         std=facts["scale"] * torch.tensor(facts["std"] or [1.0]).view(per_channel),
         width=shape[0] if len(shape) == 1 else None,
+        digest=facts.get("digest"),
     )
 
 

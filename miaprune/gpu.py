@@ -13,8 +13,10 @@ WARM_UP = 3
 
 
 def name_of(device: torch.device) -> str:
-    """The card's name, or cpu."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    """The card's name, or "cpu" and the instructions that it is used with, on which the rounding depends."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"cpu, {torch.backends.cpu.get_cpu_capability()}"
 
 
 class Autocast(nn.Module):

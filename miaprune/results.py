@@ -47,8 +47,7 @@ def attack_result(
     scores: np.ndarray,
     victim: Signals,
     model: Mapping[str, Any],
-    options: Mapping[str, Any],
-    device: str,
+    attacker: Mapping[str, Any],
     adversary: str = "matched",
 ) -> dict[str, Any]:
     """Everything that one attack on one model says (method, section 10), ready for `write_json`.
@@ -57,11 +56,10 @@ def attack_result(
     ----------
     seed : the run's seed; the bootstrap's is derived from it.
     scores : float [n], a record of ``victim`` is called a member if its score is 0 or more.
-    model : facts about the victim: train_accuracy, test_accuracy and achieved_sparsity, as fractions; the recipe it
-        was trained by, the device and the commit; where that was with differential privacy also "privacy" (epsilon,
-        delta, steps, covers).
-    options : the attack's hyper-parameters.
-    device : what the attack was computed on, as `miaprune.gpu.name_of` has it.
+    model : facts about the victim: train_accuracy, test_accuracy and achieved_sparsity, as fractions; where it was
+        trained with differential privacy also "privacy" (epsilon, delta, steps, covers); and as far as they are known
+        what it comes from: "data" (a digest), "original", "signals" and its own stage, each as `stage` has them.
+    attacker : the stage in which the attack was fitted.
     adversary : "matched" (of a defended victim: the adaptive one), "unaware" or "shadows_{pruner}_{sparsity}".
     """
     members = victim.members
@@ -87,18 +85,37 @@ def attack_result(
         "members": int(members.sum()),
         "non_members": int((~members).sum()),
         "victim": facts,
-        "recipes": {"victim": model["recipe"], "attack": dict(options)},
-        # None of a model that was trained before checkpoints said so.
-        "devices": {"victim": model.get("device"), "attack": device},
-        "commits": {"victim": model.get("commit"), "attack": commit()},
+        # None where there was no such stage, or where files are from before they said so.
+        "provenance": {
+            "data": model.get("data"),
+            "original": model.get("original"),
+            "victim": {key: model.get(key) for key in (*STAGE_KEYS, "defense_options")},
+            "signals": model.get("signals"),
+            "attack": {key: attacker.get(key) for key in STAGE_KEYS},
+        },
         "versions": versions(),
     }
 
 
-def versions() -> dict[str, str]:
-    """What the numbers were computed with."""
+STAGE_KEYS = ("recipe", "device", "commit")
+GPU_ONLY = ("precision", "capture")
+"""Settings of a recipe that a CPU does not heed."""
+
+
+def stage(recipe: Mapping[str, Any], device: str) -> dict[str, Any]:
+    """What one stage of a result was computed by and on: for the metadata of its file.
+
+    ``device`` is as `miaprune.gpu.name_of` has it.
+    """
+    heeded = {key: value for key, value in recipe.items() if not device.startswith("cpu") or key not in GPU_ONLY}
+    return {"recipe": heeded, "device": device, "commit": commit()}
+
+
+def versions() -> dict[str, str | None]:
+    """What the scores were computed with."""
     packages = {name: version(name) for name in ("torch", "numpy", "scikit-learn")}
-    return {"miaprune": miaprune.__version__, "python": platform.python_version(), **packages}
+    own = {"miaprune": miaprune.__version__, "commit": commit(), "python": platform.python_version()}
+    return own | packages
 
 
 CODE = ("miaprune", "workflow", "rules", "Snakefile")

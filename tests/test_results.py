@@ -12,8 +12,11 @@ from synthetic import make_signals
 
 from miaprune import grid, metrics, results
 
-MODEL = {"train_accuracy": 0.99, "dev_accuracy": 0.7, "test_accuracy": 0.6, "epoch": 12, "recipe": {"epochs": 50}}
-MODEL |= {"device": "NVIDIA H100", "commit": "0123456789ab"}
+MODEL = {"train_accuracy": 0.99, "dev_accuracy": 0.7, "test_accuracy": 0.6, "epoch": 12}
+TRAINED = {"recipe": {"epochs": 50}, "device": "NVIDIA H100", "commit": "0123456789ab"}
+MEASURED = {"recipe": {"draws": 3}, "device": "cpu", "commit": "123456789abc"}
+FITTED = {"recipe": {"lr": 0.1}, "device": "cpu", "commit": None}
+MODEL |= TRAINED | {"original": MEASURED | {"recipe": {}}, "signals": MEASURED, "data": "sha256:0"}
 ORIGINAL = grid.Setting("location", "fc")
 PRUNED = grid.Setting("location", "fc", "l1", "0.7")
 DEFENDED = replace(PRUNED, defense="ppb", strength="4")
@@ -27,7 +30,7 @@ def a_result(setting=PRUNED, attack="conf", seed=7, shift=0.0, adversary="matche
     if setting.defense == "dp":
         facts["privacy"] = PRIVACY
     scores = victim.confidence.astype("f8") - 0.5 + shift
-    return results.attack_result(setting, attack, seed, scores, victim, facts, {"draws": 3}, "cpu", adversary)
+    return results.attack_result(setting, attack, seed, scores, victim, facts, FITTED | {"attack": attack}, adversary)
 
 
 def test_a_result_has_the_names_and_values_of_the_design():
@@ -36,7 +39,7 @@ def test_a_result_has_the_names_and_values_of_the_design():
     result = a_result()
     assert list(result) == [
         *("setting", "attack", "seed", "accuracy", "accuracy_ci", "auc", "tpr_at_fpr", "roc"),
-        *("members", "non_members", "victim", "recipes", "devices", "commits", "versions"),
+        *("members", "non_members", "victim", "provenance", "versions"),
     ]
     assert result["setting"] == {
         "dataset": "location",
@@ -63,16 +66,30 @@ def test_a_result_has_the_names_and_values_of_the_design():
         "sparsity": 0.7,
         **metrics.gaps(victim),
     }
-    assert result["recipes"] == {"victim": {"epochs": 50}, "attack": {"draws": 3}}
-    assert result["devices"] == {"victim": "NVIDIA H100", "attack": "cpu"}
-    assert result["commits"] == {"victim": "0123456789ab", "attack": results.commit()}
-    assert set(result["versions"]) == {"miaprune", "torch", "numpy", "python", "scikit-learn"}
+    assert result["provenance"] == {
+        "data": "sha256:0",
+        "original": MEASURED | {"recipe": {}},
+        "victim": TRAINED | {"defense_options": None},
+        "signals": MEASURED,
+        "attack": FITTED,
+    }
+    assert set(result["versions"]) == {"miaprune", "commit", "torch", "numpy", "python", "scikit-learn"}
+    assert result["versions"]["commit"] == results.commit()
 
 
-def test_a_model_that_was_trained_before_checkpoints_named_them_is_attacked(monkeypatch):
-    for key in ("device", "commit"):
+def test_a_stage_says_what_was_heeded_there():
+    recipe = {"epochs": 50, "precision": "bfloat16", "capture": True}
+    on_cpu = results.stage(recipe, "cpu, AVX2")
+    assert on_cpu == {"recipe": {"epochs": 50}, "device": "cpu, AVX2", "commit": results.commit()}
+    assert results.stage(recipe, "NVIDIA H100")["recipe"] == recipe
+
+
+def test_a_model_that_was_trained_before_checkpoints_said_so_is_attacked(monkeypatch):
+    for key in (*TRAINED, "original", "signals", "data"):
         monkeypatch.delitem(MODEL, key)
-    assert a_result()["devices"]["victim"] is a_result()["commits"]["victim"] is None
+    found = a_result()["provenance"]
+    assert found["data"] is found["original"] is found["signals"] is None
+    assert set(found["victim"].values()) == {None}
 
 
 def test_the_commit_is_that_of_the_checkout_or_none(tmp_path, monkeypatch):

@@ -28,11 +28,12 @@ def main(device, where):
         options, seed = params.options[name], grid.derive_seed(params.seed, setting.path, name)
         if shadows is not None:
             fitted = attack(name).fit(shadows, options, seed, device)
-            save_tensors(attacker, fitted, {"attack": name})
+            about = results.stage(options, where)
+            save_tensors(attacker, fitted, {"attack": name, **about})
         else:
-            fitted, _ = load_arrays(attacker)
+            fitted, about = load_arrays(attacker)
         scores = attack(name).score(fitted, victim, options, seed, device)
-        result = results.attack_result(setting, name, params.seed, scores, victim, facts, options, where, adversary)
+        result = results.attack_result(setting, name, params.seed, scores, victim, facts, about, adversary)
         results.write_json(output, result)
         print(f"{setting.path} {adversary} {name}: accuracy {result['accuracy']:.4f}, AUC {result['auc']:.4f}")
 

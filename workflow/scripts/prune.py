@@ -1,10 +1,10 @@
 """Prune the six original models of one (dataset, model), fine-tune them, defended or not, and write checkpoints."""
 
 from miaprune import datasets, defenses, grid, models, pruning, resume, splits
-from miaprune.files import load_tensors, save_tensors
+from miaprune.files import load_metadata, load_tensors, save_tensors
 from miaprune.gpu import name_of
 from miaprune.job import running
-from miaprune.results import commit
+from miaprune.results import STAGE_KEYS, stage
 from miaprune.training import CrossEntropy, train_roles
 
 params, wildcards = snakemake.params, snakemake.wildcards
@@ -29,7 +29,8 @@ def main(device, states):
     # A defence changes the objective and nothing else: the same draws as without it.
     seeds = {role: grid.derive_seed(params.seed, setting.undefended.path, role) for role in grid.ROLES}
     parts = {role: splits.of_role(role, len(data), params.seed) for role in grid.ROLES}
-    trained = {role: pruned(path, data, device) for role, path in zip(grid.ROLES, snakemake.input, strict=False)}
+    originals = dict(zip(grid.ROLES, snakemake.input, strict=False))
+    trained = {role: pruned(path, data, device) for role, path in originals.items()}
     achieved = {role: pruning.achieved_sparsity(model, setting.pruner) for role, model in trained.items()}
     layers = {role: pruning.layer_sparsity(model, setting.pruner) for role, model in trained.items()}
     for role in grid.ROLES:
@@ -39,7 +40,8 @@ def main(device, states):
     for path, (role, model) in zip(snakemake.output, trained.items(), strict=True):
         print(f"{role}: {facts[role]}")
         about = {"role": role, "seed": params.seed, "achieved_sparsity": achieved[role], "layers": layers[role]}
-        about |= {"recipe": params.recipe, "device": name_of(device), "commit": commit()}
+        about |= {"data": data.digest, "original": {key: load_metadata(originals[role]).get(key) for key in STAGE_KEYS}}
+        about |= stage(params.recipe, name_of(device)) | {"defense_options": params.defense or None}
         save_tensors(path, pruning.finalise(model).state_dict(), facts[role] | about)
     states.keep(snakemake.output)
 

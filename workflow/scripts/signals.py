@@ -5,7 +5,9 @@ import time
 
 from miaprune import datasets, grid, models, signals, splits
 from miaprune.files import load_tensors
+from miaprune.gpu import name_of
 from miaprune.job import running, span
+from miaprune.results import stage
 
 params = snakemake.params
 setting = grid.Setting.parse(snakemake.wildcards.setting)
@@ -16,6 +18,7 @@ with running(snakemake.log[0], snakemake.threads, params.device) as device:
     measured, facts, started = {}, {}, time.perf_counter()
     for done, (role, checkpoint) in enumerate(zip(grid.ROLES, snakemake.input, strict=False), start=1):
         state, facts[role] = load_tensors(checkpoint)
+        facts[role]["signals"] = stage({"draws": params.draws, "epsilon": params.epsilon}, name_of(device))
         model = models.build(setting.model, data.input_shape, data.classes, seed=0).to(device)
         model.load_state_dict(state)
         split = splits.of_role(role, len(data), params.seed)

@@ -4,7 +4,7 @@ from miaprune import datasets, grid, models, resume, splits
 from miaprune.files import save_tensors
 from miaprune.gpu import name_of
 from miaprune.job import running
-from miaprune.results import commit
+from miaprune.results import stage
 from miaprune.training import CrossEntropy, train_roles
 
 params, wildcards = snakemake.params, snakemake.wildcards
@@ -24,8 +24,8 @@ def main(device, states):
     facts = train_roles(trained, data, parts, params.recipe, objectives, seeds, states)
     for path, (role, model) in zip(snakemake.output, trained.items(), strict=True):
         print(f"{role}: {facts[role]}")
-        about = {"role": role, "seed": params.seed, "achieved_sparsity": 0.0, "recipe": params.recipe}
-        about |= {"device": name_of(device), "commit": commit()}
+        about = {"role": role, "seed": params.seed, "achieved_sparsity": 0.0, "data": data.digest}
+        about |= stage(params.recipe, name_of(device))
         save_tensors(path, model.state_dict(), facts[role] | about)
     states.keep(snakemake.output)
 
