@@ -100,6 +100,7 @@ GAPS = {
     "confidence_gap": "confidence gap\n(posterior, 0 to 1)",
     "sensitivity_gap": "sensitivity gap\n(posterior per unit noise)",
 }
+SPARSITY = "sparsity (fraction of weights)"
 ORIGINAL_MARK = ("*", BLACK)
 UNDEFENDED_MARK = ("D", PURPLE)
 HEAT = matplotlib.colormaps["Blues"]
@@ -124,7 +125,7 @@ def save(figure: Figure, path: str | Path) -> None:
 
 @matplotlib.rc_context(STYLE)
 def accuracy_vs_sparsity(attacks: pd.DataFrame, dataset: str, model: str) -> Figure:
-    """Attack accuracy against sparsity, a panel per pruner and a line per attack, the original's dashed.
+    """Attack accuracy against sparsity, a panel per pruner and a line per attack; the original's stand on the left.
 
     ``attacks`` is an attacks table: undefended victims and matched adversaries are drawn, seeds averaged.
     """
@@ -134,37 +135,41 @@ def accuracy_vs_sparsity(attacks: pd.DataFrame, dataset: str, model: str) -> Fig
     names = [a for a in grid.ATTACKS if a in set(rows["attack"])]
     columns = min(2, max(1, len(pruners)))
     figure, panels = _figure(max(1, math.ceil(len(pruners) / 2)), columns, panel_height=2.3, sharey=True)
-    levels = sorted(set(100 * rows["sparsity"].dropna()))
+    levels = sorted(set(rows["sparsity"].dropna()))
     # The original has no sparsity on this axis: it stands one step before the first.
-    start = levels[0] - 10 if levels else 0.0
+    start = levels[0] - 0.1 if levels else 0.0
     places = {start: "original"} if rows["pruner"].isna().any() else {}
     places |= {level: f"{level:g}" for level in levels}
-    # At a single sparsity there are no lines to tell the attacks' marks apart: they stand side by side.
-    aside = dict(zip(names, np.linspace(-2.5, 2.5, len(names)) * (len(levels) == 1), strict=True))
-    pruned = "filled mark, side by side to be told apart" if len(levels) == 1 else "solid line, a mark per sparsity"
-    ends = [start, *levels[:-1], *(level + max(aside.values(), default=0) for level in levels[-1:])]
+    # Where no lines tell the attacks' marks apart, they stand side by side.
+    aside = dict(zip(names, np.linspace(-0.03, 0.03, len(names)), strict=True))
+    single = len(levels) == 1
+    pruned = "filled marks, side by side to be told apart" if single else "a line, with a mark per sparsity"
     for axes, pruner in zip(panels, pruners or ["no pruned model"], strict=False):
         axes.axhline(50, color=GREY, linewidth=0.9, linestyle=":")
         for name in reversed(names):  # SAMIA last, on top
             mine, line = rows[rows["attack"] == name], _line(name)
             for original in 100 * mine.loc[mine["pruner"].isna(), "accuracy"]:
-                axes.plot(ends, [original] * len(ends), markevery=[0], **_dashed(line))
+                axes.plot(start + aside[name], original, **_dashed(line))
+                if name == "samia":
+                    axes.axhline(original, **_dashed(line) | {"marker": ""})
             mine = mine[mine["pruner"] == pruner].sort_values("sparsity")
-            axes.plot(100 * mine["sparsity"] + aside[name], 100 * mine["accuracy"], **line)
+            axes.plot(mine["sparsity"] + single * aside[name], 100 * mine["accuracy"], **line)
         axes.set_xticks(list(places), places.values())
-        axes.set(title=pruner, xlabel="sparsity (%)")
+        axes.set(title=pruner, xlabel=SPARSITY)
     _blank(panels[len(pruners) or 1 :])
     _label_rows(panels, columns, "attack accuracy (%)")
     handles = [Line2D([], [], label=name, **_line(name)) for name in names]
-    handles.append(Line2D([], [], label="its original", **_dashed(_line("blindmi") | {"marker": "o"})))
+    handles.append(
+        Line2D([], [], label="its original", **_dashed(_line("blindmi") | {"marker": "o"}) | {"linestyle": ""})
+    )
     handles.append(Line2D([], [], color=GREY, linewidth=0.9, linestyle=":", label="guessing"))
     figure.legend(handles=handles, loc="outside right center")
     _finish(
         figure,
         f"Attacks on {dataset}/{model} by sparsity",
-        f"Accuracy of each attack on the pruned models ({pruned}) and on the original (hollow mark on the left, "
-        f"and its dashed line). Where the {pruned.split(',')[0]} is above the dashed one, the attack gained accuracy "
-        f"by the pruning. Members and non-members weigh the same: guessing gives 50 %. {_counts(rows)}.",
+        f"Accuracy of each attack on the pruned models ({pruned}) and on the original (hollow marks on the left, side "
+        "by side; SAMIA's with a dashed line). Where an attack is higher than its hollow mark, it gained accuracy by "
+        f"the pruning. Members and non-members weigh the same: guessing gives 50 %. {_counts(rows)}.",
     )
     return figure
 
@@ -289,8 +294,8 @@ def defense_effect(attacks: pd.DataFrame, dataset: str, model: str) -> Figure:
             axes.axhline(original, **originals)
         for here, line in lines.values():
             mine = rows[here & (rows["pruner"] == pruner)].sort_values("sparsity")
-            axes.plot(100 * mine["sparsity"], 100 * mine["accuracy"], **line)
-        axes.set(title=pruner, xlabel="sparsity (%)", xticks=sorted(set(100 * rows["sparsity"].dropna())))
+            axes.plot(mine["sparsity"], 100 * mine["accuracy"], **line)
+        axes.set(title=pruner, xlabel=SPARSITY, xticks=sorted(set(rows["sparsity"].dropna())))
     _blank(panels[len(pruners) :])
     if not pruners:
         panels[0].set_title("no model defended by PPB", loc="left")
@@ -304,8 +309,8 @@ def defense_effect(attacks: pd.DataFrame, dataset: str, model: str) -> Figure:
         f"What PPB (λ = {PPB_STRENGTH:g}) does to SAMIA on {dataset}/{model}",
         "Accuracy of SAMIA on pruned models without a defence and with PPB in fine-tuning. The adaptive adversary "
         "defends the shadow models alike, the unaware one doesn't. PPB helps where the round marks are below the "
-        "diamonds, and undoes what pruning gave the attack where they are below the dashed line. Guessing gives "
-        f"50 %. {_counts(rows)}.",
+        "diamonds; below the dashed line SAMIA is less accurate than on the original. Guessing gives 50 %. "
+        f"{_counts(rows)}.",
     )
     return figure
 
@@ -436,7 +441,7 @@ def gaps_per_class(original: Signals | None, pruned: Mapping[str, Signals], titl
                 markersize=3.5 if few else 2.5,
                 markerfacecolor="white" if " + " in name else color,
                 markeredgewidth=0.7,
-                label=f"{name}: mean {_number(finite.mean(), '+.2g')}" if len(finite) else f"{name}: n/a",
+                label=f"{name}: mean {_number(finite.mean(), '+#.2g')}" if len(finite) else f"{name}: n/a",
             )
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), handletextpad=0.1)
         axes.set(xlim=(-0.6, classes - 0.4), ylabel=GAPS[key])
@@ -450,7 +455,8 @@ def gaps_per_class(original: Signals | None, pruned: Mapping[str, Signals], titl
         title,
         "Mean over a class's members minus mean over its non-members, of the confidence (posterior of the "
         "true class) and of the sensitivity (mean over classes). The further from 0, the more that class "
-        f"gives its members away. A class keeps its place in both panels. {_records(models)}.{_plus(models)}",
+        "gives its members away. A class keeps its place in both panels; the means weigh all classes alike. "
+        f"{_records(models)}.{_plus(models)}",
     )
     return figure
 
@@ -561,12 +567,15 @@ def _victims(axes: Axes, rows: pd.DataFrame, marker: str, color: str, filled: bo
 
 
 def _name_strongest(axes: Axes, rows: pd.DataFrame, color: str) -> None:
-    """Write the greatest strength, if there are several, below its points in `frontier`."""
+    """Write the greatest strength, if there are several, below its points in `frontier`, or dp's left of them."""
     strongest = rows[rows["strength"] == rows["strength"].max()]
     if rows["strength"].nunique() > 1:
         at = (100 * strongest["victim_test_accuracy"].iloc[0], 100 * strongest["accuracy"].min())
-        below: dict[str, Any] = {"xytext": (0, -4), "textcoords": "offset points", "ha": "center", "va": "top"}
-        axes.annotate(f"{strongest['strength'].iloc[0]:g}", at, **below, color=color, fontsize=7)
+        below: dict[str, Any] = {"xytext": (0, -4), "ha": "center", "va": "top"}
+        left: dict[str, Any] = {"xytext": (-4, 0), "ha": "right", "va": "center"}  # near ppb's at low sparsities
+        place = left if strongest["defense"].iloc[0] == "dp" else below
+        text = f"{strongest['strength'].iloc[0]:g}"
+        axes.annotate(text, at, **place, textcoords="offset points", color=color, fontsize=7)
 
 
 def _victim(marker: str, color: str, filled: bool) -> dict[str, Any]:

@@ -151,16 +151,18 @@ def test_captions_count_settings_seeds_and_records():
         assert "3 victim models (one seed), each queried with 150 members and 150 non-members." in text
 
 
-def test_accuracy_has_a_panel_per_pruner_a_line_per_attack_and_the_original_dashed():
+def test_accuracy_has_a_panel_per_pruner_a_line_per_attack_and_the_originals_beside():
     table = attacks(IMAGES, names=("samia", "conf"))
     figure = figures.accuracy_vs_sparsity(table, "svhn", "vgg16")
     assert titles(figure) == ["l1", "slim"]
     mine = table[(table["dataset"] == "svhn") & (table["attack"] == "samia")]
     lines = [line for line in figure.axes[1].lines if line.get_color() == figures.VERMILLION]
-    dashed, solid = sorted(lines, key=lambda line: len(line.get_xdata()), reverse=True)
-    np.testing.assert_allclose(solid.get_xdata(), [50, 70, 90])
+    mark, dashed, solid = sorted(lines, key=lambda line: len(line.get_xdata()))
+    np.testing.assert_allclose(solid.get_xdata(), [0.5, 0.7, 0.9])
     np.testing.assert_allclose(solid.get_ydata(), 100 * mine.loc[mine["pruner"] == "slim", "accuracy"])
-    np.testing.assert_allclose(dashed.get_ydata(), 100 * mine.loc[mine["pruner"].isna(), "accuracy"].item())
+    original = 100 * mine.loc[mine["pruner"].isna(), "accuracy"].item()
+    for line in (mark, dashed):
+        np.testing.assert_allclose(line.get_ydata(), original)
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels == ["samia", "conf", "its original", "guessing"]
 
@@ -280,7 +282,7 @@ def test_the_effect_of_ppb_is_at_the_claims_strength_by_pruner():
     for filled, adversary in ((True, "matched"), (False, "unaware")):
         at = (mine["defense"] == "ppb") & (mine["strength"] == 4) & (mine["adversary"] == adversary)
         means = 100 * mine[at].groupby("sparsity")["accuracy"].mean()
-        np.testing.assert_allclose(drawn[filled], [[50, means[0.5]], [70, means[0.7]], [90, means[0.9]]])
+        np.testing.assert_allclose(drawn[filled], [[0.5, means[0.5]], [0.7, means[0.7]], [0.9, means[0.9]]])
     undefended = mine[mine["defense"].isna() & (mine["adversary"] == "matched")].groupby("sparsity")["accuracy"].mean()
     np.testing.assert_allclose(lines(figure.axes[1], figures.PURPLE)[True][:, 1], 100 * undefended)
     text = caption(figure)
