@@ -262,6 +262,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.baseline_epochs is not None and args.baseline_epochs < 2:
         parser.error("--baseline-epochs: 2 or more, as the first one has what is done once")
+    if args.records is not None and args.records < 40:
+        parser.error("--records: 40 or more, to be split among six models")
     try:
         check_device(args.device)
     except ConfigError as error:

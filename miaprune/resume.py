@@ -166,16 +166,16 @@ class States:
         Stopped : after a signal to stop, unless SLURM sent it: then it ends the job itself, a while later.
         """
         failure = None
-        try:
-            # One after the other: each is a copy of a model and its moments.
-            for path in [*self._finished, *self._under_way]:
-                state = self._finished[path] if path in self._finished else self._under_way[path]()
-                about = {"numbers": state.numbers, "finished": state.finished, "fits": self.fits}
+        # One after the other: each is a copy of a model and its moments.
+        for path in [*self._finished, *self._under_way]:
+            state = self._finished[path] if path in self._finished else self._under_way[path]()
+            about = {"numbers": state.numbers, "finished": state.finished, "fits": self.fits}
+            try:
                 save_tensors(path, state.tensors, {**about, "digest": state.digest})
                 self._finished.pop(path, None)
-        except OSError as error:  # a full disk may have space again when the job needs it
-            failure = f"state not saved ({error})"
-            logger.warning(failure)
+            except OSError as error:  # a full disk may have space again when the job needs it
+                failure = f"state not saved ({error})"
+                logger.warning(failure)
         self._saved = time.monotonic()
         told, self.told = self.told, None
         if told is not None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from miaprune.files import load_arrays, save_tensors
+from miaprune.files import FileError, load_arrays, save_tensors
 
 if TYPE_CHECKING:  # attacks and figures read signals, and start faster without torch
     from torch import nn
@@ -116,6 +116,8 @@ def save(path: str | Path, signals: Mapping[str, Signals], metadata: Mapping[str
 def load(path: str | Path, role: str) -> Signals:
     """Read one model's signals; raises `miaprune.files.FileError` on a damaged file."""
     arrays, _ = load_arrays(path, prefix=f"{role}/")
+    if arrays.keys() != Signals.__dataclass_fields__.keys():
+        raise FileError(f"{path}: lacks signals of {role}; delete it and run again")
     return Signals(**{**arrays, "labels": arrays["labels"].astype(np.int64)})
 
 

@@ -65,6 +65,13 @@ def test_a_truncated_file_is_refused(tmp_path):
         signals.load(path, "victim")
 
 
+def test_a_file_without_a_models_signals_is_refused(tmp_path):
+    path = tmp_path / "signals.safetensors"
+    signals.save(path, {"victim": make_signals(10, 4, 0)}, {})
+    with pytest.raises(FileError, match="lacks signals of shadow_0"):
+        signals.load_shadows(path, 1)
+
+
 def test_confidence_and_correctness_read_the_true_class():
     s = make_signals(20, 4, 0)
     for i in range(20):
