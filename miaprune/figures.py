@@ -137,11 +137,12 @@ def accuracy_vs_sparsity(attacks: pd.DataFrame, dataset: str, model: str) -> Fig
     figure, panels = _figure(max(1, math.ceil(len(pruners) / 2)), columns, panel_height=2.3, sharey=True)
     levels = sorted(set(rows["sparsity"].dropna()))
     # The original has no sparsity on this axis: it stands one step before the first.
-    start = levels[0] - 0.1 if levels else 0.0
+    step = (levels[-1] - levels[0]) / (len(levels) - 1) if len(levels) > 1 else 0.1
+    start = levels[0] - step if levels else 0.0
     places = {start: "original"} if rows["pruner"].isna().any() else {}
     places |= {level: f"{level:g}" for level in levels}
     # Where no lines tell the attacks' marks apart, they stand side by side.
-    aside = dict(zip(names, np.linspace(-0.03, 0.03, len(names)), strict=True))
+    aside = dict(zip(names, np.linspace(-0.3, 0.3, len(names)) * step, strict=True))
     single = len(levels) == 1
     pruned = "filled marks, side by side to be told apart" if single else "a line, with a mark per sparsity"
     for axes, pruner in zip(panels, pruners or ["no pruned model"], strict=False):
@@ -154,7 +155,7 @@ def accuracy_vs_sparsity(attacks: pd.DataFrame, dataset: str, model: str) -> Fig
                     axes.axhline(original, **_dashed(line) | {"marker": ""})
             mine = mine[mine["pruner"] == pruner].sort_values("sparsity")
             axes.plot(mine["sparsity"] + single * aside[name], 100 * mine["accuracy"], **line)
-        axes.set_xticks(list(places), places.values())
+        axes.set_xticks(list(places), places.values(), rotation=90 if len(levels) > 6 else 0)
         axes.set(title=pruner, xlabel=SPARSITY)
     _blank(panels[len(pruners) or 1 :])
     _label_rows(panels, columns, "attack accuracy (%)")
