@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from statistics import fmean
@@ -84,12 +84,19 @@ class CrossEntropy:
 
 
 @torch.inference_mode()
-def accuracies(model: nn.Module, data: Dataset, index: Tensor) -> list[float]:
-    """Share of the records at ``index`` (int64 [n], or [k, n] for a `Stack`) that each model classifies correctly."""
+def accuracies(
+    model: nn.Module, data: Dataset, index: Tensor, between: Callable[[], None] = lambda: None
+) -> list[float]:
+    """Share of the records at ``index`` (int64 [n], or [k, n] for a `Stack`) that each model classifies correctly.
+
+    ``between`` is called between batches.
+    """
     model.eval()
-    correct = [
-        model(inputs(data, batch)).argmax(-1) == data.labels[batch] for batch in index.split(EVALUATION_BATCH, dim=-1)
-    ]
+    correct: list[Tensor] = []
+    for batch in index.split(EVALUATION_BATCH, dim=-1):
+        if correct:
+            between()
+        correct.append(model(inputs(data, batch)).argmax(-1) == data.labels[batch])
     shares: list[float] = torch.cat(correct, dim=-1).double().mean(-1).reshape(-1).tolist()
     return shares
 
@@ -209,6 +216,10 @@ def train(
         objective.backward(forward, inputs(data, batch), data.labels[batch])
         run.optimizer.step(recipe["learning_rate"])
 
+    def between() -> None:  # batches of an evaluation, each up to half a minute of an image network on a CPU
+        if slot and slot.states.due:
+            slot.step(run.state)
+
     size = min(recipe["batch_size"], len(splits[0].train))
     take_step = Captured(step, size) if _captured(recipe, [objective], device) else step
     epochs, started, steps = recipe["epochs"], time.perf_counter(), 0
@@ -236,7 +247,7 @@ def train(
             if slot:
                 slot.step(run.state)
             yield
-        dev_accuracies = accuracies(model, data, dev)
+        dev_accuracies = accuracies(model, data, dev, between)
         run.keep(dev_accuracies, patience)
         last = run.epoch == epochs or all(run.epoch - best > patience for best in run.best_epoch)
         if last or run.epoch <= 10 or run.epoch % max(1, epochs // 20) == 0:  # a screenful
@@ -252,7 +263,7 @@ def train(
     run.optimizer.zero_grad()  # the job holds on to the models, and needs no gradients
     facts = [
         {"epoch": epoch, "epochs_run": min(run.epoch, epoch + patience + 1)}
-        | _keep(one, data, split, best)
+        | _keep(one, data, split, best, between)
         | objective.facts()
         for one, split, best, epoch in zip(models, splits, run.best, run.best_epoch, strict=True)
     ]
@@ -261,11 +272,13 @@ def train(
     return facts
 
 
-def _keep(model: nn.Module, data: Dataset, split: Split, best: Mapping[str, Tensor]) -> Facts:
-    """Put these weights into the model; returns their accuracies."""
+def _keep(
+    model: nn.Module, data: Dataset, split: Split, best: Mapping[str, Tensor], between: Callable[[], None]
+) -> Facts:
+    """Put these weights into the model; returns their accuracies. A state saved meanwhile leads here again."""
     model.load_state_dict(best)
     parts = {part: torch.from_numpy(getattr(split, part)).to(data.inputs.device) for part in ("train", "dev", "test")}
-    return {f"{part}_accuracy": accuracies(model, data, index)[0] for part, index in parts.items()}
+    return {f"{part}_accuracy": accuracies(model, data, index, between)[0] for part, index in parts.items()}
 
 
 def in_turn(trainings: Sequence[Generator[None, None, list[Facts]]], device: torch.device) -> list[list[Facts]]:

@@ -93,6 +93,31 @@ def test_a_stopped_training_ends_with_the_bytes_of_an_undisturbed_one(digits, tm
         assert not (tmp_path / "states").exists()
 
 
+@pytest.mark.parametrize("case", [CASES[1], CASES[4]])
+@pytest.mark.parametrize("evaluation", [2, -3])
+def test_a_job_told_to_stop_in_an_evaluation_stops_there(digits, tmp_path, case, evaluation, monkeypatch):
+    """In the second batch of the first dev accuracy; in one of the last of the test accuracy of the weights kept."""
+    monkeypatch.setattr(training, "EVALUATION_BATCH", 19)
+    passes, states, tell = [], states_in(tmp_path), None
+
+    def inputs(data, index):
+        if len(index) == 19:  # no batch of training has that size
+            passes.append(len(passes) + 1)
+            if passes[-1] == tell:
+                states.told = "SIGTERM"
+        return reads(data, index)
+
+    reads = training.inputs
+    monkeypatch.setattr(training, "inputs", inputs)
+    undisturbed = trained(tmp_path, digits, case)
+    tell = evaluation if evaluation > 0 else passes[evaluation]
+    passes.clear()
+    with pytest.raises(Stopped):
+        trained(tmp_path, digits, case, states.slot("victim"))
+    assert len(passes) == tell
+    assert trained(tmp_path, digits, case, states_in(tmp_path).slot("victim")) == undisturbed
+
+
 def test_stopped_again_and_again(digits, tmp_path):
     case = ("fc", "l1", "adv")
     for stop_at in (1, 1, STEPS - 2, STEPS):

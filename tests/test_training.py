@@ -43,7 +43,7 @@ def test_best_dev_weights_are_kept_and_patience_stops(digits, monkeypatch):
     scripted = iter([0.1, 0.2, 0.5, 0.4, 0.5, 0.3, 0.7, 0.8, 0.9])
     states, of_the_kept = [], {"train": 0.7, "dev": 0.8, "test": 0.9}
 
-    def accuracies(model, data, index):
+    def accuracies(model, data, index, between):
         states.append({k: v.clone() for k, v in model.state_dict().items()})
         return [next(scripted)]
 
