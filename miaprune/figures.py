@@ -220,6 +220,7 @@ def frontier(attacks: pd.DataFrame, dataset: str, model: str) -> Figure:
     rows = rows[rows["pruner"].isna() | rows["pruner"].isin(pruners)]
     defended = rows[rows["defense"].notna()]
     levels = sorted(set(defended["sparsity"]))
+    rows = rows[rows["pruner"].isna() | rows["sparsity"].isin(levels)]
     places = [(p, s) for p in pruners for s in levels]
     columns = max(1, min(3, len(levels)) if len(pruners) < 2 else len(levels))
     rows_of_panels = max(1, math.ceil(len(places) / columns))
@@ -405,9 +406,9 @@ def signal_distributions(original: Signals | None, pruned: Mapping[str, Signals]
         figure,
         title,
         "Share of members and of non-members whose confidence (posterior of the true class; axis stretched "
-        "towards 0 and 1) or sensitivity (mean over classes; log axis) is at or below a value. d is the "
-        "largest vertical distance between the curves: 0 if the signal tells nothing about membership, 1 if "
-        f"one threshold tells all. {_records(models)}.{_plus(models)}",
+        "towards 0 and 1) or sensitivity (mean absolute change of a posterior per unit of input noise; log axis) is "
+        "at or below a value. d is the largest vertical distance between the curves: 0 if the signal tells nothing "
+        f"about membership, 1 if one threshold tells all. {_records(models)}.{_plus(models)}",
     )
     return figure
 
@@ -425,7 +426,11 @@ def gaps_per_class(original: Signals | None, pruned: Mapping[str, Signals], titl
     # One order for both panels, so that a class keeps its place; classes without a gap (NaN) come last.
     order = np.argsort(first["confidence_gap"], kind="stable")
     few = classes <= FEW_CLASSES
-    offsets = np.linspace(-0.33, 0.33, len(models)) if few and len(models) > 1 else np.zeros(len(models))
+    offsets = (
+        np.linspace(-0.35, 0.35, len(models)) * (1 - 1 / len(models))
+        if few and len(models) > 1
+        else np.zeros(len(models))
+    )
     marks = _model_marks(dict.fromkeys(name.partition(" + ")[0] for name in models))
     figure, panels = _figure(2, 1, panel_height=1.8)
     for axes, key in zip(panels, ("confidence_gap", "sensitivity_gap"), strict=True):
@@ -455,8 +460,9 @@ def gaps_per_class(original: Signals | None, pruned: Mapping[str, Signals], titl
         figure,
         title,
         "Mean over a class's members minus mean over its non-members, of the confidence (posterior of the "
-        "true class) and of the sensitivity (mean over classes). The further from 0, the more that class "
-        "gives its members away. A class keeps its place in both panels; the means weigh all classes alike. "
+        "true class) and of the sensitivity (mean absolute change of a posterior per unit of input noise). The "
+        "further from 0, the more that class gives its members away. A class keeps its place in both panels; the means "
+        "weigh all classes alike. "
         f"{_records(models)}.{_plus(models)}",
     )
     return figure

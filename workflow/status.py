@@ -235,9 +235,9 @@ def cell_state(cell: Cell, known: Mapping[Job, str]) -> str:
 
 
 class Estimate:
-    """Seconds per job, by the mean of finished jobs of its kind: of its dataset and model, else dataset, else any."""
+    """Seconds per job, by the mean of finished jobs of its kind: of its dataset and model, else of its dataset."""
 
-    LEVELS = ("their dataset and model", "their dataset", "other datasets")
+    LEVELS = ("their dataset and model", "their dataset")
 
     def __init__(self, known: Mapping[Job, str], results: Results) -> None:
         left = {job.kind for job, state in known.items() if state != "done"}
@@ -252,10 +252,9 @@ class Estimate:
     def _keys(job: Job) -> Iterator[tuple[str, ...]]:
         yield job.kind, job.victim.dataset, job.victim.model
         yield job.kind, job.victim.dataset
-        yield (job.kind,)
 
     def of(self, job: Job) -> tuple[float | None, str]:
-        """Its seconds, and what they were estimated from; None where no job of its kind has finished."""
+        """Its seconds, and what they were estimated from; None where no such job has finished."""
         for key, level in zip(self._keys(job), self.LEVELS, strict=True):
             if key in self.mean:
                 return self.mean[key], level

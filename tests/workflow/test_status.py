@@ -210,13 +210,13 @@ def test_the_time_left_is_the_mean_of_jobs_of_the_same_kind(run):
     assert "4 of" in run.report() and "4 estimated from finished jobs of their dataset and model" in run.report()
 
 
-def test_the_time_left_falls_back_on_other_models_and_datasets_and_says_so(run):
+def test_the_time_left_falls_back_on_other_models_but_not_on_other_datasets(run):
     block = BLOCK | {"datasets": ["digits", "location"], "models": ["fc", "cnn"], "defenses": [], "transfer": "none"}
     attacked = grid.attacked(grid.settings(block), block)
     run.finish(*(j for j in JOBS if j.victim.pruner is None), seconds=60)
     report = status.report(attacked, ATTACKS, run.results)
-    # of each of the two originals left, train, signals and two attacks are known at a minute each
-    assert row(report, "digits       cnn")[1] == "10 min+" and row(report, "location")[1] == "10 min+"
+    # Of digits' original that is left, train, signals and two attacks are known at a minute each; of location nothing.
+    assert row(report, "digits       cnn")[1] == "10 min+" and row(report, "location")[1] == "unknown"
     assert "2 estimated from finished jobs of their dataset and model" not in report
     assert "not estimated: no job of their kind has finished" in report
 
