@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
@@ -33,39 +34,37 @@ class Autocast(nn.Module):
 
 
 class Captured:
-    """A training step as one CUDA graph: a step of a small network is hundreds of launches, a replay is one.
+    """A training step as CUDA graphs: a step of a small network is hundreds of launches, a replay is one.
 
     ``step`` takes a batch of record indices on the current GPU and must neither wait for it nor branch on its values.
-    Batches of another size than ``size``, their last dimension, are stepped as they come; beside the graph, whose
-    activations stay allocated, such a step takes memory of its own.
+    There is a graph for each size of batch, its last dimension; they share their memory.
     """
 
-    def __init__(self, step: Callable[[Tensor], None], size: int) -> None:
-        self.step, self.size = step, size
-        self.taken = 0
-        self.batch: Tensor | None = None
-        self.graph = torch.cuda.CUDAGraph()
+    def __init__(self, step: Callable[[Tensor], None]) -> None:
+        self.step = step
+        self.taken: Counter[int] = Counter()
+        self.batches: dict[int, Tensor] = {}
+        self.graphs: dict[int, torch.cuda.CUDAGraph] = {}
+        self.pool = torch.cuda.graph_pool_handle()
         self.stream = torch.cuda.Stream()  # one for warm-up and capture, as the allocator's blocks are a stream's
 
     def __call__(self, batch: Tensor) -> None:
-        if batch.shape[-1] != self.size:
-            self.step(batch)
-            return
-        if self.batch is None:
-            self.batch = batch.clone()
-        self.batch.copy_(batch)
-        if self.taken < WARM_UP:
+        size = batch.shape[-1]
+        held = self.batches.setdefault(size, torch.empty_like(batch))
+        held.copy_(batch)
+        if self.taken[size] < WARM_UP:
             current = torch.cuda.current_stream()
             self.stream.wait_stream(current)
             with torch.cuda.stream(self.stream):
-                self.step(self.batch)
+                self.step(held)
             current.wait_stream(self.stream)
         else:
-            if self.taken == WARM_UP:
-                with torch.cuda.graph(self.graph, stream=self.stream):  # records the step, does not take it
-                    self.step(self.batch)
-            self.graph.replay()
-        self.taken += 1
+            if size not in self.graphs:
+                self.graphs[size] = torch.cuda.CUDAGraph()
+                with torch.cuda.graph(self.graphs[size], self.pool, self.stream):  # records the step, does not take it
+                    self.step(held)
+            self.graphs[size].replay()
+        self.taken[size] += 1
 
 
 @contextmanager

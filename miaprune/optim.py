@@ -22,8 +22,8 @@ class Optimizer(Protocol):
     def zero_grad(self) -> None:
         """Drop the gradients."""
 
-    def step(self, lr: float) -> None:
-        """Take one step with this learning rate."""
+    def step(self, lr: float | Tensor) -> None:
+        """Take one step with this learning rate; a tensor, float32 on the parameters' GPU, may change in a graph."""
 
     def state(self) -> dict[str, Tensor]:
         """All that changes from step to step besides the parameters, ``index/name``."""
@@ -66,7 +66,7 @@ class Adam(_Stateful):
         self.weight_decay, self.decoupled = weight_decay, decoupled
 
     @torch.no_grad()
-    def step(self, lr: float) -> None:
+    def step(self, lr: float | Tensor) -> None:
         adam(
             self.parameters, self.gradients(), self.kept["exp_avg"], self.kept["exp_avg_sq"], [], self.kept["step"],
             fused=True, decoupled_weight_decay=self.decoupled, amsgrad=False, beta1=0.9, beta2=0.999, lr=lr,
@@ -82,12 +82,13 @@ class SGD(_Stateful):
         self.weight_decay, self.momentum = weight_decay, momentum
 
     @torch.no_grad()
-    def step(self, lr: float) -> None:
+    def step(self, lr: float | Tensor) -> None:
         # A buffer of zeros equals none at all: torch's first step starts it with the gradient.
         momenta: list[Any] = self.kept["momentum_buffer"]
+        rate: Any = lr  # sgd's annotations know floats alone, its kernels tensors too
         sgd(
             self.parameters, self.gradients(), momenta, fused=True, weight_decay=self.weight_decay,
-            momentum=self.momentum, lr=lr, dampening=0.0, nesterov=False, maximize=False,
+            momentum=self.momentum, lr=rate, dampening=0.0, nesterov=False, maximize=False,
         )  # fmt: skip
 
 

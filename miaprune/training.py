@@ -220,8 +220,7 @@ def train(
         if slot and slot.states.due:
             slot.step(run.state)
 
-    size = min(recipe["batch_size"], len(splits[0].train))
-    take_step = Captured(step, size) if _captured(recipe, [objective], device) else step
+    take_step = Captured(step) if _captured(recipe, [objective], device) else step
     epochs, started, steps = recipe["epochs"], time.perf_counter(), 0
     torch.manual_seed(seeds[0])  # dropout draws from the global generator
     saved = slot.load() if slot else None

@@ -133,7 +133,7 @@ def test_captured_steps_are_the_steps(digits, name, count, prune):
 @pytest.mark.gpu
 def test_replays_draw_their_dropout_anew():
     ones, seen, batch = torch.ones(1000, device="cuda"), torch.zeros(1000, device="cuda"), torch.zeros(4, device="cuda")
-    step = gpu.Captured(lambda _: seen.copy_(F.dropout(ones, 0.5)), size=4)
+    step = gpu.Captured(lambda _: seen.copy_(F.dropout(ones, 0.5)))
     masks = []
     for _ in range(gpu.WARM_UP + 3):
         step(batch)

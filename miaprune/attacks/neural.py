@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from miaprune.attacks.base import Attack, Fitted, Options
+from miaprune.gpu import Captured
 from miaprune.layers import Dropout, Linear
 from miaprune.optim import SGD, Adam, Optimizer, one_cycle
 from miaprune.signals import Signals
@@ -136,14 +137,20 @@ def fit(
         model = build(tuple(x.shape[1:]), np.random.Generator(np.random.SFC64(seed))).to(device)
         batches = -(-len(x) // recipe["batch_size"])
         optimizer = optimiser(model.parameters(), recipe)
+        rate = torch.zeros((), dtype=torch.float32 if x.is_cuda else torch.float64, device=device)
+
+        def take(index: Tensor) -> None:
+            optimizer.zero_grad()
+            F.cross_entropy(model(x[index]), y[index]).backward()
+            optimizer.step(rate if x.is_cuda else rate.item())
+
+        take_step = Captured(take) if x.is_cuda else take
         model.train()
         for step in range(epochs_of(recipe, batches) * batches):
             if step % batches == 0:
                 order = torch.randperm(len(x)).to(device).tensor_split(batches)
-            index = order[step % batches]
-            optimizer.zero_grad()
-            F.cross_entropy(model(x[index]), y[index]).backward()
-            optimizer.step(learning_rate(recipe, step, batches))
+            rate.fill_(learning_rate(recipe, step, batches))
+            take_step(order[step % batches])
     return {name: tensor.detach().cpu().numpy() for name, tensor in model.state_dict().items()}
 
 

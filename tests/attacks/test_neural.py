@@ -114,3 +114,17 @@ def test_on_separable_signals_every_attack_scores_near_one(name):
     shadows, victim = (make_signals(4000, 10, seed, member_boost=30) for seed in (0, 1))
     scores = attack(name).score(attack(name).fit(shadows, options, 0, "cpu"), victim, options, 0, "cpu")
     assert metrics.accuracy(scores, victim.members) > 0.95
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("name", grid.NEURAL_ATTACKS)
+def test_captured_training_is_the_training(name, recipe, monkeypatch):
+    """Without dropout, over epochs of batches of two sizes: the same scores but for rounding."""
+    monkeypatch.setattr(torch.nn.functional, "dropout", lambda x, p: x)
+    shadows, victim = make_signals(500, 10, 1, member_boost=1.0), make_signals(100, 10, 2, member_boost=1.0)
+    options, found = RECIPES[recipe] | {"epochs": 6, "least_steps": 1, "milestones": [2, 4]}, []
+    for _ in range(2):
+        found.append(attack(name).score(attack(name).fit(shadows, options, 1, "cuda"), victim, options, 1, "cuda"))
+        monkeypatch.setattr(neural, "Captured", lambda step: step)
+    np.testing.assert_allclose(*found, rtol=0, atol=1e-2 * np.abs(found[1]).max())
