@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from torch.nn.utils import prune
 from torch.utils.data import DataLoader, TensorDataset
 
-from miaprune import grid, metrics, models, splits
+from miaprune import grid, metrics, models, signals, splits
 from miaprune.config import attack_options, training_recipe
 from miaprune.datasets import Dataset
 from miaprune.files import load_tensors, save_tensors
@@ -37,6 +37,9 @@ from miaprune.signals import Signals, pool
 
 WORKERS = min(4, os.cpu_count() or 1)
 QUERY_BATCH = 128
+ATTACKS = tuple(attack for attack in grid.ATTACKS if attack != "blindmi")
+SAMPLED_ROLES, SAMPLED_THRESHOLDS = 2, 10
+"""Of a cell that is cut short: the models that are trained and queried, and one threshold tried of so many."""
 
 
 @dataclass
@@ -49,7 +52,7 @@ class Cell:
     config: dict[str, Any]  # config.yaml
     folder: Path  # of the checkpoints
     device: str
-    limit: int | None = None  # epochs at most, of everything that is trained
+    limit: int | None = None  # cuts the cell short: epochs at most of all that is trained; then ``attacked`` is needed
     attacked: Path | None = None  # the folder of the six models to attack, finalised, in place of the cell's own
     seconds: Counter[str] = field(default_factory=Counter)
     epochs: Counter[str] = field(default_factory=Counter)  # run, by phase, summed over models
@@ -57,13 +60,24 @@ class Cell:
     test_accuracy: dict[str, float] = field(default_factory=dict)  # of the victim, by variant
     attacks: dict[str, dict[str, Any]] = field(default_factory=dict)
 
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """The models that are trained and queried."""
+        return grid.ROLES if self.limit is None else grid.ROLES[:SAMPLED_ROLES]
+
+    @property
+    def times(self) -> int:
+        """How many models each of them stands for."""
+        return len(grid.ROLES) // len(self.roles)
+
     @contextmanager
-    def timed(self, phase: str) -> Iterator[None]:
+    def timed(self, phase: str, times: int = 1) -> Iterator[None]:
+        """Add the seconds of this block to the phase's, or so many ``times`` them."""
         started = time.perf_counter()
         yield
         if self.device == "cuda":
             torch.cuda.synchronize()
-        self.seconds[phase] += time.perf_counter() - started
+        self.seconds[phase] += times * (time.perf_counter() - started)
 
     def at_most(self, epochs: int) -> int:
         return epochs if self.limit is None else min(epochs, self.limit)
@@ -164,14 +178,14 @@ def recipe_of(cell: Cell, stage: str) -> dict[str, Any]:
 
 
 def train_originals(cell: Cell) -> None:
-    for i, role in enumerate(grid.ROLES):
+    for i, role in enumerate(cell.roles):
         torch.manual_seed(cell.config["seed"] + i)
         model = network(cell.model, cell.data, cell.config["seed"] + i)
         fit_role(cell, model.to(cell.device), "original", role, recipe_of(cell, "training"))
 
 
 def prune_and_finetune(cell: Cell, variant: str) -> None:
-    for i, role in enumerate(grid.ROLES):
+    for i, role in enumerate(cell.roles):
         torch.manual_seed(cell.config["seed"] + i)
         model = load(cell, "original", role)
         for module in prunable(model):
@@ -183,8 +197,8 @@ def fit_role(cell: Cell, model: nn.Module, variant: str, role: str, recipe: dict
     split = splits.of_role(role, len(cell.data), cell.config["seed"])
     test_accuracy, epochs, took = train(model, cell.data, split, recipe, cell.path(variant, role), cell.device)
     phase = "originals" if variant == "original" else "pruned"
-    cell.epochs[phase] += epochs
-    cell.last[phase] += took
+    cell.epochs[phase] += cell.times * epochs
+    cell.last[phase] += cell.times * took
     if role == "victim":
         cell.test_accuracy[variant] = test_accuracy
 
@@ -292,11 +306,11 @@ def neural_attack(cell: Cell, attack: str, shadows: Signals, victim: Signals) ->
     return (logits[:, 1] - logits[:, 0]).double().cpu().numpy()
 
 
-def best_threshold(values: np.ndarray, members: np.ndarray) -> float:
-    """Try every value as a threshold and take the one of the best balanced accuracy."""
+def best_threshold(values: np.ndarray, members: np.ndarray, every: int = 1) -> float:
+    """Try every value (or every tenth, ...) as a threshold and take the one of the best balanced accuracy."""
     best, best_accuracy = values[0], -1.0
     inside, outside = values[members], values[~members]
-    for threshold in values:
+    for threshold in values[::every]:
         balanced = ((inside >= threshold).mean() + (outside < threshold).mean()) / 2
         if balanced > best_accuracy:
             best, best_accuracy = threshold, balanced
@@ -318,40 +332,59 @@ def value_of(attack: str, s: Signals) -> np.ndarray:
     return modified.sum(1)
 
 
-def threshold_attack(attack: str, shadows: Signals, victim: Signals) -> np.ndarray:
+def threshold_attack(attack: str, shadows: Signals, victim: Signals, every: int = 1) -> np.ndarray:
     if attack == "corr":
         return np.where(victim.posteriors.argmax(1) == victim.labels, 1.0, -1.0)
     known, asked = value_of(attack, shadows), value_of(attack, victim)
     if attack in ("top1_conf", "conf_global"):
-        return asked - best_threshold(known, shadows.members)
+        return asked - best_threshold(known, shadows.members, every)
     scores = np.empty(len(victim))
     for label in range(shadows.classes):
         of_class = shadows.labels == label
         if not 0 < shadows.members[of_class].sum() < of_class.sum():
             of_class = np.ones(len(shadows), dtype=bool)  # a class without members or non-members: all records
         asked_here = victim.labels == label
-        scores[asked_here] = asked[asked_here] - best_threshold(known[of_class], shadows.members[of_class])
+        scores[asked_here] = asked[asked_here] - best_threshold(known[of_class], shadows.members[of_class], every)
     return scores
+
+
+def signals_for(cell: Cell, variant: str, attack: str) -> list[Signals]:
+    """The queries before an attack, of each model with noise for SAMIA and without for the others.
+
+    Cut short, of two models and once without noise for all attacks that need none; the attack then reads our signals.
+    """
+    with_sensitivity = attack == "samia"
+    if cell.limit is None:
+        with cell.timed("signals"):
+            return [query(cell, variant, role, with_sensitivity) for role in grid.ROLES]
+    alike = 1 if with_sensitivity else len(ATTACKS) - 1
+    if attack in ATTACKS[:2]:  # samia and the first of the others
+        with cell.timed("signals", cell.times * alike):
+            for role in cell.roles:
+                query(cell, variant, role, with_sensitivity)
+    assert cell.attacked
+    return [signals.load(cell.attacked / "signals.safetensors", role) for role in grid.ROLES]
 
 
 def run(cell: Cell) -> Cell:
     """Originals, pruned models, then each attack with its own queries; fills in the cell and returns it."""
     variant = f"l1_{cell.sparsity}"
-    with cell.timed("originals"):
+    with cell.timed("originals", cell.times):
         train_originals(cell)
-    with cell.timed("pruned"):
+    with cell.timed("pruned", cell.times):
         prune_and_finetune(cell, variant)
-    for attack in grid.ATTACKS:
-        if attack == "blindmi":
-            continue
-        with cell.timed("signals"):
-            victim, *shadows = (query(cell, variant, role, attack == "samia") for role in grid.ROLES)
-            pooled = pool(shadows)
-        with cell.timed(grid.family_of(attack)):
-            if attack in grid.NEURAL_ATTACKS:
-                scores = neural_attack(cell, attack, pooled, victim)
-            else:
-                scores = threshold_attack(attack, pooled, victim)
+    for attack in ATTACKS:
+        victim, *shadows = signals_for(cell, variant, attack)
+        pooled = pool(shadows)
+        family, neural = grid.family_of(attack), attack in grid.NEURAL_ATTACKS
+        every = 1 if neural or cell.limit is None else SAMPLED_THRESHOLDS
+        with cell.timed(family, every):
+            scores = (
+                neural_attack(cell, attack, pooled, victim)
+                if neural
+                else threshold_attack(attack, pooled, victim, every)
+            )
+        with cell.timed(family):
             interval = metrics.bootstrap_interval(scores, victim.members, cell.config["seed"])
-            cell.attacks[attack] = {"accuracy": metrics.accuracy(scores, victim.members), "accuracy_ci": interval}
+        cell.attacks[attack] = {"accuracy": metrics.accuracy(scores, victim.members), "accuracy_ci": interval}
     return cell

@@ -18,7 +18,7 @@ import argparse
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -180,13 +180,8 @@ def share_table(own: ours.Cell, flops: Mapping[str, float], model: str, card: st
 
 # --- bf16 against float32 --------------------------------------------------------------------------------------------
 
-VARIANTS = {
-    "float32": ({"precision": "float32", "capture": False}, True),
-    "bfloat16": ({"precision": "bfloat16", "capture": False}, True),
-    "bfloat16, captured, each alone": ({"precision": "bfloat16", "capture": True}, False),
-    "bfloat16, captured, side by side": ({"precision": "bfloat16", "capture": True}, True),
-}
-"""Of training on a GPU: changes of the recipe, and whether one call trains all six; the first is compared with."""
+PRECISIONS = ("float32", "bfloat16")
+"""Of training on a GPU; the first is compared with."""
 
 
 def compare_precisions(
@@ -194,17 +189,14 @@ def compare_precisions(
 ) -> list[str]:
     """Seconds of training, and how the victim's test accuracy and two attacks' differ from float32's, over seeds."""
     device = data.inputs.device.type
-    found: dict[str, dict[str, list[float]]] = {variant: {} for variant in VARIANTS}
+    found: dict[str, dict[str, list[float]]] = {precision: {} for precision in PRECISIONS}
     for seed in range(seeds):
         parts = [_first(splits.of_role(role, len(data), seed), records) for role in grid.ROLES]
-        for variant, values in found.items():
-            changes, at_once = VARIANTS[variant]
-            recipe = training_recipe(config, "training", data.name) | {"epochs": epochs} | changes
-            calls = [(parts, seed)] if at_once else [([part], seed + i) for i, part in enumerate(parts)]
-            seconds, done = ours.seconds_of(
-                lambda calls=calls, r=recipe: [ours.train_models(data, model, p, r, s) for p, s in calls]
+        for precision, values in found.items():
+            recipe = training_recipe(config, "training", data.name) | {"epochs": epochs, "precision": precision}
+            seconds, (trained, facts) = ours.seconds_of(
+                lambda r=recipe, p=parts, s=seed: ours.train_models(data, model, p, r, s)
             )
-            trained, facts = ([one for found in kind for one in found] for kind in zip(*done, strict=True))
             values.setdefault("seconds", []).append(seconds)
             values.setdefault("victim's test accuracy", []).append(facts[0]["test_accuracy"])
             victim, *shadows = ours.measure(trained, data, parts, config, seed)
@@ -216,9 +208,9 @@ def compare_precisions(
     float32, names = found["float32"], [name for name in found["float32"] if name != "seconds"]
     rows = [f"| training | s | {' | '.join(f'{name}, %: mean, difference' for name in names)} |"]
     rows += ["| --- | ---: |" + " --- |" * len(names)]
-    for variant, values in found.items():
+    for precision, values in found.items():
         cells = " | ".join(_difference(values[name], float32[name]) for name in names)
-        rows.append(f"| {variant} | {min(values['seconds']):.1f} | {cells} |")
+        rows.append(f"| {precision} | {min(values['seconds']):.1f} | {cells} |")
     return [
         *rows,
         "",
@@ -255,7 +247,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--gpu", action="store_true", help="also: the card's peak, bf16, the whole grid's hours")
     parser.add_argument("--recipes", nargs="+", default=["fast"], help="of config.yaml, for ours")
     parser.add_argument("--baseline-epochs", type=int, help="cut the baseline short and extrapolate (default: don't)")
-    parser.add_argument("--records", type=int, help="of generated data, at most; default: 15000, 40 on a CPU")
+    parser.add_argument("--records", type=int, help="of generated data, at most; default: 5000, 40 on a CPU")
     parser.add_argument(
         "--out", type=Path, help="default: bench_{cpu,gpu}_{dataset}.md beside this; none for a GPU's on a CPU"
     )
@@ -269,10 +261,17 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     except ConfigError as error:
         sys.exit(f"error: {error}")
     args.model = args.model or ("fc" if args.dataset in grid.MODEL_DATASETS["fc"] else "resnet18")
-    args.records = args.records or (15_000 if args.device == "cuda" else 40)
+    args.records = args.records or (5_000 if args.device == "cuda" else 40)
     if args.out is None and not (args.gpu and args.device == "cpu"):
         args.out = HERE / f"bench_{'gpu' if args.gpu else 'cpu'}_{args.dataset}.md"
     return args
+
+
+def told_so_far(lines: Sequence[str], out: Path | None) -> None:
+    """Write what is known by now: a run that is cut off keeps it."""
+    if out:
+        with whole(out) as temporary:
+            temporary.write_text("\n".join(lines) + "\n")
 
 
 def main(args: argparse.Namespace, changes: Mapping[str, Any] | None = None) -> int:
@@ -317,30 +316,32 @@ def main(args: argparse.Namespace, changes: Mapping[str, Any] | None = None) -> 
     ]
     if cut:
         lines += [
-            f"The baseline was cut short after {args.baseline_epochs} epochs of everything it trains and "
-            "**extrapolated**: to the epochs that ours ran for models, to the paper's recipe for attacks, each further "
-            "epoch as long as the last one. So its accuracies aren't compared.",
+            f"The baseline was cut short (after {args.baseline_epochs} epochs of everything it trains; "
+            f"{baseline.SAMPLED_ROLES} of the six models; one query for the attacks that query alike; one threshold "
+            f"tried of {baseline.SAMPLED_THRESHOLDS}) and **extrapolated**: to the epochs that ours ran for models, to "
+            "the paper's recipe for attacks, each further epoch as long as the last one. So its accuracies aren't "
+            "compared.",
         ]
     config |= {"attack_recipe": args.recipes[0]}  # as in the first cell
     lines += ["", *compared, "", "Each side trained its victim; the attacks of both are on ours."]
+    told_so_far(lines, args.out)
     if args.gpu:
         card = torch.cuda.get_device_name() if args.device == "cuda" else ""
         on_device = data.to(args.device)
         torch.backends.cudnn.allow_tf32 = False  # as the workflow's jobs have it
         lines += ["", "## Shares", "", *share_table(first, counted(first, data, args.model, config), args.model, card)]
+        told_so_far(lines, args.out)
+        # How many of the configured epochs the cell with real data ran before it stopped.
+        ran = {p: np.mean([f["epochs_run"] / f["recipe"]["epochs"] for f in facts]) for p, facts in first.facts.items()}
+        lines += ["", "## The whole grid", "", *hours.table(config, args.device, args.records, ran)]
+        told_so_far(lines, args.out)
         records = (
             10 * config["training"]["batch_size"] if args.device == "cuda" else args.records // 15
         )  # whole batches
         precisions = compare_precisions(on_device, args.model, config, records, epochs=8)
         lines += ["", "## bf16 against float32", "", *precisions]
-        # How many of the configured epochs the cell with real data ran before it stopped.
-        ran = {p: np.mean([f["epochs_run"] / f["recipe"]["epochs"] for f in facts]) for p, facts in first.facts.items()}
-        lines += ["", "## The whole grid", "", *hours.table(config, args.device, args.records, ran)]
-    text = "\n".join(lines) + "\n"
-    if args.out:
-        with whole(args.out) as temporary:
-            temporary.write_text(text)
-    print(f"\n{text}")
+        told_so_far(lines, args.out)
+    print("\n" + "\n".join(lines))
     if worse:
         print(f"less accurate than the baseline beyond both intervals: {', '.join(worse)}", file=sys.stderr)
     return int(bool(worse))

@@ -12,9 +12,11 @@ import argparse
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import ours
 import torch
 
@@ -24,26 +26,35 @@ from miaprune.attacks.neural import epochs_of
 from miaprune.config import ConfigError, attack_options, check_device, training_recipe
 from miaprune.files import whole
 from miaprune.job import keep_freed_memory
-from miaprune.signals import pool
+from miaprune.signals import Signals
 
-PHASES = ("originals", "pruned", "signals", *grid.ATTACK_FAMILIES)
+STAGES = {"originals": "training", "pruned": "finetuning"}
+PHASES = (*STAGES, "signals", *grid.ATTACK_FAMILIES)
 
 
-def measure_pair(dataset: str, model: str, config: Mapping[str, Any], device: str, records: int) -> dict[str, float]:
-    """Seconds of each phase of a (dataset, model), estimated from generated data of its shape.
+@dataclass(frozen=True)
+class Cost:
+    """Seconds of a phase: once, and per record (and epoch, where there are epochs)."""
 
-    At most ``records`` records are generated, and seconds that grow with records scaled up to the data set's number.
-    Training is run for one and for three epochs: the difference is the pace, the rest a fixed cost; epochs are the
-    configured ones, as if no training stopped early. Attacks are fitted for one epoch.
+    once: float
+    per_record: float
+
+    def of(self, records: int, epochs: float = 1) -> float:
+        return self.once + self.per_record * records * epochs
+
+
+def model_costs(dataset: str, model: str, config: Mapping[str, Any], device: str, records: int) -> dict[str, Cost]:
+    """Of six models' training, pruned training and signals, by generated data of the data set's shape.
+
+    At most ``records`` records are generated. Training runs for one and for three epochs: the difference is the pace,
+    the rest is done once. Signals are measured of one model, twice: what only the first time takes is done once.
     """
-    total = datasets.SPECS[dataset].records
-    data = ours.generated(dataset, min(records, total)).to(device)
-    scale = total / len(data)
+    data = ours.generated(dataset, min(records, datasets.SPECS[dataset].records)).to(device)
     parts = [splits.of_role(role, len(data), config["seed"]) for role in grid.ROLES]
     found, trained = {}, []
     # Untimed: what a process does once, such as importing torchvision or starting cuDNN.
     ours.train_models(data, model, parts, training_recipe(config, "training", dataset) | {"epochs": 1}, 0)
-    for phase, stage in (("originals", "training"), ("pruned", "finetuning")):
+    for phase, stage in STAGES.items():
         recipe, originals = training_recipe(config, stage, dataset) | {"patience": 1000}, trained
         one, three = (
             ours.seconds_of(
@@ -53,24 +64,52 @@ def measure_pair(dataset: str, model: str, config: Mapping[str, Any], device: st
         )
         trained = one[1][0]
         pace = (three[0] - one[0]) / 2 if three[0] > one[0] else three[0] / 3  # noise: too few records to tell
-        found[phase] = max(0.0, one[0] - pace) + pace * scale * recipe["epochs"]
-    seconds, measured = ours.seconds_of(lambda: ours.measure(trained, data, parts, config, 0))
-    found["signals"] = seconds * scale
-    victim, shadows = measured[0], pool(measured[1:])
-    for family, names in grid.ATTACK_FAMILIES.items():
-        found[family] = 0.0
-        for name in names:
-            neural, options = name in grid.NEURAL_ATTACKS, attack_options(config, name)
-            once = ours.one_epoch(options) if neural else options
-            epochs = epochs_of(options, -(-round(len(shadows) * scale) // options["batch_size"])) if neural else 1
-            fit, fitted = ours.seconds_of(lambda n=name, o=once: attack(n).fit(shadows, o, 0, device))
-            score, _ = ours.seconds_of(lambda n=name, o=once, f=fitted: attack(n).score(f, victim, o, 0, device))
-            found[family] += (fit * epochs + score) * scale
+        found[phase] = Cost(max(0.0, one[0] - pace), pace / len(data))
+    first, again = (ours.seconds_of(lambda: ours.measure(trained[:1], data, parts[:1], config, 0))[0] for _ in range(2))
+    found["signals"] = Cost(max(0.0, first - again), again * len(grid.ROLES) / len(data))
     return found
 
 
+def attack_seconds(dataset: str, config: Mapping[str, Any], device: str, most: int) -> dict[str, float]:
+    """Of a family's attacks on a setting of this data set, by at most ``most`` made-up shadow records.
+
+    Neural attacks are fitted for one and for three epochs.
+    """
+    spec = datasets.SPECS[dataset]
+    queried = [
+        len(p.train) + len(p.test) for p in (splits.of_role(r, spec.records, config["seed"]) for r in grid.ROLES)
+    ]
+    full = sum(queried[1:])
+    shadows, victim = made_up(min(most, full), spec.classes), made_up(min(most, queried[0]), spec.classes)
+    scale, victims = full / len(shadows), queried[0] / len(victim)
+    found = {}
+    for family, names in grid.ATTACK_FAMILIES.items():
+        found[family] = 0.0
+        for name in names:
+            options, fit = attack_options(config, name), attack(name).fit
+            if name in grid.NEURAL_ATTACKS:
+                one, three = (options | {"epochs": epochs, "least_steps": 1} for epochs in (1, 3))
+                seconds, fitted = ours.seconds_of(lambda f=fit, o=one: f(shadows, o, 0, device))
+                longer, _ = ours.seconds_of(lambda f=fit, o=three: f(shadows, o, 0, device))
+                pace = max(0.0, (longer - seconds) / 2)
+                epochs = epochs_of(options, -(-full // options["batch_size"]))
+                found[family] += max(0.0, seconds - pace) + pace * scale * epochs
+            else:
+                seconds, fitted = ours.seconds_of(lambda f=fit, o=options: f(shadows, o, 0, device))
+                found[family] += seconds * scale
+            score, _ = ours.seconds_of(lambda n=name, o=options, f=fitted: attack(n).score(f, victim, o, 0, device))
+            found[family] += score * victims
+    return found
+
+
+def made_up(records: int, classes: int) -> Signals:
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet(np.ones(classes), records).astype(np.float32)
+    return Signals(p, p * (1 - p), rng.integers(0, classes, records), rng.random(records) < 0.5)
+
+
 def table(config: Mapping[str, Any], device: str, records: int, ran: Mapping[str, float] | None = None) -> list[str]:
-    """The hours of a grid, every setting attacked, from `measure_pair` of each of its pairs.
+    """The hours of a grid, every setting attacked, from what its pairs' models and attacks take.
 
     ``ran`` says after what share of the epochs training stops, by phase.
     """
@@ -79,8 +118,18 @@ def table(config: Mapping[str, Any], device: str, records: int, ran: Mapping[str
     rows = [f"| data set | model | {' | '.join(f'{p} s' for p in PHASES)} | pruned settings | hours |"]
     rows += ["| --- | --- |" + " ---: |" * (len(PHASES) + 2)]
     most = early = 0.0
+    costs: dict[tuple[tuple[int, ...], str], dict[str, Cost]] = {}  # data sets of one shape share them
+    attacks: dict[str, dict[str, float]] = {}
     for pair in (s for s in settings if s.pruner is None):
-        seconds = measure_pair(pair.dataset, pair.model, config, device, records)
+        spec = datasets.SPECS[pair.dataset]
+        shape = (spec.input_shape, pair.model)
+        if shape not in costs:
+            costs[shape] = model_costs(pair.dataset, pair.model, config, device, records)
+        if pair.dataset not in attacks:
+            attacks[pair.dataset] = attack_seconds(pair.dataset, config, device, 4 * records)
+        recipes = {p: training_recipe(config, s, pair.dataset) for p, s in STAGES.items()}
+        seconds = {p: costs[shape][p].of(spec.records, recipe["epochs"]) for p, recipe in recipes.items()}
+        seconds |= {"signals": costs[shape]["signals"].of(spec.records)} | attacks[pair.dataset]
         count = sum(s.original == pair and s.pruner is not None for s in settings)
         jobs = len(grid.ATTACK_FAMILIES) + 2  # a setting's: its models, its signals, its families of attacks
         attacked = sum(seconds[p] for p in ("signals", *grid.ATTACK_FAMILIES)) + imports + jobs * first_use
@@ -88,20 +137,22 @@ def table(config: Mapping[str, Any], device: str, records: int, ran: Mapping[str
         hours = (seconds["originals"] + count * seconds["pruned"] + rest) / 3600
         most += hours
         if ran:
-            early += (seconds["originals"] * ran["originals"] + count * seconds["pruned"] * ran["pruned"] + rest) / 3600
+            stopped = {p: costs[shape][p].of(spec.records, ran[p] * recipe["epochs"]) for p, recipe in recipes.items()}
+            early += (stopped["originals"] + count * stopped["pruned"] + rest) / 3600
         cells = " | ".join(f"{seconds[p]:.1f}" for p in PHASES)
         rows.append(f"| {pair.dataset} | {pair.model} | {cells} | {count} | {hours:.2f} |")
         print(rows[-1], flush=True)
-    stopped = ""
+    sooner = ""
     if ran:
         shares = " and ".join(f"{share:.0%} ({phase})" for phase, share in ran.items())
-        stopped = f"; {early:.2f} if training stops as early as in the cell above, after {shares} of them"
+        sooner = f"; {early:.2f} if training stops as early as in the cell above, after {shares} of them"
     return [
         *rows,
         "",
-        f"One job at a time: {most:.2f} hours at the configured epochs, the most it can be{stopped}. Estimated: "
-        f"generated data of each shape, at most {records} records, one and three epochs, scaled to the data set's "
-        f"records and the configured epochs; included are a setting's imports ({imports:.1f} s) and each job's first "
+        f"One job at a time: {most:.2f} hours at the configured epochs, the most it can be{sooner}. Estimated: "
+        f"generated data of each shape, at most {records} records, one and three epochs, of attacks {4 * records} "
+        "shadow records, scaled to the data set's records and the configured epochs; data sets of one shape share "
+        f"their models' costs; included are a setting's imports ({imports:.1f} s) and each job's first "
         f"use of the device ({first_use:.1f} s).",
     ]
 

@@ -125,7 +125,7 @@ def measure(
     draws, epsilon = config["signals"]["draws"], config["signals"]["epsilon"]
     return [
         signals.measure(model, data, part, draws, epsilon, grid.derive_seed(seed, role))
-        for model, part, role in zip(trained, parts, grid.ROLES, strict=True)
+        for model, part, role in zip(trained, parts, grid.ROLES, strict=False)
     ]
 
 

@@ -98,7 +98,7 @@ def attack_result(
 
 
 STAGE_KEYS = ("recipe", "device", "commit")
-GPU_ONLY = ("precision", "capture")
+GPU_ONLY = ("precision",)
 """Settings of a recipe that a CPU does not heed."""
 
 

@@ -6,6 +6,7 @@ Signals are the boundary between training and attacking: small, cached, and enou
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,10 +71,15 @@ def measure(model: nn.Module, data: Dataset, split: Split, draws: int, epsilon: 
     |softmax f(x + epsilon u) - softmax f(x)| / epsilon, in the normalised input space (method, section 6).
     """
     import torch
+    from torch.nn import functional as F
+
+    from miaprune.gpu import searched
 
     device = data.inputs.device
     index = torch.from_numpy(np.concatenate([split.train, split.test])).to(device)
     generator = torch.Generator(device).manual_seed(seed)
+    if on_gpu := device.type == "cuda":
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     model.eval()
     posteriors, sensitivities = [], []
     # epsilon is tiny: with TF32's 10-bit mantissa the sensitivities would be rounding noise.
@@ -81,8 +87,10 @@ def measure(model: nn.Module, data: Dataset, split: Split, draws: int, epsilon: 
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), searched() if on_gpu else nullcontext():
             for batch in index.split(BATCH):
+                if on_gpu:  # the last one too has this size: another one would be another search
+                    batch = F.pad(batch, (0, BATCH - len(batch)))
                 x = data.batch(batch)
                 p = torch.softmax(model(x), dim=1)
                 total = torch.zeros_like(p)
@@ -95,8 +103,8 @@ def measure(model: nn.Module, data: Dataset, split: Split, draws: int, epsilon: 
         torch.set_float32_matmul_precision(precision)
         torch.backends.cudnn.allow_tf32 = cudnn_tf32
     return Signals(
-        posteriors=torch.cat(posteriors).cpu().numpy(),
-        sensitivities=torch.cat(sensitivities).cpu().numpy(),
+        posteriors=torch.cat(posteriors)[: len(index)].cpu().numpy(),
+        sensitivities=torch.cat(sensitivities)[: len(index)].cpu().numpy(),
         labels=data.labels[index].cpu().numpy(),
         members=np.arange(len(index)) < len(split.train),
     )

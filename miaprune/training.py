@@ -183,12 +183,13 @@ def train(
     but for dropout's draws; their splits must be of equal sizes and the objective ``by_loss``.
 
     ``recipe`` holds epochs, learning_rate, weight_decay, batch_size and patience: training stops once more than
-    ``patience`` epochs in a row brought no better dev accuracy. On a GPU ``precision`` may be bfloat16 (a network
-    without convolutions, which waits for launches and not for products, stays in float32), and ``capture`` makes each
-    step one CUDA graph; dev accuracies are read in float32. With a ``slot`` the training can be interrupted: called
-    again with the same arguments it goes on, and on a CPU, alone, ends with the same bytes as if it had not been.
+    ``patience`` epochs in a row brought no better dev accuracy. On a GPU each step is one CUDA graph if the objective
+    is ``by_loss``, and ``precision`` may be bfloat16, of the epochs' dev accuracies too (a network without
+    convolutions, which waits for launches and not for products, stays in float32). With a ``slot`` the training can be
+    interrupted: called again with the same arguments it goes on, and on a CPU, alone, ends with the same bytes as if it
+    had not been.
     ``name`` starts the log's lines; ``more`` is how many such models the job trains after these, for its time left.
-    Returns for each model the epoch and the train, dev and test accuracies of the weights kept.
+    Returns for each model the epoch and the train, dev and test accuracies of the weights kept, in float32.
     """
     device, together, patience = data.inputs.device, len(models) > 1, recipe["patience"]
     model = Stack(models) if together else models[0]
@@ -220,7 +221,7 @@ def train(
         if slot and slot.states.due:
             slot.step(run.state)
 
-    take_step = Captured(step) if _captured(recipe, [objective], device) else step
+    take_step = Captured(step) if _captured([objective], device) else step
     epochs, started, steps = recipe["epochs"], time.perf_counter(), 0
     torch.manual_seed(seeds[0])  # dropout draws from the global generator
     saved = slot.load() if slot else None
@@ -246,7 +247,7 @@ def train(
             if slot:
                 slot.step(run.state)
             yield
-        dev_accuracies = accuracies(model, data, dev, between)
+        dev_accuracies = accuracies(forward, data, dev, between)
         run.keep(dev_accuracies, patience)
         last = run.epoch == epochs or all(run.epoch - best > patience for best in run.best_epoch)
         if last or run.epoch <= 10 or run.epoch % max(1, epochs // 20) == 0:  # a screenful
@@ -311,13 +312,14 @@ def train_roles(
 ) -> dict[str, Facts]:
     """Train a setting's models, by role, in as few stacks as there can be; arguments and facts as `train` has them.
 
-    Where a step is one launch, a GPU trains all stacks side by side: launched kernel by kernel, they would wait for
-    the launches.
+    Where a step is one launch, a GPU trains all stacks side by side: one small network does not fill it, and launched
+    kernel by kernel, they would wait for the launches. A step of ResNet-18 takes an H100 10 ms launched so, 2.2 ms as a
+    graph, 1.1 ms as one of six; of DenseNet-121 80, 11 and 5.4 ms, of VGG-16 12, 3.0 and 1.9 ms.
     """
     device = data.inputs.device
     stacks = _stacks(models, splits, objectives, device)
     facts: dict[str, Facts] = {}
-    for side_by_side in [stacks] if _captured(recipe, objectives.values(), device) else [[stack] for stack in stacks]:
+    for side_by_side in [stacks] if _captured(objectives.values(), device) else [[stack] for stack in stacks]:
         beside = " side by side" if len(side_by_side) > 1 else ""
         logger.info(f"trains {', '.join(role for roles in side_by_side for role in roles)}{beside}")
         after = len(models) - len(facts) - sum(map(len, side_by_side))
@@ -359,9 +361,9 @@ def _stacks(
     return list(stacks.values())
 
 
-def _captured(recipe: Mapping[str, Any], objectives: Iterable[Objective], device: torch.device) -> bool:
+def _captured(objectives: Iterable[Objective], device: torch.device) -> bool:
     """Whether each step of such trainings is one CUDA graph."""
-    return device.type == "cuda" and bool(recipe.get("capture")) and all(each.by_loss for each in objectives)
+    return device.type == "cuda" and all(each.by_loss for each in objectives)
 
 
 def _convolves(model: nn.Module) -> bool:

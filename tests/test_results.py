@@ -78,7 +78,7 @@ def test_a_result_has_the_names_and_values_of_the_design():
 
 
 def test_a_stage_says_what_was_heeded_there():
-    recipe = {"epochs": 50, "precision": "bfloat16", "capture": True}
+    recipe = {"epochs": 50, "precision": "bfloat16"}
     on_cpu = results.stage(recipe, "cpu, AVX2")
     assert on_cpu == {"recipe": {"epochs": 50}, "device": "cpu, AVX2", "commit": results.commit()}
     assert results.stage(recipe, "NVIDIA H100")["recipe"] == recipe

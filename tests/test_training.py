@@ -94,25 +94,25 @@ def test_training_on_a_gpu_reaches_the_same_accuracy(digits):
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize(
-    "recipe", [{"precision": "bfloat16"}, {"capture": True}, {"precision": "bfloat16", "capture": True}]
-)
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", ["fc", "cnn"])
-def test_tricks_on_a_gpu_leave_the_accuracy(digits, recipe, name):
-    data, plain = digits.to("cuda"), RECIPE | {"epochs": 30, "precision": "float32", "capture": False}
-    without = run(data, plain, name=name)[1]
-    quick = run(data, plain | recipe, name=name)[1]
+def test_tricks_on_a_gpu_leave_the_accuracy(digits, precision, name, monkeypatch):
+    data, recipe = digits.to("cuda"), RECIPE | {"epochs": 30}
+    quick = run(data, recipe | {"precision": precision}, name=name)[1]
+    monkeypatch.setattr(training, "Captured", lambda step: step)
+    without = run(data, recipe | {"precision": "float32"}, name=name)[1]
     assert quick["test_accuracy"] == pytest.approx(without["test_accuracy"], abs=4 * 0.5 / 405**0.5)
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("prune", [None, "l1"])
 @pytest.mark.parametrize("name, count", [("fc", 1), ("cnn", 1), ("fc", 3)])
-def test_captured_steps_are_the_steps(digits, name, count, prune):
-    """Without dropout, in float32, over epochs whose last batch is smaller: the same posteriors but for rounding."""
+def test_captured_steps_are_the_steps(digits, name, count, prune, monkeypatch):
+    """Without dropout, in float32, the smaller last batches captured too: the same posteriors but for rounding."""
     data, found = digits.to("cuda"), []
     parts = [splits.shadow_split(len(data), 7, i) for i in range(count)]
-    for capture in (False, True):
+    for captured in (training.Captured, lambda step: step):
+        monkeypatch.setattr(training, "Captured", captured)
         trained = [models.build(name, data.input_shape, data.classes, seed).to("cuda") for seed in range(count)]
         for model in trained:
             for module in model.modules():
@@ -120,13 +120,12 @@ def test_captured_steps_are_the_steps(digits, name, count, prune):
                     module.p = 0.0
             if prune:
                 pruning.PRUNERS[prune](model, 0.5)
-        recipe = RECIPE | {"epochs": 3, "capture": capture}
-        training = train(trained, data, parts, recipe, CrossEntropy(), list(range(count)))
-        (facts,) = in_turn([training], data.inputs.device)
+        under_way = train(trained, data, parts, RECIPE | {"epochs": 5}, CrossEntropy(), list(range(count)))
+        (facts,) = in_turn([under_way], data.inputs.device)
         found.append(([posteriors(model, data) for model in trained], [fact["epoch"] for fact in facts]))
-    (eager, epochs), (captured, same_epochs) = found
+    (replayed, epochs), (eager, same_epochs) = found
     assert epochs == same_epochs
-    for a, b in zip(eager, captured, strict=True):
+    for a, b in zip(replayed, eager, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-2)
 
 
@@ -164,21 +163,21 @@ def test_a_stack_on_a_gpu_is_its_models_one_by_one(digits):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("prune", [None, "l1"])
-def test_models_side_by_side_on_a_gpu_are_those_that_run_alone(digits, prune):
+def test_models_side_by_side_on_a_gpu_are_those_that_run_alone(digits, prune, monkeypatch):
     """Captured, each on its stream: over epochs of unequal batches and evaluations, the same but for rounding."""
     data, found = digits.to("cuda"), []
     parts = {role: splits.of_role(role, len(data), 7) for role in grid.ROLES}
     seeds = {role: seed for seed, role in enumerate(grid.ROLES)}
     states = SimpleNamespace(slot=lambda name: None)
-    for capture in (False, True):  # one after another, side by side
+    for beside in (False, True):
+        monkeypatch.setattr(training, "_captured", lambda *_, beside=beside: beside)
         trained = {role: models.build("cnn", data.input_shape, data.classes, seed) for role, seed in seeds.items()}
         for model in trained.values():
             model.to("cuda")
             if prune:
                 pruning.PRUNERS[prune](model, 0.5)
         objectives = dict.fromkeys(grid.ROLES, CrossEntropy())
-        recipe = RECIPE | {"epochs": 3, "capture": capture}
-        facts = train_roles(trained, data, parts, recipe, objectives, seeds, states)
+        facts = train_roles(trained, data, parts, RECIPE | {"epochs": 3}, objectives, seeds, states)
         found.append(([posteriors(m, data) for m in trained.values()], [one["epoch"] for one in facts.values()]))
     (alone, epochs), (beside, same_epochs) = found
     assert epochs == same_epochs
