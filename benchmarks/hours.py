@@ -9,9 +9,10 @@ Estimated from generated data of the data sets' shapes: nothing is downloaded, a
 from __future__ import annotations
 
 import argparse
+import math
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 import ours
 import torch
+from torch import nn
 
 from miaprune import datasets, grid, splits
 from miaprune.attacks import attack
@@ -46,8 +48,8 @@ class Cost:
 def model_costs(dataset: str, model: str, config: Mapping[str, Any], device: str, records: int) -> dict[str, Cost]:
     """Of six models' training, pruned training and signals, by generated data of the data set's shape.
 
-    At most ``records`` records are generated. Training runs for one and for three epochs: the difference is the pace,
-    the rest is done once. Signals are measured of one model, twice: what only the first time takes is done once.
+    At most ``records`` records are generated. Training runs for one epoch and for more: the difference is the pace, the
+    rest is done once. Signals are measured of one model, twice: what only the first time takes is done once.
     """
     data = ours.generated(dataset, min(records, datasets.SPECS[dataset].records)).to(device)
     parts = [splits.of_role(role, len(data), config["seed"]) for role in grid.ROLES]
@@ -56,24 +58,36 @@ def model_costs(dataset: str, model: str, config: Mapping[str, Any], device: str
     ours.train_models(data, model, parts, training_recipe(config, "training", dataset) | {"epochs": 1}, 0)
     for phase, stage in STAGES.items():
         recipe, originals = training_recipe(config, stage, dataset) | {"patience": 1000}, trained
-        one, three = (
-            ours.seconds_of(
-                lambda e=e, r=recipe, o=originals: ours.train_models(data, model, parts, r | {"epochs": e}, 0, o)
-            )
-            for e in (1, 3)
-        )
-        trained = one[1][0]
-        pace = (three[0] - one[0]) / 2 if three[0] > one[0] else three[0] / 3  # noise: too few records to tell
-        found[phase] = Cost(max(0.0, one[0] - pace), pace / len(data))
+
+        def training(epochs: int, r: dict[str, Any] = recipe, o: list[nn.Module] = originals) -> tuple[float, Any]:
+            return ours.seconds_of(lambda: ours.train_models(data, model, parts, r | {"epochs": epochs}, 0, o))
+
+        one, (trained, _) = training(1)
+        pace = _pace(one, lambda epochs: training(epochs)[0])
+        found[phase] = Cost(max(0.0, one - pace), pace / len(data))
     first, again = (ours.seconds_of(lambda: ours.measure(trained[:1], data, parts[:1], config, 0))[0] for _ in range(2))
     found["signals"] = Cost(max(0.0, first - again), again * len(grid.ROLES) / len(data))
     return found
 
 
+LEAST_SECONDS = 5.0
+"""By which a longer training must outlast that of one epoch: what is done once varies by a second or so."""
+
+
+def _pace(one: float, seconds: Callable[[int], float]) -> float:
+    """Seconds of an epoch, by a training of one epoch, which took ``one`` seconds, and by longer ones."""
+    longer = 3
+    while True:
+        difference = seconds(longer) - one
+        if difference >= LEAST_SECONDS or longer > 50:
+            return max(difference, 0.0) / (longer - 1)
+        longer = 1 + math.ceil(2 * LEAST_SECONDS / max(difference / (longer - 1), 2 * LEAST_SECONDS / 60))
+
+
 def attack_seconds(dataset: str, config: Mapping[str, Any], device: str, most: int) -> dict[str, float]:
     """Of a family's attacks on a setting of this data set, by at most ``most`` made-up shadow records.
 
-    Neural attacks are fitted for one and for three epochs.
+    Neural attacks are fitted for one epoch and for more.
     """
     spec = datasets.SPECS[dataset]
     queried = [
@@ -88,10 +102,13 @@ def attack_seconds(dataset: str, config: Mapping[str, Any], device: str, most: i
         for name in names:
             options, fit = attack_options(config, name), attack(name).fit
             if name in grid.NEURAL_ATTACKS:
-                one, three = (options | {"epochs": epochs, "least_steps": 1} for epochs in (1, 3))
-                seconds, fitted = ours.seconds_of(lambda f=fit, o=one: f(shadows, o, 0, device))
-                longer, _ = ours.seconds_of(lambda f=fit, o=three: f(shadows, o, 0, device))
-                pace = max(0.0, (longer - seconds) / 2)
+
+                def training(epochs: int, f: Any = fit, o: dict[str, Any] = options) -> tuple[float, Any]:
+                    cut = o | {"epochs": epochs, "least_steps": 1}
+                    return ours.seconds_of(lambda: f(shadows, cut, 0, device))
+
+                seconds, fitted = training(1)
+                pace = _pace(seconds, lambda epochs: training(epochs)[0])
                 epochs = epochs_of(options, -(-full // options["batch_size"]))
                 found[family] += max(0.0, seconds - pace) + pace * scale * epochs
             else:
@@ -114,6 +131,7 @@ def table(config: Mapping[str, Any], device: str, records: int, ran: Mapping[str
     ``ran`` says after what share of the epochs training stops, by phase.
     """
     imports, first_use = start_up(device)
+    shadows = min(20_000, 4 * records)
     settings = grid.settings(config)
     rows = [f"| data set | model | {' | '.join(f'{p} s' for p in PHASES)} | pruned settings | hours |"]
     rows += ["| --- | --- |" + " ---: |" * (len(PHASES) + 2)]
@@ -126,7 +144,7 @@ def table(config: Mapping[str, Any], device: str, records: int, ran: Mapping[str
         if shape not in costs:
             costs[shape] = model_costs(pair.dataset, pair.model, config, device, records)
         if pair.dataset not in attacks:
-            attacks[pair.dataset] = attack_seconds(pair.dataset, config, device, 4 * records)
+            attacks[pair.dataset] = attack_seconds(pair.dataset, config, device, shadows)
         recipes = {p: training_recipe(config, s, pair.dataset) for p, s in STAGES.items()}
         seconds = {p: costs[shape][p].of(spec.records, recipe["epochs"]) for p, recipe in recipes.items()}
         seconds |= {"signals": costs[shape]["signals"].of(spec.records)} | attacks[pair.dataset]
@@ -150,7 +168,7 @@ def table(config: Mapping[str, Any], device: str, records: int, ran: Mapping[str
         *rows,
         "",
         f"One job at a time: {most:.2f} hours at the configured epochs, the most it can be{sooner}. Estimated: "
-        f"generated data of each shape, at most {records} records, one and three epochs, of attacks {4 * records} "
+        f"generated data of each shape, at most {records} records, some epochs, of attacks {shadows} "
         "shadow records, scaled to the data set's records and the configured epochs; data sets of one shape share "
         f"their models' costs; included are a setting's imports ({imports:.1f} s) and each job's first "
         f"use of the device ({first_use:.1f} s).",

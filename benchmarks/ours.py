@@ -106,12 +106,14 @@ def train_models(
     """
     roles, device = [f"model_{i}" for i in range(len(parts))], data.inputs.device
     seeds = {role: seed + i for i, role in enumerate(roles)}
-    trained = {
-        role: models.build(model, data.input_shape, data.classes, seed).to(device) for role, seed in seeds.items()
-    }
-    for new, original in zip(trained.values(), originals, strict=False):
-        new.load_state_dict(original.state_dict())
-        pruning.PRUNERS[PRUNER](new, SPARSITY)
+    shape = data.input_shape, data.classes
+    if originals:
+        weights = [original.state_dict() for original in originals]
+        trained = {role: models.load(model, *shape, w).to(device) for role, w in zip(roles, weights, strict=True)}
+        for new in trained.values():
+            pruning.PRUNERS[PRUNER](new, SPARSITY)
+    else:
+        trained = {role: models.build(model, *shape, seed).to(device) for role, seed in seeds.items()}
     objectives, states = dict.fromkeys(roles, CrossEntropy()), SimpleNamespace(slot=lambda name: None)  # nothing kept
     facts = train_roles(trained, data, dict(zip(roles, parts, strict=True)), recipe, objectives, seeds, states)
     finished = [pruning.finalise(new) if originals else new for new in trained.values()]

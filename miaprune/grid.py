@@ -30,7 +30,8 @@ MODEL_DATASETS: dict[str, tuple[str, ...]] = {
 MODELS = tuple(MODEL_DATASETS)
 
 # Which models a pruner applies to: `fc` has neither convolutions nor batch norm.
-CONV_MODELS = ("resnet18", "densenet121", "vgg16", "cnn")
+TORCHVISION_MODELS = ("resnet18", "densenet121", "vgg16")
+CONV_MODELS = (*TORCHVISION_MODELS, "cnn")
 PRUNER_MODELS: dict[str, tuple[str, ...]] = {
     "l1": MODELS,
     "l1_structured": CONV_MODELS,

@@ -6,10 +6,10 @@ torchvision is imported where it is used: jobs on `fc` and `cnn` need not wait f
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from miaprune.layers import Linear
 
@@ -76,7 +76,10 @@ MODELS: dict[str, Callable[[tuple[int, ...], int], nn.Module]] = {
 
 @torch.no_grad()
 def initialise(model: nn.Module, generator: torch.Generator) -> nn.Module:
-    """Xavier-normal weights and zero biases for conv and linear layers; norm weights 1, biases 0 (in place)."""
+    """Xavier-normal weights and zero biases for conv and linear layers; norm weights 1, biases 0 (in place).
+
+    Raises TypeError on any other layer that has parameters or buffers.
+    """
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.xavier_normal_(module.weight, generator=generator)
@@ -84,12 +87,25 @@ def initialise(model: nn.Module, generator: torch.Generator) -> nn.Module:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, nn.BatchNorm2d):
             module.reset_parameters()
+        elif [*module.parameters(recurse=False), *module.buffers(recurse=False)]:
+            raise TypeError(f"initialise knows no {type(module).__name__}: say there how it begins")
     return model
+
+
+def _unfilled(name: str, input_shape: tuple[int, ...], classes: int) -> nn.Module:
+    """A model with tensors not yet set: the architectures' own draws, not wanted here, take VGG-16 three seconds."""
+    with torch.device("meta"):
+        model = MODELS[name](input_shape, classes)
+    return model.to_empty(device="cpu")
 
 
 def build(name: str, input_shape: tuple[int, ...], classes: int, seed: int) -> nn.Module:
     """An initialised model; the same seed gives the same weights."""
-    # The architectures draw throw-away weights from the global generator when they are constructed.
-    with torch.random.fork_rng(devices=[]):
-        model = MODELS[name](input_shape, classes)
-    return initialise(model, torch.Generator().manual_seed(seed))
+    return initialise(_unfilled(name, input_shape, classes), torch.Generator().manual_seed(seed))
+
+
+def load(name: str, input_shape: tuple[int, ...], classes: int, state: Mapping[str, Tensor]) -> nn.Module:
+    """A model with the weights of a checkpoint, which are copied."""
+    model = _unfilled(name, input_shape, classes)
+    model.load_state_dict(state)
+    return model

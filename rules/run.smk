@@ -23,7 +23,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake.scheduling.job_scheduler import JobScheduler
 from snakemake.script import PythonScript
 
-from miaprune import resume
+from miaprune import grid, resume
 from miaprune.config import ConfigError, check_device, check_files
 from miaprune.job import run_fork
 
@@ -142,7 +142,6 @@ def keep_what_starts_from_originals(needed):
 
 # One process imports torch, its forks run the scripts. Edits of the library do not reach a run that has begun.
 FORKS = get_context("forkserver")
-FORKS.set_forkserver_preload(["miaprune.imports"])
 FORKING = threading.Lock()
 for library in ("OMP", "OPENBLAS", "MKL"):
     os.environ[f"{library}_NUM_THREADS"] = "1"  # no threads in the process that forks; jobs set torch's own number
@@ -156,6 +155,12 @@ sys.modules["__main__"].__spec__ = importlib.util.find_spec("snakemake.__main__"
 execute_script = PythonScript.execute_script
 
 
+def networks_to_import():
+    """torchvision's networks if a job of this run needs them: imported job by job, they cost each 2 s and more."""
+    planned = {part for job in workflow.dag.needrun_jobs() for value in job.wildcards for part in value.split("/")}
+    return ["torchvision.models"] if planned & set(grid.TORCHVISION_MODELS) else []
+
+
 def run_in_fork(script, file, edit=False):
     """Snakemake's ``execute_script``, but in a fork of one process that has imported what the scripts import.
 
@@ -165,6 +170,7 @@ def run_in_fork(script, file, edit=False):
         return execute_script(script, file, edit)
     with FORKING:  # multiprocessing looks after all its processes whenever one starts or ends
         resource_tracker.ensure_running()  # it resets the signal mask when it starts
+        FORKS.set_forkserver_preload(["miaprune.imports", *networks_to_import()])  # heeded when that process starts
         # SLURM tells all processes of a submission to stop: the forks may end their work, so the server has to stay
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         try:

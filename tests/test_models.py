@@ -53,3 +53,31 @@ def test_one_seed_fixes_the_weights_and_leaves_the_global_generator_alone():
     assert all(torch.equal(a[k], b[k]) for k in a)
     assert not torch.equal(a["1.weight"], c["1.weight"])
     assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"), [("resnet18", IMAGE), ("densenet121", IMAGE), ("vgg16", IMAGE), ("fc", (20,))]
+)
+def test_what_the_architectures_draw_themselves_changes_nothing(name, shape):
+    """Built with their own draws and then initialised, as one would without the detour over no device."""
+    with torch.random.fork_rng(devices=[]):
+        plain = models.initialise(models.MODELS[name](shape, 7), torch.Generator().manual_seed(5)).state_dict()
+    built = models.build(name, shape, 7, seed=5).state_dict()
+    assert built.keys() == plain.keys() and all(torch.equal(built[key], plain[key]) for key in plain)
+
+
+def test_a_loaded_model_has_the_weights_of_the_checkpoint_and_none_of_its_memory():
+    state = models.build("cnn", IMAGE, 10, seed=3).state_dict()
+    state["1.running_mean"] += 1
+    loaded = models.load("cnn", IMAGE, 10, state).state_dict()
+    assert loaded.keys() == state.keys()
+    for key, tensor in state.items():
+        assert torch.equal(loaded[key], tensor) and loaded[key].data_ptr() != tensor.data_ptr()
+    del state["0.bias"]
+    with pytest.raises(RuntimeError, match=r"0\.bias"):
+        models.load("cnn", IMAGE, 10, state)
+
+
+def test_a_layer_whose_beginning_nobody_fixed_is_refused():
+    with pytest.raises(TypeError, match="initialise knows no LayerNorm"):
+        models.initialise(nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2)), torch.Generator())

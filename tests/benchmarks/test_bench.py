@@ -36,8 +36,9 @@ def data():
 
 
 @pytest.fixture(autouse=True)
-def no_loader_processes(monkeypatch):
+def quick(monkeypatch):
     monkeypatch.setattr(baseline, "WORKERS", 0)
+    monkeypatch.setattr(hours, "LEAST_SECONDS", 0.01)
 
 
 def test_baseline_and_ours_find_the_same_thresholds_and_scores():
@@ -141,6 +142,19 @@ def test_hours_of_chosen_pairs_are_estimated(tmp_path, monkeypatch, capsys):
     *seconds, count, total = map(float, row[3:-1])
     assert len(seconds) == len(hours.PHASES) == len(bench.PHASES) and count == 5
     assert f"One job at a time: {total:.2f} hours at the configured epochs" in text and "training stops" not in text
+
+
+def test_a_pace_is_that_of_a_training_long_enough_to_tell(monkeypatch):
+    monkeypatch.setattr(hours, "LEAST_SECONDS", 5.0)
+    asked = []
+
+    def seconds(epochs):
+        asked.append(epochs)
+        return 3.0 + 0.25 * epochs
+
+    assert hours._pace(seconds(1), seconds) == pytest.approx(0.25)
+    assert asked == [1, 3, 41], "two more epochs tell too little, ten seconds' worth are enough"
+    assert hours._pace(9.0, lambda epochs: 8.0) == 0.0, "noise alone"
 
 
 def test_precisions_are_compared_over_seeds(data):

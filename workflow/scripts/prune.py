@@ -12,8 +12,7 @@ setting = grid.Setting(**dict(wildcards.items()))
 
 
 def pruned(original, data, device):
-    model = models.build(setting.model, data.input_shape, data.classes, seed=0).to(device)
-    model.load_state_dict(load_tensors(original)[0])
+    model = models.load(setting.model, data.input_shape, data.classes, load_tensors(original)[0]).to(device)
     pruning.PRUNERS[setting.pruner](model, float(setting.sparsity))
     return model
 

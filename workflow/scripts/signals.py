@@ -19,8 +19,7 @@ with running(snakemake.log[0], snakemake.threads, params.device) as device:
     for done, (role, checkpoint) in enumerate(zip(grid.ROLES, snakemake.input, strict=False), start=1):
         state, facts[role] = load_tensors(checkpoint)
         facts[role]["signals"] = stage({"draws": params.draws, "epsilon": params.epsilon}, name_of(device))
-        model = models.build(setting.model, data.input_shape, data.classes, seed=0).to(device)
-        model.load_state_dict(state)
+        model = models.load(setting.model, data.input_shape, data.classes, state).to(device)
         split = splits.of_role(role, len(data), params.seed)
         seed = grid.derive_seed(params.seed, setting.path, role, "signals")
         measured[role] = signals.measure(model, data, split, params.draws, params.epsilon, seed)
