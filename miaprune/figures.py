@@ -7,6 +7,7 @@ stand behind it, and ends with a caption on how to read it. Nothing here touches
 
 from __future__ import annotations
 
+import itertools
 import math
 import textwrap
 from collections.abc import Collection, Mapping, Sequence
@@ -80,13 +81,14 @@ DATASET_MARKS = {
     "texas": ("<", SKY),
     "purchase": (">", BLACK),
     "digits": ("p", GREY),
-    "cifar10_jpeg": ("X", SKY),
+    "cifar10_jpeg": ("8", SKY),
 }
 GROUP_LINES: dict[str, dict[str, Any]] = {
     "members": {"color": VERMILLION, "linestyle": "-", "linewidth": 1.4},
     "non-members": {"color": BLUE, "linestyle": "--", "linewidth": 1.2},
 }
-NEW_MARK = ("h", GREY)
+NEW_MARKS = [(marker, GREY) for marker in "hdH8p*"]
+"""Of data sets and attacks that the grid knows and that have no mark above, in its order."""
 """Of an attack or a data set that has none yet."""
 
 DEFENSE_MARKS = {"ppb": ("o", BLUE), "adv": ("s", ORANGE), "dp": ("^", GREEN)}
@@ -196,7 +198,7 @@ def samia_vs_others(attacks: pd.DataFrame) -> Figure:
     _blank(panels[len(names) :])
     if not names:
         panels[0].set_title("no other attack to compare with", loc="left")
-    _label_rows(panels, columns, "samia (%)")
+    _label_rows(panels, columns, "SAMIA (%)")
     _dataset_legend(figure, rows)
     _finish(
         figure,
@@ -481,11 +483,12 @@ def gaps_vs_accuracy(attacks: pd.DataFrame, attack: str = "samia") -> Figure:
         _scatter(axes, gap, accuracy)
         axes.set(xlabel=label, title=_correlations(gap.to_numpy(), accuracy.to_numpy()))
         axes.xaxis.set_major_locator(MaxNLocator(4))
-    _label_rows(panels, len(GAPS), f"{attack} accuracy (%)")
+    name = "SAMIA" if attack == "samia" else attack
+    _label_rows(panels, len(GAPS), f"{name} accuracy (%)")
     _dataset_legend(figure, rows.reset_index())
     _finish(
         figure,
-        f"Accuracy of {attack} against the gaps of its victims",
+        f"Accuracy of {name} against the gaps of its victims",
         "Attack accuracy against how differently the victim treats its members: mean over members minus mean "
         "over non-members of being right, of the confidence, and of the sensitivity. Each point is one "
         "victim model; r is Pearson's, ρ Spearman's correlation over n points. "
@@ -519,8 +522,13 @@ def _blank(panels: Sequence[Axes]) -> None:
         axes.set_axis_off()
 
 
+def _marks(own: Mapping[str, tuple[str, str]], names: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """The marks of all ``names``: their own, else new ones in turn."""
+    return {**own, **dict(zip((name for name in names if name not in own), itertools.cycle(NEW_MARKS), strict=False))}
+
+
 def _line(attack: str) -> dict[str, Any]:
-    marker, color = ATTACK_MARKS.get(attack, NEW_MARK)
+    marker, color = _marks(ATTACK_MARKS, grid.ATTACKS)[attack]
     width, size = (2.0, 5.5) if attack == "samia" else (0.8, 3.5)
     return {"marker": marker, "color": color, "linewidth": width, "markersize": size, "markeredgewidth": 0.8}
 
@@ -533,10 +541,11 @@ def _dashed(line: Mapping[str, Any]) -> dict[str, Any]:
 def _scatter(axes: Axes, x: pd.Series, y: pd.Series) -> None:
     """Points by (dataset, model, variant): a dataset's mark, filled if pruned, hollow if an original."""
     datasets, variants = (x.index.get_level_values(name) for name in ("dataset", "variant"))
+    marks = _marks(DATASET_MARKS, grid.DATASETS)
     for dataset in dict.fromkeys(datasets):
         for is_original in (False, True):
             here = (datasets == dataset) & ((variants == "original") == is_original)
-            axes.plot(x[here], y[here], **_point(*DATASET_MARKS.get(dataset, NEW_MARK), filled=not is_original))
+            axes.plot(x[here], y[here], **_point(*marks[dataset], filled=not is_original))
 
 
 def _point(marker: str, color: str, filled: bool) -> dict[str, Any]:
@@ -554,7 +563,7 @@ def _point(marker: str, color: str, filled: bool) -> dict[str, Any]:
 def _dataset_legend(figure: Figure, rows: pd.DataFrame) -> None:
     handles = [
         Line2D([], [], label=name, **_point(*mark, filled=True))
-        for name, mark in DATASET_MARKS.items()
+        for name, mark in _marks(DATASET_MARKS, grid.DATASETS).items()
         if name in set(rows["dataset"])
     ]
     kinds = (("pruned", True), ("original", False))

@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping
 
 NEEDS = {
     "prepare": (60, 6000),
-    "training": (120, 8000),
-    "finetuning": (60, 8000),
+    "training": (60, 8000),
+    "finetuning": (30, 8000),
     "signals": (10, 8000),
     "samia": (30, 6000),
     "nn": (20, 4000),
@@ -16,15 +16,16 @@ NEEDS = {
 }
 """Minutes and MB of a stage at its first attempt; each further one asks for as much again.
 
-Memory is at least 1.8 times what was measured (benchmarks/memory.md; ``score`` was not). Time has not been measured on
-a GPU: by the work of undefended settings, which was counted, one that sustains 1.2 TFLOP/s is fast enough
-(benchmarks/work.md).
+Memory is at least 1.8 times what was measured (benchmarks/memory.md; ``score`` was not). The six ResNet-18 of CIFAR-10
+took an H100 29 s to train and 24 to fine-tune, their signals 30, attacks 10, 12 and 1 (benchmarks/gpu_h100.md);
+training for all epochs would take five times as long. The rest is room for slower cards (benchmarks/work.md says how
+slow) and, of attacks, for a CPU (benchmarks/hours_cpu.md).
 """
 
-MODEL_COST = {"densenet121": 3, "vgg16": 2, "fc": 0.25, "cnn": 0.25}
+MODEL_COST = {"densenet121": 4, "vgg16": 2, "fc": 0.25, "cnn": 0.25}
 DATASET_COST = {"svhn": 2, "purchase": 4, "texas": 4, "chmnist": 0.25, "location": 0.25, "digits": 0.25}
 DEFENSE_COST = {"ppb": 1.5, "adv": 8, "dp": 10}
-"""Times the minutes; a defence makes a step dearer by more networks or per-record gradients."""
+"""Times the minutes. A defence makes a step dearer by more networks or per-record gradients; adv and dp are guesses."""
 
 LEAST_MINUTES = 10
 SMALL_MEGABYTES = 1500

@@ -58,7 +58,8 @@ def attack_result(
     scores : float [n], a record of ``victim`` is called a member if its score is 0 or more.
     model : facts about the victim: train_accuracy, test_accuracy and achieved_sparsity, as fractions; where it was
         trained with differential privacy also "privacy" (epsilon, delta, steps, covers); and as far as they are known
-        what it comes from: "data" (a digest), "original", "signals" and its own stage, each as `stage` has them.
+        what it comes from: "data" (a digest), "original", "signals" and its own stage, each as `stage` has them, a
+        training with the "epoch" whose weights were kept and "epochs_run".
     attacker : the stage in which the attack was fitted.
     adversary : "matched" (of a defended victim: the adaptive one), "unaware" or "shadows_{pruner}_{sparsity}".
     """
@@ -89,7 +90,7 @@ def attack_result(
         "provenance": {
             "data": model.get("data"),
             "original": model.get("original"),
-            "victim": {key: model.get(key) for key in (*STAGE_KEYS, "defense_options")},
+            "victim": {key: model.get(key) for key in (*TRAINED_KEYS, "defense_options")},
             "signals": model.get("signals"),
             "attack": {key: attacker.get(key) for key in STAGE_KEYS},
         },
@@ -98,6 +99,7 @@ def attack_result(
 
 
 STAGE_KEYS = ("recipe", "device", "commit")
+TRAINED_KEYS = (*STAGE_KEYS, "epoch", "epochs_run")
 GPU_ONLY = ("precision",)
 """Settings of a recipe that a CPU does not heed."""
 

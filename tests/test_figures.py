@@ -171,6 +171,8 @@ def test_no_two_attacks_or_datasets_look_alike():
     for marks, names in ((figures.ATTACK_MARKS, grid.ATTACKS), (figures.DATASET_MARKS, grid.DATASETS)):
         assert set(marks) == set(names)
         assert len({marker for marker, _ in marks.values()}) == len(names)
+    some = figures._marks({"a": ("o", figures.BLUE)}, ["x", "a", "y"])
+    assert some["a"] == ("o", figures.BLUE) and len(set(some.values())) == 3, "new ones get marks of their own"
 
 
 def test_samia_panels_count_the_points_above_the_diagonal():

@@ -13,7 +13,7 @@ from synthetic import make_signals
 from miaprune import grid, metrics, results
 
 MODEL = {"train_accuracy": 0.99, "dev_accuracy": 0.7, "test_accuracy": 0.6, "epoch": 12}
-TRAINED = {"recipe": {"epochs": 50}, "device": "NVIDIA H100", "commit": "0123456789ab"}
+TRAINED = {"recipe": {"epochs": 50}, "device": "NVIDIA H100", "commit": "0123456789ab", "epoch": 12, "epochs_run": 18}
 MEASURED = {"recipe": {"draws": 3}, "device": "cpu", "commit": "123456789abc"}
 FITTED = {"recipe": {"lr": 0.1}, "device": "cpu", "commit": None}
 MODEL |= TRAINED | {"original": MEASURED | {"recipe": {}}, "signals": MEASURED, "data": "sha256:0"}

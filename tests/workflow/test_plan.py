@@ -106,10 +106,10 @@ def test_what_jobs_ask_for_goes_by_data_set_model_and_defence(tmp_path):
         for cell in re.findall(r"output: results/(.*?)/[^/,]*\.(?:safetensors|json)", text):
             asked[rule, cell] = int(re.search(r"runtime=(\d+)", text)[1])
     finetuning, _, deep, small = (asked["defend" if "adv" in cell else "prune", cell] for cell in cells)
-    assert asked["defend", cells[1]] == 8 * finetuning and deep == 6 * finetuning and small < finetuning
+    assert asked["defend", cells[1]] == 8 * finetuning and deep == 8 * finetuning and small < finetuning
     samia = [asked["attack_samia", cell] for cell in cells]
     assert samia[0] == samia[1] and samia[2] == 2 * samia[0], "an attack sees no model"
-    assert asked["train", "svhn/densenet121/original"] == 6 * asked["train", "cifar10/resnet18/original"]
+    assert asked["train", "svhn/densenet121/original"] == 8 * asked["train", "cifar10/resnet18/original"]
 
 
 def test_a_finished_run_plans_nothing(finished):

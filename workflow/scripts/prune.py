@@ -4,7 +4,7 @@ from miaprune import datasets, defenses, grid, models, pruning, resume, splits
 from miaprune.files import load_metadata, load_tensors, save_tensors
 from miaprune.gpu import name_of
 from miaprune.job import running
-from miaprune.results import STAGE_KEYS, stage
+from miaprune.results import TRAINED_KEYS, stage
 from miaprune.training import CrossEntropy, train_roles
 
 params, wildcards = snakemake.params, snakemake.wildcards
@@ -39,7 +39,10 @@ def main(device, states):
     for path, (role, model) in zip(snakemake.output, trained.items(), strict=True):
         print(f"{role}: {facts[role]}")
         about = {"role": role, "seed": params.seed, "achieved_sparsity": achieved[role], "layers": layers[role]}
-        about |= {"data": data.digest, "original": {key: load_metadata(originals[role]).get(key) for key in STAGE_KEYS}}
+        about |= {
+            "data": data.digest,
+            "original": {key: load_metadata(originals[role]).get(key) for key in TRAINED_KEYS},
+        }
         about |= stage(params.recipe, name_of(device)) | {"defense_options": params.defense or None}
         save_tensors(path, pruning.finalise(model).state_dict(), facts[role] | about)
     states.keep(snakemake.output)
