@@ -79,7 +79,7 @@ def check_targets(
                 near = [s for s in settings if (s.dataset, s.model) == (victim.dataset, victim.model)]
                 names = sorted(s.path.split("/", 2)[2] for s in near if bool(s.defense) == bool(setting.defense))
                 raise GridError(
-                    f"{argument}: {setting.path} is not in config.yaml's grid; extend its lists"
+                    f"{argument}: {setting.path} is not in config.yaml's grid; extend its lists (there or by --config)"
                     + (f" or use one of {', '.join(names)}" if names else "")
                 )
         stem, suffix = os.path.splitext(file)

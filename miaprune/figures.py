@@ -344,7 +344,7 @@ def transfer(attacks: pd.DataFrame, dataset: str, model: str) -> Figure:
     figure, panels = _figure(max(1, math.ceil(len(maps) / 3)), columns, panel_height=2.1)
     # One scale for all panels, from guessing or below up: a shade means the same everywhere.
     shown = np.concatenate([values[np.isfinite(values)] for *_, values in maps] or [np.array([50.0])])
-    norm = Normalize(min(50.0, shown.min()), max(51.0, shown.max()))
+    norm = Normalize(min(50.0, shown.min()), max(60.0, shown.max()))  # a point or two is not to look like much
     for axes, (title, by, labels, values) in zip(panels, maps, strict=False):
         _heat_map(axes, values, labels, norm)
         axes.set(title=title, xlabel=f"victim's {by}", ylabel=f"shadow models' {by}")

@@ -50,8 +50,9 @@ class Captured:
 
     def __call__(self, batch: Tensor) -> None:
         size = batch.shape[-1]
-        held = self.batches.setdefault(size, torch.empty_like(batch))
-        held.copy_(batch)
+        if size not in self.batches:
+            self.batches[size] = torch.empty_like(batch)
+        held = self.batches[size].copy_(batch)
         if self.taken[size] < WARM_UP:
             current = torch.cuda.current_stream()
             self.stream.wait_stream(current)

@@ -27,18 +27,23 @@ DATASET_COST = {"svhn": 2, "purchase": 4, "texas": 4, "chmnist": 0.25, "location
 DEFENSE_COST = {"ppb": 1.5, "adv": 8, "dp": 10}
 """Times the minutes. A defence makes a step dearer by more networks or per-record gradients; adv and dp are guesses."""
 
+RECIPE_COST = {"paper": 10}
+"""Times the minutes of neural attacks: it has 10 and 20 times the epochs of ``fast``."""
+
 LEAST_MINUTES = 10
 SMALL_MEGABYTES = 1500
 
 
 def minutes(stage: str, names: Collection[str]) -> int:
-    """The time limit of a stage's job, whose data set, model and defence are among ``names``."""
+    """The time limit of a stage's job, whose data set, model, defence and attack recipe are among ``names``."""
     asked = NEEDS[stage][0]
     costs: list[Mapping[str, float]] = [DATASET_COST]
     if stage in ("training", "finetuning", "signals"):  # an attack sees no model
         costs.append(MODEL_COST)
     if stage == "finetuning":
         costs.append(DEFENSE_COST)
+    if stage in ("samia", "nn"):
+        costs.append(RECIPE_COST)
     scaled = float(asked)
     for cost in costs:
         scaled *= next((cost[name] for name in names if name in cost), 1)

@@ -99,7 +99,7 @@ def needs(stage):
     """The time and memory of a stage as functions of the job's wildcards and attempt."""
 
     def names(wildcards):
-        return re.findall(r"[^/_]+", "_".join(wildcards))
+        return [*re.findall(r"[^/_]+", "_".join(wildcards)), config["attack_recipe"]]
 
     return {
         "runtime": lambda wildcards, attempt: attempt * minutes(stage, names(wildcards)),

@@ -110,6 +110,9 @@ def test_what_jobs_ask_for_goes_by_data_set_model_and_defence(tmp_path):
     samia = [asked["attack_samia", cell] for cell in cells]
     assert samia[0] == samia[1] and samia[2] == 2 * samia[0], "an attack sees no model"
     assert asked["train", "svhn/densenet121/original"] == 8 * asked["train", "cifar10/resnet18/original"]
+    done = workflow.run("--dry-run", f"results/{cells[0]}/samia.json", "--config", "attack_recipe=paper")
+    paper = re.search(r"rule attack_samia:\n.*?runtime=(\d+)", done.stdout + done.stderr, flags=re.S)
+    assert int(paper[1]) == 10 * samia[0], "as many more epochs"
 
 
 def test_a_finished_run_plans_nothing(finished):
