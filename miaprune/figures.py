@@ -528,7 +528,7 @@ def _marks(own: Mapping[str, tuple[str, str]], names: Sequence[str]) -> dict[str
 
 
 def _line(attack: str) -> dict[str, Any]:
-    marker, color = _marks(ATTACK_MARKS, grid.ATTACKS)[attack]
+    marker, color = _marks(ATTACK_MARKS, grid.ATTACKS).get(attack, NEW_MARKS[0])
     width, size = (2.0, 5.5) if attack == "samia" else (0.8, 3.5)
     return {"marker": marker, "color": color, "linewidth": width, "markersize": size, "markeredgewidth": 0.8}
 
@@ -545,7 +545,7 @@ def _scatter(axes: Axes, x: pd.Series, y: pd.Series) -> None:
     for dataset in dict.fromkeys(datasets):
         for is_original in (False, True):
             here = (datasets == dataset) & ((variants == "original") == is_original)
-            axes.plot(x[here], y[here], **_point(*marks[dataset], filled=not is_original))
+            axes.plot(x[here], y[here], **_point(*marks.get(dataset, NEW_MARKS[0]), filled=not is_original))
 
 
 def _point(marker: str, color: str, filled: bool) -> dict[str, Any]:
