@@ -22,8 +22,10 @@ import matplotlib
 import numpy as np
 import ours
 import torch
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
-from miaprune import metrics, models, signals, splits
+from miaprune import figures, metrics, models, signals, splits
 from miaprune.attacks import attack
 from miaprune.config import attack_options
 from miaprune.files import whole
@@ -117,6 +119,11 @@ STAGES: dict[str, tuple[Callable[[Size], Callable[[], object]], tuple[str, ...],
     "evaluate a result": (evaluate, ("records", "classes"), Size(60_000, 20)),
 }
 STEPS = 4  # points of a curve, each twice the last
+LABELS = {"records": "records per model", "classes": "classes", "shadows": "shadow models"}
+MARKS = [  # of the stages, in their order: no two share marker or colour
+    ("o", figures.SKY), ("s", figures.GREY), ("D", figures.VERMILLION), ("^", figures.BLUE),
+    ("v", figures.GREEN), ("P", figures.ORANGE), ("*", figures.BLACK), ("X", figures.PURPLE),
+]  # fmt: skip
 
 
 def user_seconds() -> float:
@@ -193,33 +200,37 @@ def table(curves: Curves) -> list[str]:
 
 
 def plot(curves: Curves, stem: Path) -> None:
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, panels = plt.subplots(2, len(AXES), figsize=(11, 6.5), sharex="col", layout="constrained")
-    for column, axis in enumerate(AXES):
-        for row, what in enumerate(("user CPU seconds", "peak memory, MB")):
-            panel = panels[row, column]
-            for i, stage in enumerate(STAGES):
+    with matplotlib.rc_context(figures.STYLE):
+        figure = Figure((figures.WIDTH, 5.4), layout="constrained")
+        panels = figure.subplots(2, len(AXES), sharex="col")
+        for (row, column), panel in np.ndenumerate(panels):
+            axis, what = AXES[column], ("time (user CPU s)", "peak memory (MB)")[row]
+            for stage, (marker, color) in zip(STAGES, MARKS, strict=True):
                 if (stage, axis) in curves:
                     sizes, *measured = curves[stage, axis]
                     values = np.array(measured[row]) / (1, 1e6)[row]
-                    panel.loglog(sizes, values, marker="o", color=f"C{i}", label=stage)
-            low, high = panel.get_xlim()
-            bottom, _ = panel.get_ylim()
-            panel.plot([low, high], [bottom, bottom * high / low], "k:", label="linear")
-            panel.set(xlabel=axis if row else None, ylabel=None if column else what)
-            panel.grid(alpha=0.3)
+                    panel.loglog(sizes, values, marker=marker, color=color, linewidth=0.9, markersize=4, label=stage)
+            (low, high), (bottom, _) = panel.get_xlim(), panel.get_ylim()
+            panel.plot([low, high], [bottom, bottom * high / low], "k:", linewidth=0.9, label="slope 1: linear")
+            panel.set(xlabel=LABELS[axis] if row else None, ylabel=None if column else what)
+            panel.yaxis.set_major_locator(LogLocator(subs=(1, 3), numticks=12))
+            panel.yaxis.set_major_formatter("{x:g}")
+            panel.yaxis.set_minor_formatter(NullFormatter())
             if axis != "records":
                 ticks = sorted({size for (_, name), (sizes, *_) in curves.items() if name == axis for size in sizes})
                 panel.set_xticks(ticks, ticks, rotation=60 if len(ticks) > 5 else 0)
                 panel.set_xticks([], minor=True)
-    handles, labels = panels[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False)
-    for suffix in ("png", "pdf"):
-        with whole(stem.with_suffix(f".{suffix}")) as temporary:
-            figure.savefig(temporary, format=suffix, dpi=90)
-    plt.close(figure)
+        figure.legend(
+            *panels[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=3, alignment="left",
+            title="How cost grows on one CPU core", title_fontproperties={"size": 9, "weight": "bold"},
+        )  # fmt: skip
+        figure.supxlabel(
+            "Each point: one stage at one size, on generated data, the least of two runs; both axes logarithmic. As\n"
+            "steep as the dotted line: twice the size, twice the cost; flatter: a fixed part still counts. What is\n"
+            "held fixed along a curve: scaling.md.",
+            x=0.01, ha="left", fontsize=7,
+        )  # fmt: skip
+    figures.save(figure, stem)
 
 
 def main() -> int:

@@ -88,8 +88,7 @@ GROUP_LINES: dict[str, dict[str, Any]] = {
     "non-members": {"color": BLUE, "linestyle": "--", "linewidth": 1.2},
 }
 NEW_MARKS = [(marker, GREY) for marker in "hdH8p*"]
-"""Of data sets and attacks that the grid knows and that have no mark above, in its order."""
-"""Of an attack or a data set that has none yet."""
+"""Of data sets and attacks that the grid knows and that have no mark above, in its order; the first also of others."""
 
 DEFENSE_MARKS = {"ppb": ("o", BLUE), "adv": ("s", ORANGE), "dp": ("^", GREEN)}
 STRENGTHS = {"ppb": "λ", "adv": "θ", "dp": "σ"}
