@@ -26,15 +26,14 @@ import baseline
 import hours
 import numpy as np
 import ours
+import precision
 import torch
 import work
-from scipy.stats import binomtest, ttest_rel
+from scipy.stats import binomtest
 
-from miaprune import datasets, grid, metrics, models, splits
-from miaprune.attacks import attack
-from miaprune.config import ConfigError, attack_options, check_device, training_recipe
+from miaprune import datasets, grid, models, splits
+from miaprune.config import ConfigError, check_device
 from miaprune.files import FileError, whole
-from miaprune.signals import pool
 
 HERE = Path(__file__).resolve().parent
 FAMILIES = {name: ", ".join(attacks) for name, attacks in grid.ATTACK_FAMILIES.items()}
@@ -51,14 +50,6 @@ PEAKS = {"H100 PCIe": (756, 51), "H100": (989, 67), "H200": (989, 67), "A100": (
 
 
 # --- baseline against ours -------------------------------------------------------------------------------------------
-
-
-def prepared(dataset: str, data_dir: Path) -> Path:
-    """The prepared file, made from the archive if it isn't there; nothing is downloaded."""
-    path = data_dir / dataset / f"{dataset}.safetensors"
-    if not path.exists():
-        datasets.prepare(dataset, data_dir, path, download=False)
-    return path
 
 
 def run_baseline(
@@ -178,63 +169,6 @@ def share_table(own: ours.Cell, flops: Mapping[str, float], model: str, card: st
     ]
 
 
-# --- bf16 against float32 --------------------------------------------------------------------------------------------
-
-PRECISIONS = ("float32", "bfloat16")
-"""Of training on a GPU; the first is compared with."""
-
-
-def compare_precisions(
-    data: datasets.Dataset, model: str, config: dict[str, Any], records: int, epochs: int, seeds: int = 5
-) -> list[str]:
-    """Seconds of training, and how the victim's test accuracy and two attacks' differ from float32's, over seeds."""
-    device = data.inputs.device.type
-    found: dict[str, dict[str, list[float]]] = {precision: {} for precision in PRECISIONS}
-    for seed in range(seeds):
-        parts = [_first(splits.of_role(role, len(data), seed), records) for role in grid.ROLES]
-        for precision, values in found.items():
-            recipe = training_recipe(config, "training", data.name) | {"epochs": epochs, "precision": precision}
-            seconds, (trained, facts) = ours.seconds_of(
-                lambda r=recipe, p=parts, s=seed: ours.train_models(data, model, p, r, s)
-            )
-            values.setdefault("seconds", []).append(seconds)
-            values.setdefault("victim's test accuracy", []).append(facts[0]["test_accuracy"])
-            victim, *shadows = ours.measure(trained, data, parts, config, seed)
-            for name in ("samia", "conf"):
-                options = attack_options(config, name)
-                fitted = attack(name).fit(pool(shadows), options, seed, device)
-                scores = attack(name).score(fitted, victim, options, seed, device)
-                values.setdefault(f"accuracy of {name}", []).append(metrics.accuracy(scores, victim.members))
-    float32, names = found["float32"], [name for name in found["float32"] if name != "seconds"]
-    rows = [f"| training | s | {' | '.join(f'{name}, %: mean, difference' for name in names)} |"]
-    rows += ["| --- | ---: |" + " --- |" * len(names)]
-    for precision, values in found.items():
-        cells = " | ".join(_difference(values[name], float32[name]) for name in names)
-        rows.append(f"| {precision} | {min(values['seconds']):.1f} | {cells} |")
-    return [
-        *rows,
-        "",
-        f"{seeds} seeds, {len(parts[0].train)} training records, {epochs} epochs; differences from float32 in points, "
-        "paired by seed, with a 95 % interval: noise if it holds 0. Seconds of six models, the quickest seed's."
-        + ("" if device == "cuda" else " **On a CPU all are the same float32 training.**"),
-    ]
-
-
-def _difference(values: list[float], others: list[float]) -> str:
-    mean = f"{100 * np.mean(values):.2f}"
-    if values == others:
-        return f"{mean}, none"
-    interval = ttest_rel(values, others).confidence_interval(0.95)
-    verdict = "noise" if interval.low <= 0 <= interval.high else "**not noise**"
-    return f"{mean}, {100 * interval.low:+.2f} to {100 * interval.high:+.2f} ({verdict})"
-
-
-def _first(split: splits.Split, records: int) -> splits.Split:
-    """A split's first ``records`` training records, and of the other parts as large a share."""
-    share = min(1.0, records / len(split.train))
-    return splits.Split(*(part[: max(1, int(len(part) * share))] for part in (split.train, split.dev, split.test)))
-
-
 # --- all together ----------------------------------------------------------------------------------------------------
 
 
@@ -279,7 +213,7 @@ def main(args: argparse.Namespace, changes: Mapping[str, Any] | None = None) -> 
     machine = ours.machine(args.device)
     config = ours.configuration({"device": args.device, "data_dir": str(args.data_dir.resolve()), **(changes or {})})
     try:
-        data = datasets.load(prepared(args.dataset, args.data_dir))
+        data = datasets.load(ours.prepared(args.dataset, args.data_dir))
     except FileError as error:
         sys.exit(f"error: {error}")
     victim = splits.of_role("victim", len(data), config["seed"])
@@ -335,11 +269,9 @@ def main(args: argparse.Namespace, changes: Mapping[str, Any] | None = None) -> 
         ran = {p: np.mean([f["epochs_run"] / f["recipe"]["epochs"] for f in facts]) for p, facts in first.facts.items()}
         lines += ["", "## The whole grid", "", *hours.table(config, args.device, args.records, ran)]
         told_so_far(lines, args.out)
-        records = (
-            10 * config["training"]["batch_size"] if args.device == "cuda" else args.records // 15
-        )  # whole batches
-        precisions = compare_precisions(on_device, args.model, config, records, epochs=8)
-        lines += ["", "## bf16 against float32", "", *precisions]
+        few = 10 * config["training"]["batch_size"] if args.device == "cuda" else args.records // 15
+        precisions = precision.compare(on_device, args.model, config, few, epochs=8, seeds=range(5))
+        lines += ["", "## bf16 against float32", "", *precision.table(precisions, few, epochs=8)]
         told_so_far(lines, args.out)
     print("\n" + "\n".join(lines))
     if worse:

@@ -22,8 +22,9 @@ import yaml
 from torch import nn
 
 from miaprune import grid, models, pruning, signals
-from miaprune.datasets import FORMAT, SPECS, Dataset, load
+from miaprune.datasets import FORMAT, SPECS, Dataset, load, prepare
 from miaprune.files import load_metadata, save_tensors
+from miaprune.gpu import Autocast
 from miaprune.signals import Signals
 from miaprune.splits import Split
 from miaprune.training import CrossEntropy, train_roles
@@ -32,6 +33,14 @@ ROOT = Path(__file__).resolve().parents[1]
 PRUNER, SPARSITY = "l1", 0.7
 VARIANT = f"{PRUNER}_{SPARSITY}"
 PHASES = {"train": "originals", "prune": "pruned"}  # Snakemake's benchmark files by phase; the others keep their names
+
+
+def prepared(dataset: str, data_dir: Path) -> Path:
+    """The prepared file, made from the archive if it isn't there; nothing is downloaded."""
+    path = data_dir / dataset / f"{dataset}.safetensors"
+    if not path.exists():
+        prepare(dataset, data_dir, path, download=False)
+    return path
 
 
 def configuration(changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -99,10 +108,12 @@ def train_models(
     recipe: Mapping[str, Any],
     seed: int,
     originals: Sequence[nn.Module] = (),
+    wrap: type[Autocast] | None = None,
 ) -> tuple[list[nn.Module], list[dict[str, Any]]]:
     """Train a model on each split; or prune the ``originals``, trained on the same splits, and fine-tune them.
 
-    This is what workflow/scripts/train.py and prune.py do, without their files: keep it so.
+    This is what workflow/scripts/train.py and prune.py do, without their files: keep it so. ``wrap`` is around the
+    models while they are trained; the facts' accuracies are then its own.
     """
     roles, device = [f"model_{i}" for i in range(len(parts))], data.inputs.device
     seeds = {role: seed + i for i, role in enumerate(roles)}
@@ -114,8 +125,9 @@ def train_models(
             pruning.PRUNERS[PRUNER](new, SPARSITY)
     else:
         trained = {role: models.build(model, *shape, seed).to(device) for role, seed in seeds.items()}
+    passes = {role: wrap(new) if wrap else new for role, new in trained.items()}
     objectives, states = dict.fromkeys(roles, CrossEntropy()), SimpleNamespace(slot=lambda name: None)  # nothing kept
-    facts = train_roles(trained, data, dict(zip(roles, parts, strict=True)), recipe, objectives, seeds, states)
+    facts = train_roles(passes, data, dict(zip(roles, parts, strict=True)), recipe, objectives, seeds, states)
     finished = [pruning.finalise(new) if originals else new for new in trained.values()]
     return finished, [facts[role] for role in roles]
 

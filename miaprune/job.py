@@ -20,6 +20,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from miaprune.config import ConfigError
 from miaprune.files import FileError
 from miaprune.grid import GridError
 
@@ -28,6 +29,11 @@ if TYPE_CHECKING:
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 """SIGTERM is what SLURM sends at the time limit, at preemption and for scancel; SIGINT is Ctrl-C."""
+
+NO_CARD = (None, "", "-1", "NoDevFiles")
+"""What CUDA_VISIBLE_DEVICES is where a job was given no GPU."""
+
+logger = logging.getLogger("miaprune")
 
 
 class Stopped(BaseException):
@@ -90,9 +96,8 @@ def _wait_for_earlier_attempt(log: IO[str]) -> None:
         except BlockingIOError:
             log.write(f"process {os.getpid()} waits: an earlier attempt still runs\n")
             fcntl.flock(log, fcntl.LOCK_EX)
-            with contextlib.suppress(
-                FileExistsError
-            ):  # if it finished, it took away the name that a next attempt finds
+            # If it finished, it took away the name that a next attempt finds.
+            with contextlib.suppress(FileExistsError):
                 os.link(log.name, f"{log.name}.unfinished")
 
 
@@ -109,7 +114,6 @@ def logged(log: str | Path) -> Iterator[None]:
         _wait_for_earlier_attempt(file)
         handler = logging.StreamHandler(file)
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
-        logger = logging.getLogger("miaprune")
         logger.addHandler(handler)
         level, propagate = logger.level, logger.propagate
         logger.setLevel(logging.INFO)
@@ -127,7 +131,7 @@ def logged(log: str | Path) -> Iterator[None]:
         except Exception as error:
             logger.info(f"failed after {span(time.monotonic() - started)}")
             with contextlib.suppress(OSError):  # a full disk, which may be the error itself
-                if isinstance(error, FileError | GridError):  # its message says all
+                if isinstance(error, FileError | GridError | ConfigError):  # its message says all
                     file.write(f"error: {error}\n")
                 else:
                     traceback.print_exc(file=file)
@@ -145,9 +149,10 @@ def span(seconds: float) -> str:
 
 @contextlib.contextmanager
 def card(names: Sequence[str], folder: Path) -> Iterator[int]:
-    """Until the block ends, take a place on the least occupied of these cards; yields its index.
+    """Until the block ends, take a place on one of these cards; yields its index.
 
-    The places are locked files in ``folder``: the kernel gives a place back when its process ends, however it ends.
+    Each card's first place is taken before any card's second. The places are locked files in ``folder``: the kernel
+    gives a place back when its process ends, however it ends.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for place, (index, name) in ((place, card) for place in itertools.count() for card in enumerate(names)):
@@ -177,22 +182,31 @@ def running(log: str | Path, threads: int, device: str) -> Iterator[torch.device
     """`logged`, with torch limited to ``threads``; yields the device to compute on.
 
     ``device`` is auto (cuda if there is one), cpu or cuda. Of several visible cards (a workstation's; SLURM shows a
-    job its own) the job takes the least occupied.
+    job its own) the job takes one, see `card`. Raises ConfigError if the job was given a card that torch cannot use:
+    on a CPU it would take days.
     """
     with logged(log), contextlib.ExitStack() as stack:
         import torch
+
+        from miaprune.gpu import name_of
 
         keep_freed_memory()
         torch.set_num_threads(threads)
         torch.backends.cudnn.allow_tf32 = False  # float32 is float32 in convolutions too, unlike torch's default
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
+            if device == "cpu" and (given := os.environ.get("CUDA_VISIBLE_DEVICES")) not in NO_CARD:
+                raise ConfigError(
+                    f"torch cannot use the GPU that this job was given (CUDA_VISIBLE_DEVICES={given}): is the driver "
+                    "too old for torch's CUDA? To compute on the CPU set device: cpu"
+                )
         if device == "cuda" and (count := torch.cuda.device_count()) > 1:
             visible = os.environ.get("CUDA_VISIBLE_DEVICES")
             names = visible.split(",")[:count] if visible else [str(i) for i in range(count)]
             index = stack.enter_context(card(names, Path(tempfile.gettempdir(), f"miaprune-cards-{os.getuid()}")))
             torch.cuda.set_device(index)
             device = f"cuda:{index}"
+        logger.info(f"computes on {name_of(torch.device(device))}, threads: {threads}")
         yield torch.device(device)
 
 

@@ -1,4 +1,4 @@
-"""The five network architectures (method, section 3).
+"""The five network architectures (method, section 3): from float32 [n, *input_shape] to logits, float32 [n, classes].
 
 torchvision is imported where it is used: jobs on `fc` and `cnn` need not wait for it.
 """
@@ -100,7 +100,7 @@ def _unfilled(name: str, input_shape: tuple[int, ...], classes: int) -> nn.Modul
 
 
 def build(name: str, input_shape: tuple[int, ...], classes: int, seed: int) -> nn.Module:
-    """An initialised model; the same seed gives the same weights."""
+    """An initialised model of one of `MODELS`, on the CPU; the same seed gives the same weights."""
     return initialise(_unfilled(name, input_shape, classes), torch.Generator().manual_seed(seed))
 
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # Snakemake itself calls `forget_finished`, and is to start w
 CODE = (
     "datasets",
     "defenses",
+    "files",
     "gpu",
     "grid",
     "layers",
@@ -43,7 +44,7 @@ CODE = (
     "stack",
     "training",
 )
-"""The modules that decide what a training ends with: half a training by other code is nobody's result."""
+"""The modules that decide what a training ends with, beside a job's script: half of it by others is nobody's result."""
 
 
 def _sha(path: str | Path) -> str:
@@ -112,8 +113,9 @@ class States:
         params: Iterable[tuple[str, Any]],
         inputs: Iterable[str],
         device: torch.device,
+        script: str,
     ) -> States:
-        """What the job keeps that trains ``setting`` with these parameters on these input files.
+        """What the job keeps whose ``script`` trains ``setting`` with these parameters on these input files.
 
         ``config.yaml`` says where and how often. That moves no number, so it is no parameter of a rule: changed, it
         re-runs nothing.
@@ -126,7 +128,7 @@ class States:
             "inputs": [_sha(path) for path in inputs],
             "device": device.type,
             "torch version": torch.__version__,
-            "code": CODE_DIGESTS,
+            "code": [*CODE_DIGESTS, _sha(script)],
         }
         return cls(Path(config["results_dir"], "states", setting.path), config["save_state_every"], fits)
 

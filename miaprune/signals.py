@@ -68,7 +68,8 @@ def measure(model: nn.Module, data: Dataset, split: Split, draws: int, epsilon: 
     """Query a model for the signals of its members (train) and non-members (test).
 
     The sensitivity of a record x is, per class, the mean over ``draws`` of u ~ N(0, I) of
-    |softmax f(x + epsilon u) - softmax f(x)| / epsilon, in the normalised input space (method, section 6).
+    |softmax f(x + epsilon u) - softmax f(x)| / epsilon, in the normalised input space (method, section 6). Members come
+    first; everything is computed in float32, on the data's device, and returned on the CPU.
     """
     import torch
     from torch.nn import functional as F

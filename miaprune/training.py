@@ -117,6 +117,7 @@ class Run:
     device: torch.device
     epoch: int = 1
     step: int = 0  # steps taken in this epoch
+    over: bool = False  # all epochs are done; what is left is to evaluate the best weights
     epoch_draws: list[Tensor] = field(default_factory=list)  # the generators' states at the epoch's start
     best_epoch: list[int] = field(default_factory=list)
     best_accuracy: list[float] = field(default_factory=list)
@@ -135,7 +136,7 @@ class Run:
             "draws": draws,
             "best": pack({str(i): best for i, best in enumerate(self.best)}),
         }
-        names = ("epoch", "step", "best_epoch", "best_accuracy")
+        names = ("epoch", "step", "over", "best_epoch", "best_accuracy")
         return State(pack(tensors), {name: getattr(self, name) for name in names})
 
     def load(self, state: State) -> None:
@@ -189,7 +190,8 @@ def train(
     interrupted: called again with the same arguments it goes on, and on a CPU, alone, ends with the same bytes as if it
     had not been.
     ``name`` starts the log's lines; ``more`` is how many such models the job trains after these, for its time left.
-    Returns for each model the epoch and the train, dev and test accuracies of the weights kept, in float32.
+    Returns for each model the epoch and the train, dev and test accuracies of the weights kept, in float32. Raises
+    `miaprune.job.Stopped` if the ``slot``'s job is told to stop, once the state is saved.
     """
     device, together, patience = data.inputs.device, len(models) > 1, recipe["patience"]
     model = Stack(models) if together else models[0]
@@ -234,7 +236,7 @@ def train(
     if saved:
         run.load(saved)
         logger.info(f"{name}resumes in epoch {run.epoch}, after step {run.step}")
-    while True:
+    while not run.over:
         model.train()
         run.epoch_draws = [generator.get_state() for generator in run.generators]
         drawn = (
@@ -249,17 +251,16 @@ def train(
             yield
         dev_accuracies = accuracies(forward, data, dev, between)
         run.keep(dev_accuracies, patience)
-        last = run.epoch == epochs or all(run.epoch - best > patience for best in run.best_epoch)
-        if last or run.epoch <= 10 or run.epoch % max(1, epochs // 20) == 0:  # a screenful
+        run.over = run.epoch == epochs or all(run.epoch - best > patience for best in run.best_epoch)
+        if run.over or run.epoch <= 10 or run.epoch % max(1, epochs // 20) == 0:  # a screenful
             line = f"{name}epoch {run.epoch}/{epochs}: {_accuracy(dev_accuracies, run.best_accuracy)}"
             if steps:  # taken by this attempt
                 pace = (time.perf_counter() - started) / steps * run.step
                 records = sum(len(split.train) for split in splits)
-                line += _speed(pace, records, 0 if last else epochs - run.epoch, more * epochs)
+                line += _speed(pace, records, 0 if run.over else epochs - run.epoch, more * epochs)
             logger.info(line)
-        if last:
-            break
-        run.epoch, run.step = run.epoch + 1, 0
+        if not run.over:
+            run.epoch, run.step = run.epoch + 1, 0
     run.optimizer.zero_grad()  # the job holds on to the models, and needs no gradients
     facts = [
         {"epoch": epoch, "epochs_run": min(run.epoch, epoch + patience + 1)}
@@ -277,7 +278,7 @@ def train(
 def _keep(
     model: nn.Module, data: Dataset, split: Split, best: Mapping[str, Tensor], between: Callable[[], None]
 ) -> Facts:
-    """Put these weights into the model; returns their accuracies. A state saved meanwhile leads here again."""
+    """Put these weights into the model; returns their accuracies."""
     model.load_state_dict(best)
     parts = {part: torch.from_numpy(getattr(split, part)).to(data.inputs.device) for part in ("train", "dev", "test")}
     return {f"{part}_accuracy": accuracies(model, data, index, between)[0] for part, index in parts.items()}

@@ -43,7 +43,6 @@ wildcard_constraints:
     setting=rf"[^/]+/[^/]+/(original|{PRUNED}(/({any_of(grid.DEFENSES)})_[^/]+)?)",
     variant=PRUNED,
     shadows=PRUNED,
-    attack=any_of(grid.ATTACKS),
     scope=any_of(SCOPES),
 
 

@@ -5,6 +5,7 @@ import gc
 import getpass
 import importlib.util
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import sys
 import tempfile
 import threading
 import time
+from functools import cache
 from multiprocessing import connection, get_context, resource_tracker
 from pathlib import Path
 
@@ -29,20 +31,27 @@ from miaprune.job import run_fork
 
 
 def forget_stale_lock():
-    """Remove what a killed Snakemake left of its lock on this folder, if no run is alive here; return our own, and whether so.
+    """Remove what a killed Snakemake left of its lock on this folder; return our own, held, and whether no other run is alive.
 
-    Snakemake's lock is a file that outlives a kill -9; the kernel's lock does not, and tells whether anybody runs.
+    Snakemake's lock is a file that outlives a kill -9; the kernel's lock does not, and tells whether anybody runs. Some
+    file systems keep it to one machine: so a lock file that a run on another machine may have left stands.
     """
-    folder = Path(".snakemake")
+    folder, here = Path(".snakemake"), platform.node()
     folder.mkdir(exist_ok=True)
-    alive = open(folder / "alive", "w")
+    alive = open(folder / "alive", "a+")
     alone = False
     try:
         try:
             fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            for lock in folder.glob("locks/*.lock"):
-                lock.unlink()
-            alone = True
+            alive.seek(0)
+            locks = list(folder.glob("locks/*.lock"))
+            if not locks or alive.read() in ("", here):
+                for lock in locks:
+                    lock.unlink()
+                alive.truncate(0)
+                alive.write(here)
+                alive.flush()
+                alone = True
         except BlockingIOError:
             pass  # somebody runs here: Snakemake's own lock stands
         fcntl.flock(alive, fcntl.LOCK_SH)
@@ -65,7 +74,9 @@ def end_jobs_of_a_dead_run(needed):
     Then plan anew: such a job may have written or removed files since this run was planned.
     """
     here = str(Path.cwd())
-    submitted = {slurm_id for job in needed for slurm_id in workflow.persistence.external_jobids(job)}
+    submitted = set()  # a small file for each job: read only where it matters
+    if not ALONE:
+        submitted = {slurm_id for job in needed for slurm_id in workflow.persistence.external_jobids(job)}
 
     def left():
         # %Z, the working directory, comes last: it may hold spaces
@@ -83,9 +94,11 @@ def end_jobs_of_a_dead_run(needed):
 
     if jobs := left():
         print(f"cancelling SLURM jobs of an earlier run that was killed here: {', '.join(jobs)}", file=sys.stderr)
-        subprocess.run(["scancel", *jobs])
-        while left():
+        while jobs:
+            subprocess.run(["scancel", *jobs])  # again each time: a busy controller may not have heard it
             time.sleep(2)
+            with contextlib.suppress(subprocess.CalledProcessError):  # no answer: they may still be there
+                jobs = left()
         sys.stdout.flush()
         workflow.persistence.unlock()  # a process that is replaced doesn't leave Snakemake's `with`
         os.chdir(started_in())  # its arguments are relative to it
@@ -115,10 +128,9 @@ def forget_when_finished(finish):
 
     async def finish_and_forget(dag, job, *args, **options):
         news = await finish(dag, job, *args, **options)
-        if not workflow.dryrun:
-            for each in job.jobs if job.is_group() else [job]:
-                if each.rule.name in ("train", "prune", "defend"):
-                    resume.forget_outputs(RESULTS, each.output)
+        for each in job.jobs if job.is_group() else [job]:
+            if each.rule.name in ("train", "prune", "defend"):
+                resume.forget_outputs(RESULTS, each.output)
         return news
 
     return finish_and_forget
@@ -155,6 +167,7 @@ sys.modules["__main__"].__spec__ = importlib.util.find_spec("snakemake.__main__"
 execute_script = PythonScript.execute_script
 
 
+@cache
 def networks_to_import():
     """torchvision's networks if a job of this run needs them: imported job by job, they cost each 2 s and more."""
     planned = {part for job in workflow.dag.needrun_jobs() for value in job.wildcards for part in value.split("/")}
@@ -194,9 +207,12 @@ def run_in_fork(script, file, edit=False):
         raise subprocess.CalledProcessError(job.exitcode, file)
 
 
+for owner, name in ((DAG, "is_needed_tempfile"), (DAG, "finish"), (JobScheduler, "_schedule_reevalutation")):
+    if not hasattr(owner, name):
+        sys.exit(f"error: this Snakemake has no {owner.__name__}.{name}; use the version in requirements.lock")
 PythonScript.execute_script = run_in_fork
 DAG.is_needed_tempfile = keep_what_starts_from_originals(DAG.is_needed_tempfile)
-if workflow.is_main_process:
+if workflow.is_main_process and not workflow.dryrun:
     DAG.finish = forget_when_finished(DAG.finish)
     ALIVE, ALONE = forget_stale_lock()
     JobScheduler._schedule_reevalutation = reevaluate_once

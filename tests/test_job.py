@@ -9,7 +9,7 @@ import textwrap
 
 import pytest
 
-from miaprune.job import card, logged, span
+from miaprune.job import card, logged, running, span
 
 JOB = """
 import signal, sys, time
@@ -173,6 +173,23 @@ def test_jobs_take_the_least_occupied_card_and_a_killed_ones_place_is_free_again
         for process, _ in holders:
             process.kill()
             process.wait()
+
+
+def test_a_job_whose_card_torch_cannot_use_fails_and_does_not_take_days_on_the_cpu(tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("miaprune.job.keep_freed_memory", lambda: None)
+    log = tmp_path / "job.log"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    message = r"cannot use the GPU that this job was given \(CUDA_VISIBLE_DEVICES=1\)"
+    with pytest.raises(SystemExit, match=message), running(log, 1, "auto"):
+        pytest.fail("it ran")
+    with running(log, 1, "cpu") as device:
+        assert device.type == "cpu"
+    for none in ("", "-1", "NoDevFiles"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", none)
+        with running(log, 1, "auto") as device:
+            assert device.type == "cpu"
+    assert "computes on cpu, " in log.read_text()
 
 
 def test_the_process_that_jobs_are_forked_from_has_one_thread_and_never_asked_cuda():

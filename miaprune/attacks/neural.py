@@ -87,18 +87,22 @@ def _one_hot(s: Signals) -> np.ndarray:
 
 
 def samia_features(s: Signals) -> np.ndarray:
+    """Posterior, sensitivity and one-hot label of each class, float32 [n, 3, C]."""
     return np.stack([s.posteriors, s.sensitivities, _one_hot(s)], axis=1)
 
 
 def nn_features(s: Signals) -> np.ndarray:
+    """The posteriors, float32 [n, C]."""
     return s.posteriors
 
 
 def nn_top3_features(s: Signals) -> np.ndarray:
+    """The three largest posteriors, the largest first, float32 [n, 3]."""
     return -np.sort(-s.posteriors, axis=1)[:, :3]
 
 
 def nn_cls_features(s: Signals) -> np.ndarray:
+    """The posteriors and the one-hot label, float32 [n, 2C]."""
     return np.concatenate([s.posteriors, _one_hot(s)], axis=1)
 
 

@@ -6,6 +6,7 @@ import hours
 import memory
 import numpy as np
 import ours
+import precision
 import pytest
 import recipes
 import scaling
@@ -17,6 +18,7 @@ from miaprune import grid, signals, splits
 from miaprune.attacks import attack
 from miaprune.attacks.thresholds import best_threshold
 from miaprune.files import save_tensors
+from miaprune.gpu import Autocast
 
 
 def tiny():
@@ -159,11 +161,22 @@ def test_a_pace_is_that_of_a_training_long_enough_to_tell(monkeypatch):
 
 def test_precisions_are_compared_over_seeds(data):
     config = ours.configuration(tiny())
-    table = bench.compare_precisions(data, "fc", config, records=20, epochs=1, seeds=2)
-    assert [row.split("|")[1].strip() for row in table[2:4]] == list(bench.PRECISIONS)
-    assert all(row.count(", none") == 3 for row in table[2:4]), "on a CPU they are the same training"
-    assert "noise" in bench._difference([0.5, 0.6, 0.7], [0.52, 0.58, 0.71])
-    assert "**not noise**" in bench._difference([0.5, 0.6, 0.7], [0.6, 0.7, 0.81])
+    found = precision.compare(data, "cnn", config, records=20, epochs=1, seeds=[0, 1], roles=grid.ROLES[:2])
+    table = precision.table(found, 20, 1, grid.ROLES[:2])
+    assert [row.split("|")[1].strip() for row in table[2:4]] == list(precision.PRECISIONS)
+    assert table[2].count(", none") == 3, "float32 is what is compared with"
+    assert "noise" in precision._difference([0.5, 0.6, 0.7], [0.52, 0.58, 0.71])
+    assert "**not noise**" in precision._difference([0.5, 0.6, 0.7], [0.6, 0.7, 0.81])
+
+
+def test_bfloat16_is_trained_with_on_a_cpu_too(data):
+    """The wrapper stays around the model while it is trained, and only then."""
+    parts = [splits.of_role("victim", len(data), 7)]
+    recipe = {"epochs": 1, "learning_rate": 1e-3, "weight_decay": 0.0, "batch_size": 16, "patience": 5}
+    plain, wrapped = (ours.train_models(data, "cnn", parts, recipe, 0, wrap=w)[0][0] for w in (None, Autocast))
+    assert plain.state_dict().keys() == wrapped.state_dict().keys()
+    differences = [(a - b).abs().max() for a, b in zip(plain.parameters(), wrapped.parameters(), strict=True)]
+    assert 0 < max(differences) < 0.1
 
 
 def test_exponents_are_slopes():

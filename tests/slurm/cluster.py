@@ -42,7 +42,7 @@ SlurmctldLogFile={folder}/slurmctld.log
 SlurmdLogFile={folder}/slurmd.log
 ReturnToService=2
 MpiDefault=none
-# No control groups and no root needed.
+# No control groups needed.
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 SelectType=select/cons_tres
@@ -185,11 +185,16 @@ class Cluster:
         for name, text in files.items():
             (self.folder / name).write_text(text)
             (self.folder / name).chmod(0o600 if name == "slurmdbd.conf" else 0o644)
-        # Snakemake's executor clears SLURM_* before it calls srun, and so would lose SLURM_CONF.
-        srun = self.folder / "bin/srun"
-        srun.parent.mkdir(exist_ok=True)
-        srun.write_text(f'#!/bin/sh\nSLURM_CONF={self.folder}/slurm.conf exec {shutil.which("srun")} "$@"\n')
-        srun.chmod(0o755)
+        (self.folder / "bin").mkdir(exist_ok=True)
+        scripts = {  # in front of SLURM's own
+            # Snakemake's executor clears SLURM_* before it calls srun, and so would lose SLURM_CONF.
+            "srun": f"SLURM_CONF={self.folder}/slurm.conf",
+            "sacct": f"echo >> {self.folder}/asked;",
+        }
+        for name, first in scripts.items():
+            script = self.folder / "bin" / name
+            script.write_text(f'#!/bin/sh\n{first} exec {shutil.which(name, path=search_path())} "$@"\n')
+            script.chmod(0o755)
         key = self.folder / "munge.key"
         key.write_bytes(os.urandom(128))
         key.chmod(0o600)
@@ -254,6 +259,11 @@ class Cluster:
             except ClusterError:
                 os.kill(pid, signal.SIGKILL)
         file.unlink()
+
+    def asked(self):
+        """How often anybody has asked accounting for jobs."""
+        file = self.folder / "asked"
+        return len(file.read_text()) if file.exists() else 0
 
     def stop(self):
         """Cancel what still runs and stop every daemon, the last started first."""

@@ -78,11 +78,6 @@ class OnCluster:
         rows = [dict(zip(fields, line.split("|"), strict=True)) for line in lines]
         return [row for row in rows if row["WorkDir"] == str(self.folder)]
 
-    def queue(self):
-        """Running jobs of this folder: (SLURM's number, log path)."""
-        lines = self.cluster.run("squeue", "-h", "-t", "R", "-o", "%A %Z").splitlines()
-        return [line.split()[0] for line in lines if line.split()[1] == str(self.folder)]
-
 
 def results(folder):
     """The bytes of everything that the attacks and tables are made of, and of those."""

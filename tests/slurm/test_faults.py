@@ -4,7 +4,6 @@ import itertools
 import os
 import re
 import signal
-import time
 from collections import defaultdict
 from dataclasses import dataclass, field
 
@@ -145,7 +144,8 @@ def tell(story):
     story.victims("slurmctld and slurmdbd restarted")
     for daemon in ("slurmctld", "slurmdbd"):
         cluster.stop_daemon(daemon)
-    time.sleep(5)
+    before = cluster.asked()  # as often as makes the plugin, by itself, forget all jobs, and more
+    wait_for(lambda: cluster.asked() > before + 8, "Snakemake does not ask for its jobs", LONG)
     for daemon in ("slurmdbd", "slurmctld"):
         cluster.start_daemon(daemon)
     story.victims("preempted")

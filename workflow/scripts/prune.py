@@ -49,7 +49,7 @@ def main(device, states):
 
 
 with running(snakemake.log[0], snakemake.threads, params.device) as device:
-    states = resume.States.of_job(snakemake.config, setting, params.items(), snakemake.input, device)
+    states = resume.States.of_job(snakemake.config, setting, params.items(), snakemake.input, device, __file__)
     with states.stoppable():
         if not states.put_back(snakemake.output):
             main(device, states)

@@ -1,0 +1,148 @@
+"""bfloat16 training against float32: whether it moves the victim's accuracy or an attack's beyond noise.
+
+    python benchmarks/precision.py --dataset cifar10_jpeg --model resnet18 --device cuda
+    python benchmarks/precision.py --dataset cifar10_jpeg --model resnet18 --roles 3      # a CPU: hours
+
+The workflow trains in bfloat16 on a GPU only. Here a CPU does too, by the same `miaprune.gpu.Autocast`: it rounds to
+the same format, if not in the same order. Signals are taken in float32 after both, as everywhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ours
+import torch
+from scipy.stats import ttest_rel
+
+from miaprune import datasets, grid, metrics, splits
+from miaprune.attacks import attack
+from miaprune.config import ConfigError, attack_options, check_device, training_recipe
+from miaprune.files import FileError, whole
+from miaprune.gpu import Autocast
+from miaprune.signals import pool
+
+HERE = Path(__file__).resolve().parent
+PRECISIONS = ("float32", "bfloat16")
+"""Of training; the first is compared with."""
+
+ATTACKS = ("samia", "conf")
+
+Found = dict[str, dict[str, list[float]]]
+"""By precision and by what was measured: a value for each seed."""
+
+
+def compare(
+    data: datasets.Dataset,
+    model: str,
+    config: Mapping[str, Any],
+    records: int,
+    epochs: int,
+    seeds: Sequence[int],
+    roles: Sequence[str] = grid.ROLES,
+) -> Found:
+    """Train the ``roles``, a victim and its shadows, on the first ``records`` of each split, once by each precision."""
+    device = data.inputs.device.type
+    found: Found = {precision: {} for precision in PRECISIONS}
+    for seed in seeds:
+        parts = [_first(splits.of_role(role, len(data), seed), records) for role in roles]
+        for precision, values in found.items():
+            # The wrapper stands for the recipe's own `precision`, which a CPU does not heed.
+            recipe = training_recipe(config, "training", data.name) | {"epochs": epochs, "precision": "float32"}
+            wrap = Autocast if precision == "bfloat16" else None
+            seconds, (trained, _) = ours.seconds_of(
+                lambda w=wrap, r=recipe, p=parts, s=seed: ours.train_models(data, model, p, r, s, wrap=w)
+            )
+            victim, *shadows = ours.measure(trained, data, parts, config, seed)
+            measured = {"seconds": seconds, "victim's test accuracy": float(victim.correct[~victim.members].mean())}
+            for name in ATTACKS:
+                options = attack_options(config, name)
+                fitted = attack(name).fit(pool(shadows), options, seed, device)
+                scores = attack(name).score(fitted, victim, options, seed, device)
+                measured[f"accuracy of {name}"] = metrics.accuracy(scores, victim.members)
+            for name, value in measured.items():
+                values.setdefault(name, []).append(value)
+            print(f"seed {seed}, {precision}: {measured}", flush=True)
+    return found
+
+
+def table(found: Found, records: int, epochs: int, roles: Sequence[str] = grid.ROLES) -> list[str]:
+    """A row per precision: seconds of training, and each accuracy's mean and difference from float32's."""
+    float32, names = found["float32"], [name for name in found["float32"] if name != "seconds"]
+    rows = [f"| training | s | {' | '.join(f'{name}, %: mean, difference' for name in names)} |"]
+    rows += ["| --- | ---: |" + " --- |" * len(names)]
+    for precision, values in found.items():
+        cells = " | ".join(_difference(values[name], float32[name]) for name in names)
+        rows.append(f"| {precision} | {min(values['seconds']):.1f} | {cells} |")
+    return [
+        *rows,
+        "",
+        f"{len(float32['seconds'])} seeds, a victim and {len(roles) - 1} shadows, {records} training records each, "
+        f"{epochs} epochs; differences from float32 in points, paired by seed, with a 95 % interval: noise if it holds "
+        f"0. Seconds of the {len(roles)} models' training, the quickest seed's.",
+    ]
+
+
+def _difference(values: list[float], others: list[float]) -> str:
+    mean = f"{100 * np.mean(values):.2f}"
+    if values == others:
+        return f"{mean}, none"
+    interval = ttest_rel(values, others).confidence_interval(0.95)
+    verdict = "noise" if interval.low <= 0 <= interval.high else "**not noise**"
+    return f"{mean}, {100 * interval.low:+.2f} to {100 * interval.high:+.2f} ({verdict})"
+
+
+def _first(split: splits.Split, records: int) -> splits.Split:
+    """A split's first ``records`` training records, and of the other parts as large a share."""
+    share = min(1.0, records / len(split.train))
+    return splits.Split(*(part[: max(1, int(len(part) * share))] for part in (split.train, split.dev, split.test)))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--dataset", default="cifar10_jpeg", choices=grid.DATASETS)
+    parser.add_argument("--model", default="resnet18", choices=[m for m in grid.MODELS if m != "fc"])
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--data-dir", type=Path, default=HERE.parent / "data")
+    parser.add_argument("--records", type=int, default=1280, help="of training, of each model; whole batches")
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--seeds", type=int, nargs="+", default=range(5))
+    parser.add_argument("--roles", type=int, default=len(grid.ROLES), help="models: a victim and its shadows")
+    parser.add_argument("--out", type=Path, help="a Markdown file; default: none")
+    options = parser.parse_args(arguments)
+    if not 2 <= options.roles <= len(grid.ROLES):
+        parser.error(f"--roles: 2 to {len(grid.ROLES)}")
+    if options.records < 20 or options.epochs < 1 or len(options.seeds) < 2:
+        parser.error("20 records, 1 epoch and 2 seeds or more are needed")
+    try:
+        check_device(options.device)
+        data = datasets.load(ours.prepared(options.dataset, options.data_dir)).to(options.device)
+    except (ConfigError, FileError) as error:
+        sys.exit(f"error: {error}")
+    torch.backends.cudnn.allow_tf32 = False  # as the workflow's jobs have it
+    machine, roles = ours.machine(options.device), grid.ROLES[: options.roles]
+    how = data, options.model, ours.configuration(), options.records, options.epochs, options.seeds, roles
+    lines = table(compare(*how), options.records, options.epochs, roles)
+    command = " ".join(["python benchmarks/precision.py", *(sys.argv[1:] if arguments is None else arguments)])
+    head = [
+        f"# bfloat16 against float32: {options.dataset}/{options.model}",
+        "",
+        f"    {command}",
+        "",
+        f"{machine}.",
+        "",
+    ]
+    text = "\n".join([*head, *lines]) + "\n"
+    if options.out:
+        with whole(options.out) as temporary:
+            temporary.write_text(text)
+    print(f"\n{text}")
+
+
+if __name__ == "__main__":
+    main()
