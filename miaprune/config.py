@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from miaprune import grid
-from miaprune.grid import Attacked, GridError, Setting
+from miaprune.grid import Attacked, GridError
 
 
 class ConfigError(ValueError):
@@ -36,7 +37,10 @@ def check_config(config: Mapping[str, Any], schema: str | Path) -> None:
             for key in error.instance:
                 grid.known(f"key in {where}:", key, error.schema["properties"])
         raise ConfigError(f"{where}: {error.message}")
+    _check_finite(config, "config.yaml")
     for key in ("results_dir", "data_dir"):
+        if config[key].startswith(("~", "$")):
+            raise ConfigError(f"{config[key]}: {key} is taken literally; write the path in full")
         if os.path.exists(config[key]) and not os.path.isdir(config[key]):
             raise ConfigError(f"{config[key]}: cannot write {key} there, it is no folder; set {key} or remove it")
     for block, grids in ((config, [config]), (config["demo"], config["demo"]["grid"])):
@@ -53,6 +57,15 @@ def check_config(config: Mapping[str, Any], schema: str | Path) -> None:
     grid.known("attack_recipe", config["attack_recipe"], config["attack_recipes"])
 
 
+def _check_finite(value: Any, where: str) -> None:
+    """Raise `ConfigError` on a NaN or an infinity: YAML has them, and a schema's minimum lets NaN pass."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{where}: {value} is not a finite number")
+    inner = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in inner:
+        _check_finite(part, f"{where}.{key}")
+
+
 def check_targets(
     arguments: Iterable[str], results_dir: str, attacked: Sequence[Attacked], attacks: Sequence[str]
 ) -> None:
@@ -67,8 +80,13 @@ def check_targets(
         if argument.startswith("-") or parts[0] == ".." or len(parts) < 3 or parts[-2] in ("tables", "figures"):
             continue
         *folder, file = parts
-        adversary = folder.pop() if folder[-1] == "unaware" or folder[-1].startswith("shadows_") else "matched"
-        victim = Setting.parse("/".join(folder))
+        if len(parts) == 3 and not file.endswith((".json", ".safetensors")):
+            raise GridError(
+                f"{argument}: a folder is no target; name a file in it: {argument.rstrip('/')}/samia.json, say"
+            )
+        if fitted := folder[-1] == "attackers":
+            folder.pop()
+        victim, adversary = grid.attacked_in("/".join(folder))
         shadows = grid.shadows_of(victim, adversary)
         if adversary == "unaware" and victim.defense is None:
             raise GridError(f"{argument}: only a defended victim has an unaware adversary; write pruner_sparsity/ppb_4")
@@ -83,12 +101,12 @@ def check_targets(
                     + (f" or use one of {', '.join(names)}" if names else "")
                 )
         stem, suffix = os.path.splitext(file)
-        if suffix == ".json":
+        if suffix == ".json" and not fitted:
             grid.known("attack", stem, grid.ATTACKS)
             if adversary != "matched" and stem not in attacks:
                 raise GridError(f"{argument}: {stem} is not among config.yaml's attacks; extend them")
         elif suffix == ".safetensors" and adversary == "matched":
-            grid.known("file", stem, (*grid.ROLES, "signals"))
+            grid.known("file", stem, grid.ATTACKS if fitted else (*grid.ROLES, "signals"))
         else:
             raise GridError(f"{argument}: no such target; write {results_dir}/{'/'.join(folder)}/samia.json, say")
 
@@ -104,11 +122,12 @@ def check_device(device: str) -> None:
             raise ConfigError("device: there is no GPU that CUDA can use on this machine; set it to auto or cpu")
 
 
-def check_files(results_dir: str, data_dir: str, datasets: Iterable[str], inputs: Iterable[str]) -> None:
+def check_files(results_dir: str, data_dir: str, datasets: Iterable[str], inputs: Iterable[str], seed: int) -> None:
     """Check what a run will write to and read from.
 
     Raises an `OSError` whose message is one line, if ``results_dir`` cannot be written or has no space left, if
-    the archive of one of the ``datasets`` about to be prepared is damaged, or if one of the ``inputs`` is.
+    the archive of one of the ``datasets`` about to be prepared is damaged, or if one of the ``inputs`` is or is of
+    another setting, role or ``seed``.
     """
     from miaprune.files import load_metadata, whole
 
@@ -123,9 +142,23 @@ def check_files(results_dir: str, data_dir: str, datasets: Iterable[str], inputs
         from miaprune.datasets import check_archives
 
         check_archives(name, data_dir)
-    for path in inputs:
+    for path in sorted(inputs):
         if path.endswith(".safetensors") and os.path.exists(path):
-            load_metadata(path)
+            _check_origin(path, results_dir, seed, load_metadata(path))
+
+
+def _check_origin(path: str, results_dir: str, seed: int, about: Mapping[str, Any]) -> None:
+    """Raise `FileError` if a file of a setting was made for another place, or with another seed."""
+    from miaprune.files import check_facts
+
+    folder, stem = os.path.split(os.path.splitext(os.path.relpath(path, results_dir))[0])
+    if stem in grid.ROLES:
+        check_facts(path, about, {"setting": folder, "role": stem, "seed": seed})
+    elif os.path.basename(folder) == "attackers":
+        check_facts(path, about, {"setting": os.path.dirname(folder), "attack": stem, "seed": seed})
+    elif stem == "signals":
+        for role, facts in about.items():
+            check_facts(path, facts, {"setting": folder, "role": role, "seed": seed})
 
 
 def training_recipe(config: Mapping[str, Any], stage: str, dataset: str) -> dict[str, Any]:

@@ -37,6 +37,16 @@ def whole(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def check_facts(path: str | Path, facts: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    """Raise `FileError` if what the file at ``path`` says of itself is not what is expected; it may say less."""
+    for key, value in expected.items():
+        if facts.get(key, value) != value:
+            raise FileError(
+                f"{path}: of {key} {facts[key]}, not {value}; is it another run's? Give each its own results_dir, or "
+                "delete the file and run again"
+            )
+
+
 def _umask() -> int:
     """The process' file mode creation mask, which can only be read by setting it."""
     mask = os.umask(0o077)

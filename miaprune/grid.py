@@ -282,6 +282,14 @@ def folder(victim: Setting, adversary: str) -> str:
     return victim.path if adversary == "matched" else f"{victim.path}/{adversary}"
 
 
+def attacked_in(folder: str) -> Attacked:
+    """The victim and the adversary whose `folder` this is; raises `GridError` if there is no such setting."""
+    place, _, last = folder.rpartition("/")
+    if last == "unaware" or last.startswith("shadows_"):
+        return Setting.parse(place), last
+    return Setting.parse(folder), "matched"
+
+
 def shadows_of(victim: Setting, adversary: str) -> Setting:
     """The setting whose shadows an adversary trains on (method, section 8).
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import subprocess
@@ -17,7 +18,7 @@ import numpy as np
 
 import miaprune
 from miaprune import grid, metrics
-from miaprune.files import FileError, whole
+from miaprune.files import FileError, check_facts, whole
 from miaprune.signals import Signals
 
 FPRS = ("0.01", "0.001")
@@ -34,6 +35,10 @@ VICTIM_KEYS = (
 )
 PRIVACY_KEYS = ("epsilon", "delta")
 """Of a victim trained with differential privacy: what its row in a table says of its "privacy" block."""
+
+TEXTS = ("dataset", "model", "pruner", "defense", "adversary", "attack")
+MAY_LACK = ("sparsity", "strength", *(f"victim_{key}" for key in PRIVACY_KEYS))
+"""Of a row's columns: what is text, and which numbers may be missing."""
 
 
 class ResultError(FileError):
@@ -64,7 +69,6 @@ def attack_result(
     adversary : "matched" (of a defended victim: the adaptive one), "unaware" or "shadows_{pruner}_{sparsity}".
     """
     members = victim.members
-    numbers = {key: _number(getattr(setting, key)) for key in ("sparsity", "strength")}
     facts = {
         "train_accuracy": model["train_accuracy"],
         "test_accuracy": model["test_accuracy"],
@@ -75,7 +79,7 @@ def attack_result(
         facts["privacy"] = model["privacy"]
     bootstrap_seed = grid.derive_seed(seed, setting.path, adversary, attack)
     return {
-        "setting": asdict(setting) | numbers | {"adversary": adversary},
+        "setting": _named(setting, adversary),
         "attack": attack,
         "seed": seed,
         "accuracy": metrics.accuracy(scores, members),
@@ -164,6 +168,15 @@ def read_result(path: str | Path) -> dict[str, Any]:
     return result
 
 
+def read_result_in_place(path: str | Path, results_dir: str, seed: int) -> dict[str, Any]:
+    """`read_result` of a file below ``results_dir``; raises `FileError` if it is another cell's or another seed's."""
+    result = read_result(path)
+    folder, name = os.path.split(os.path.relpath(path, results_dir))
+    expected = _named(*grid.attacked_in(folder)) | {"attack": name.removesuffix(".json"), "seed": seed}
+    check_facts(path, result | result["setting"], expected)
+    return result
+
+
 def flat(result: Mapping[str, Any]) -> dict[str, Any]:
     """A result's row of the attacks table: names flattened, ROC points, recipes and versions left out."""
     low, high = result["accuracy_ci"]
@@ -187,12 +200,25 @@ def flat(result: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check_result(result: Any) -> None:
     """Raise `KeyError`, `TypeError` or `ValueError` unless ``result`` has the shape of an attack's JSON."""
-    flat(result)
+    for key, value in flat(result).items():
+        if key in TEXTS:
+            if not isinstance(value, str | None):
+                raise ValueError(f"{key} {value!r} is no text")
+        elif value is None and key in MAY_LACK:
+            continue
+        elif isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise ValueError(f"{key} {value!r} is no number")
     versions, roc = result["versions"], result["roc"]
     if not isinstance(versions, dict) or len(roc["fpr"]) != len(roc["tpr"]):
         raise ValueError("its versions or ROC points are incomplete")
     if not 0.0 <= result["accuracy"] <= 1.0:
         raise ValueError(f"accuracy {result['accuracy']} is no fraction")
+
+
+def _named(setting: grid.Setting, adversary: str) -> dict[str, Any]:
+    """A result's "setting" block."""
+    numbers = {key: _number(getattr(setting, key)) for key in ("sparsity", "strength")}
+    return asdict(setting) | numbers | {"adversary": adversary}
 
 
 def _number(text: str | None) -> float | None:

@@ -137,14 +137,18 @@ def write_csv(path: str | Path, frame: pd.DataFrame) -> None:
 def read_table(path: str | Path) -> pd.DataFrame:
     """Read an attacks or models table; raises `ResultError` if it is missing or something else."""
     try:
-        frame = pd.read_csv(path)
+        frame = _typed(pd.read_csv(path))
+        of_attacks = (*SETTING_KEYS, "attack", "accuracy", "victim_test_accuracy", "seed")
+        columns = of_attacks if "attack" in frame.columns else MODEL_COLUMNS
+        if missing := [column for column in columns if column not in frame.columns]:
+            raise ValueError(f"it has no column {missing[0]}")
+        for column in frame.columns.intersection(["seed", "accuracy", "victim_test_accuracy"]):
+            pd.to_numeric(frame[column])
     except FileNotFoundError:
         raise ResultError(f"{path}: no such table; make it with `snakemake {path}`") from None
     except ValueError as error:
         raise ResultError(f"{path}: not a table of results ({error}); delete it and run again") from None
-    if not {*SETTING_KEYS[:-1], "seed"} <= {*frame.columns}:
-        raise ResultError(f"{path}: not a table of results (columns are missing); delete it and run again")
-    return _typed(frame)
+    return frame
 
 
 def to_markdown(frame: pd.DataFrame) -> str:

@@ -13,6 +13,7 @@ rule tables:
     localrule: True
     params:
         settings=lambda wildcards: [s.path for s in settings_of(wildcards.scope)],
+        seed=config["seed"],
     script:
         "../workflow/scripts/tables.py"
 

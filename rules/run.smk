@@ -128,9 +128,10 @@ def forget_when_finished(finish):
 
     async def finish_and_forget(dag, job, *args, **options):
         news = await finish(dag, job, *args, **options)
-        for each in job.jobs if job.is_group() else [job]:
-            if each.rule.name in ("train", "prune", "defend"):
-                resume.forget_outputs(RESULTS, each.output)
+        if not workflow.dryrun:
+            for each in job.jobs if job.is_group() else [job]:
+                if each.rule.name in ("train", "prune", "defend"):
+                    resume.forget_outputs(RESULTS, each.output)
         return news
 
     return finish_and_forget
@@ -212,10 +213,23 @@ for owner, name in ((DAG, "is_needed_tempfile"), (DAG, "finish"), (JobScheduler,
         sys.exit(f"error: this Snakemake has no {owner.__name__}.{name}; use the version in requirements.lock")
 PythonScript.execute_script = run_in_fork
 DAG.is_needed_tempfile = keep_what_starts_from_originals(DAG.is_needed_tempfile)
-if workflow.is_main_process and not workflow.dryrun:
+if workflow.is_main_process:
     DAG.finish = forget_when_finished(DAG.finish)
     ALIVE, ALONE = forget_stale_lock()
     JobScheduler._schedule_reevalutation = reevaluate_once
+
+
+def without_by_whom(query):
+    """The SLURM plugin's query for its jobs' states, with sacct's "CANCELLED by 0" as the "CANCELLED" that it looks for.
+
+    Otherwise it takes a cancelled job for one that still runs, and waits for ever.
+    """
+
+    async def asked(*arguments):
+        states, seconds = await query(*arguments)
+        return states and {job: state.split()[0] for job, state in states.items() if state}, seconds
+
+    return asked
 
 
 def say_what_failed():
@@ -251,11 +265,15 @@ onerror:
 
 onstart:
     needed = list(workflow.dag.needrun_jobs())
+    if SLURM := workflow.executor_plugin.name == "slurm":
+        import snakemake_executor_plugin_slurm as plugin
+
+        plugin.query_job_status = without_by_whom(plugin.query_job_status)
     if shutil.which("squeue"):
         try:
             end_jobs_of_a_dead_run(needed)
         except subprocess.CalledProcessError as error:
-            if workflow.executor_plugin.name == "slurm":
+            if SLURM:
                 sys.exit(f"error: SLURM does not answer: {error.stderr.strip()}")
     try:
         if workflow.local_exec:
@@ -267,6 +285,7 @@ onstart:
             [job.wildcards.dataset for job in needed if job.rule.name == "prepare"],
             {str(file) for job in needed for file in job.input}
             - {str(file) for job in needed for file in job.output},
+            config["seed"],
         )
     except (ConfigError, OSError) as error:
         sys.exit(f"error: {error}")

@@ -11,6 +11,7 @@ import pytest
 from synthetic import make_signals
 
 from miaprune import grid, metrics, results
+from miaprune.files import FileError
 
 MODEL = {"train_accuracy": 0.99, "dev_accuracy": 0.7, "test_accuracy": 0.6, "epoch": 12}
 TRAINED = {"recipe": {"epochs": 50}, "device": "NVIDIA H100", "commit": "0123456789ab", "epoch": 12, "epochs_run": 18}
@@ -173,6 +174,10 @@ def test_json_comes_back_and_a_failed_write_leaves_nothing(tmp_path, monkeypatch
         ("[]", "list indices|not"),
         ("{}", "lacks 'accuracy_ci'"),
         (json.dumps(a_result() | {"accuracy": 67.1}), "67.1 is no fraction"),
+        (json.dumps(a_result() | {"accuracy": True}), "accuracy True is no number"),
+        (json.dumps(a_result() | {"auc": float("nan")}), "auc nan is no number"),
+        (json.dumps(a_result() | {"auc": "x"}), "auc 'x' is no number"),
+        (json.dumps(a_result() | {"attack": 3}), "attack 3 is no text"),
         (json.dumps({k: v for k, v in a_result().items() if k != "victim"}), "lacks 'victim'"),
         (json.dumps(a_result() | {"setting": {"dataset": "location"}}), "lacks 'model'"),
         (json.dumps(a_result() | {"victim": a_result()["victim"] | {"privacy": {"epsilon": 1}}}), "lacks 'delta'"),
@@ -185,6 +190,25 @@ def test_a_damaged_result_is_named_in_one_line(tmp_path, content, reason):
     with pytest.raises(results.ResultError, match=f"(?s)samia.json: .*({reason}).*delete it") as caught:
         results.read_result(path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("place", "seed", "message"),
+    [
+        ("location/fc/l1_0.7/conf.json", 8, "of seed 7, not 8"),
+        ("location/fc/l1_0.6/conf.json", 7, "of sparsity 0.7, not 0.6"),
+        ("location/fc/l1_0.7/ppb_4/unaware/conf.json", 7, "of defense None, not ppb"),
+        ("location/fc/l1_0.7/samia.json", 7, "of attack conf, not samia"),
+    ],
+)
+def test_a_result_that_lies_in_anothers_place_is_refused(tmp_path, place, seed, message):
+    result, root = a_result(), str(tmp_path / "results")
+    right = f"{root}/{PRUNED.path}/conf.json"
+    results.write_json(right, result)
+    assert results.read_result_in_place(right, root, 7) == result
+    results.write_json(f"{root}/{place}", result)
+    with pytest.raises(FileError, match=message):
+        results.read_result_in_place(f"{root}/{place}", root, seed)
 
 
 def test_a_missing_file_says_how_to_make_it(tmp_path):

@@ -34,7 +34,12 @@ def test_a_failed_write_leaves_the_old_table(tmp_path, monkeypatch):
     assert path.read_text() == "a\n1\n"
 
 
-@pytest.mark.parametrize("content", ["", "a,b\n1,2\n", '"\n'])
+ROW = tables.attacks_table([row(ORIGINAL, "conf", 7, 0.6)])
+NO_TESTS = ROW.drop(columns="victim_test_accuracy").to_csv(index=False)
+WORDS = ROW.astype({"accuracy": object}).assign(accuracy="high").to_csv(index=False)
+
+
+@pytest.mark.parametrize("content", ["", "a,b\n1,2\n", '"\n', NO_TESTS, WORDS])
 def test_a_file_that_is_no_table_is_named(tmp_path, content):
     (tmp_path / "x.csv").write_text(content)
     with pytest.raises(ResultError, match=r"x\.csv: not a"):

@@ -21,8 +21,10 @@ import argparse
 import base64
 import binascii
 import fcntl
+import math
 import os
 import re
+import signal
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -188,14 +190,15 @@ class Results:
             return f"its log cannot be read: {error.strerror}"
         # A log starts with earlier attempts (miaprune.job); their errors are not this one's.
         last = max((i for i, line in enumerate(lines) if ATTEMPT.match(line)), default=-1)
+        end = lines[last] if last >= 0 else "(empty)"
         lines = [line for line in lines[last + 1 :] if line.strip()]
         traced = [i for i, line in enumerate(lines) if line.startswith("Traceback (most recent call last)")]
         after = lines[traced[-1] + 1 :] if traced else [line for line in lines if line.startswith("error:")][-1:]
         said = next((line for line in after if not line[0].isspace()), None)
-        return (
-            said
-            or f"killed (by a signal, for its memory or its time)? Its log ends: {lines[-1] if lines else '(empty)'}"
-        )
+        if not said:
+            end = lines[-1] if lines else end
+            said = f"cancelled or killed (by a signal, for its memory or its time)? Its log ends: {end}"
+        return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in said)  # it goes to a terminal
 
     def seconds(self, job: Job) -> float | None:
         """How long a finished job took, by its benchmark file; None if there is none, or it is damaged."""
@@ -204,7 +207,8 @@ class Results:
             return None
         try:
             names, values = (line.split("\t") for line in (self.root / path).read_text().splitlines()[:2])
-            return float(dict(zip(names, values, strict=True))["s"])
+            seconds = float(dict(zip(names, values, strict=True))["s"])
+            return seconds if 0 <= seconds < math.inf else None
         except (OSError, ValueError, KeyError):
             return None
 
@@ -358,6 +362,7 @@ def read_config(file: str, overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def main() -> None:
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # piped into head, say
     parser = argparse.ArgumentParser(prog="python workflow/status.py", description=str(__doc__).split("\n\n")[0])
     parser.add_argument("scope", nargs="?", choices=("all", "demo"), default="all", help="which grid (all)")
     parser.add_argument("--configfile", default="config.yaml", help="as the run's (config.yaml)")

@@ -78,6 +78,11 @@ class OnCluster:
         rows = [dict(zip(fields, line.split("|"), strict=True)) for line in lines]
         return [row for row in rows if row["WorkDir"] == str(self.folder)]
 
+    def submitted_again(self, job):
+        """Whether what SLURM's job of this number was to do has been submitted anew since."""
+        comments = {row["JobIDRaw"]: row["Comment"] for row in self.jobs()}
+        return any(comment == comments[job] and int(other) > int(job) for other, comment in comments.items())
+
 
 def results(folder):
     """The bytes of everything that the attacks and tables are made of, and of those."""

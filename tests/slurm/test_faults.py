@@ -131,6 +131,8 @@ def tell(story):
 
     (job,) = story.victims("cancelled")
     cluster.run("scancel", job)
+    # Seen by Snakemake before the daemons are restarted, after which sacct no longer says by whom it was cancelled.
+    wait_for(lambda: on.submitted_again(job), "the cancelled job is not submitted again", LONG)
 
     (job,) = story.victims("killed")
     os.kill(wait_for(lambda: story.script(job), "no script"), signal.SIGKILL)

@@ -1,5 +1,6 @@
 """Bad input stops the run before any job starts: one clear line and a non-zero exit."""
 
+import math
 import shutil
 import subprocess
 
@@ -46,6 +47,8 @@ def refused(workflow, *arguments):
         ("results/digits/fc/l1_0.5/ppb_-1/samia.json", "strength '-1' of defense ppb must be a number from 0 to 1e9"),
         ("results/digits/fc/l1_0.5/unaware/samia.json", "only a defended victim has an unaware adversary"),
         ("results/digits/fc/l1_0.5/shadows_l1_0.55/samia.json", "digits/fc/l1_0.55 is not in config.yaml's grid"),
+        ("results/digits/fc/l1_0.5", "a folder is no target; name a file in it: results/digits/fc/l1_0.5/samia.json"),
+        ("results/digits/fc/l1_0.5/attackers/samja.safetensors", "unknown file 'samja': did you mean 'samia'?"),
         ("results/digits/fc/l1_0.7/shadows_l1_0.9/nn.json", "nn is not among config.yaml's attacks; extend them"),
     ],
 )
@@ -77,6 +80,9 @@ def test_a_target_that_does_not_exist(workflow, target, message):
         (["training", "epochs", "image"], -1, "training.epochs.image: -1 is less than the minimum of 1"),
         (["attack_recipe"], "papr", "did you mean 'paper'?"),
         (["device"], "gpu", "device: 'gpu' is not one of"),
+        (["training", "learning_rate"], math.nan, "config.yaml.training.learning_rate: nan is not a finite number"),
+        (["save_state_every"], math.inf, "config.yaml.save_state_every: inf is not a finite number"),
+        (["results_dir"], "~/results", "~/results: results_dir is taken literally; write the path in full"),
         (["seed"], "seven", "seed: 'seven' is not of type 'integer'"),
     ],
 )
@@ -121,6 +127,42 @@ def test_a_truncated_checkpoint(finished, tmp_path):
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and f"{CELL}/victim.safetensors: damaged" in errors[0]
     assert not (broken.folder / CELL / "signals.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("seed", "results/digits/fc/original/shadow_0.safetensors: of seed 7, not 8; is it another run's?"),
+        ("role", "results/digits/fc/original/victim.safetensors: of role shadow_0, not victim"),
+        (
+            "setting",
+            "results/digits/fc/l1_0.5/signals.safetensors: of setting digits/fc/original, not digits/fc/l1_0.5",
+        ),
+    ],
+)
+def test_a_file_of_another_run_or_place_is_not_taken_for_ones_own(finished, tmp_path, what, message):
+    """Where Snakemake has no record of who made what: a copied results folder, another checkout on the same one."""
+    shutil.copytree(finished.folder, tmp_path / "copy")
+    copy = Workflow(tmp_path / "copy", dict(finished.config))
+    shutil.rmtree(copy.folder / ".snakemake")
+    for log in copy.folder.glob("results/**/*.log"):
+        log.unlink()
+    cell, original = copy.folder / CELL, copy.folder / "results/digits/fc/original"
+    if what == "setting":
+        shutil.copy(original / "signals.safetensors", cell)
+        (cell / "conf.json").unlink()
+    else:
+        for old in (*cell.glob("*.safetensors"), *cell.glob("*.json")):
+            old.unlink()
+    if what == "role":
+        shutil.copy(original / "shadow_0.safetensors", original / "victim.safetensors")
+    if what == "seed":
+        copy.config["seed"] = 8
+    assert message in refused(copy, f"{CELL}/conf.json")
+
+
+def test_a_fitted_attack_is_a_target(finished):
+    assert finished.run(f"{CELL}/attackers/conf.safetensors").returncode == 0
 
 
 def test_a_results_folder_that_is_a_file(workflow):

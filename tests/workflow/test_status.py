@@ -129,8 +129,10 @@ def test_a_cell_needs_every_attack_that_was_asked_for(run):
     [
         (f"epoch 1/2\n{TRACEBACK}\n  File x, line 1\n    y\nValueError: bad\n  more\n", "ValueError: bad"),
         ("epoch 1/2\nerror: no space left\n", "error: no space left"),
-        ("epoch 1/2\n", "killed (by a signal, for its memory or its time)? Its log ends: epoch 1/2"),
+        ("epoch 1/2\n", "cancelled or killed (by a signal, for its memory or its time)? Its log ends: epoch 1/2"),
         ("", "Its log ends: (empty)"),
+        (f"epoch 9/9\n{ATTEMPT}\n", f"Its log ends: {ATTEMPT}"),
+        ("\x1b[2J\x07\n", "Its log ends: \N{REPLACEMENT CHARACTER}[2J\N{REPLACEMENT CHARACTER}"),
         (f"{TRACEBACK}\nKeyError: first\n{ATTEMPT}\nepoch 9/9\n", "Its log ends: epoch 9/9"),
         (f"{TRACEBACK}\nKeyError: first\n{ATTEMPT}\n{TRACEBACK}\nOSError: second\n", "OSError: second"),
         ("x" * 100_000 + f"\n{TRACEBACK}\n  File\nOSError: late\n", "OSError: late"),
@@ -222,7 +224,18 @@ def test_the_time_left_falls_back_on_other_models_but_not_on_other_datasets(run)
 
 
 @pytest.mark.parametrize(
-    "text", ["", "s\th:m:s\n", "s\th:m:s\nNA\t-\n", "h:m:s\n0:01\n", "s\ta\n1\t2\t3\n", "\x00\xff"]
+    "text",
+    [
+        "",
+        "s\th:m:s\n",
+        "s\th:m:s\nNA\t-\n",
+        "s\nnan\n",
+        "s\ninf\n",
+        "s\n-5\n",
+        "h:m:s\n0:01\n",
+        "s\ta\n1\t2\t3\n",
+        "\x00\xff",
+    ],
 )
 def test_a_damaged_benchmark_file_is_left_out(run, text):
     run.finish(*JOBS, seconds=10)

@@ -120,7 +120,7 @@ def test_a_job_that_was_killed_has_failed(workflow, pruning):
     assert pruning.wait(timeout=120) != 0
     text = report(workflow)
     assert undefended(text) == [0, 0, 1, 1]
-    assert text.startswith(f"failed: prune of {CELL}\n  killed (by a signal")
+    assert text.startswith(f"failed: prune of {CELL}\n  cancelled or killed (by a signal")
 
 
 def test_a_job_that_raised_an_error_has_failed(workflow, finished):

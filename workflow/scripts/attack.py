@@ -29,7 +29,8 @@ def main(device, where):
         if shadows is not None:
             fitted = attack(name).fit(shadows, options, seed, device)
             about = results.stage(options, where)
-            save_tensors(attacker, fitted, {"attack": name, **about})
+            identity = {"setting": setting.path, "attack": name, "seed": params.seed}
+            save_tensors(attacker, fitted, identity | about)
         else:
             fitted, about = load_arrays(attacker)
         scores = attack(name).score(fitted, victim, options, seed, device)

@@ -1,7 +1,7 @@
 """Prune the six original models of one (dataset, model), fine-tune them, defended or not, and write checkpoints."""
 
 from miaprune import datasets, defenses, grid, models, pruning, resume, splits
-from miaprune.files import load_metadata, load_tensors, save_tensors
+from miaprune.files import check_facts, load_metadata, load_tensors, save_tensors
 from miaprune.gpu import name_of
 from miaprune.job import running
 from miaprune.results import TRAINED_KEYS, stage
@@ -12,7 +12,9 @@ setting = grid.Setting(**dict(wildcards.items()))
 
 
 def pruned(original, data, device):
-    model = models.load(setting.model, data.input_shape, data.classes, load_tensors(original)[0]).to(device)
+    state, facts = load_tensors(original)
+    check_facts(original, facts, {"data": data.digest})
+    model = models.load(setting.model, data.input_shape, data.classes, state).to(device)
     pruning.PRUNERS[setting.pruner](model, float(setting.sparsity))
     return model
 
@@ -38,11 +40,9 @@ def main(device, states):
     facts = train_roles(trained, data, parts, params.recipe, objectives, seeds, states)
     for path, (role, model) in zip(snakemake.output, trained.items(), strict=True):
         print(f"{role}: {facts[role]}")
-        about = {"role": role, "seed": params.seed, "achieved_sparsity": achieved[role], "layers": layers[role]}
-        about |= {
-            "data": data.digest,
-            "original": {key: load_metadata(originals[role]).get(key) for key in TRAINED_KEYS},
-        }
+        about = {"setting": setting.path, "role": role, "seed": params.seed, "data": data.digest}
+        about |= {"achieved_sparsity": achieved[role], "layers": layers[role]}
+        about |= {"original": {key: load_metadata(originals[role]).get(key) for key in TRAINED_KEYS}}
         about |= stage(params.recipe, name_of(device)) | {"defense_options": params.defense or None}
         save_tensors(path, pruning.finalise(model).state_dict(), facts[role] | about)
     states.keep(snakemake.output)

@@ -4,7 +4,7 @@ import logging
 import time
 
 from miaprune import datasets, grid, models, signals, splits
-from miaprune.files import load_tensors
+from miaprune.files import check_facts, load_tensors
 from miaprune.gpu import name_of
 from miaprune.job import running, span
 from miaprune.results import stage
@@ -18,6 +18,7 @@ with running(snakemake.log[0], snakemake.threads, params.device) as device:
     measured, facts, started = {}, {}, time.perf_counter()
     for done, (role, checkpoint) in enumerate(zip(grid.ROLES, snakemake.input, strict=False), start=1):
         state, facts[role] = load_tensors(checkpoint)
+        check_facts(checkpoint, facts[role], {"data": data.digest})
         facts[role]["signals"] = stage({"draws": params.draws, "epsilon": params.epsilon}, name_of(device))
         model = models.load(setting.model, data.input_shape, data.classes, state).to(device)
         split = splits.of_role(role, len(data), params.seed)

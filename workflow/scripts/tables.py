@@ -7,7 +7,10 @@ from miaprune.files import load_metadata
 from miaprune.job import logged
 
 with logged(snakemake.log[0]):
-    attacks = [results.read_result(path) for path in snakemake.input.results]
+    attacks = [
+        results.read_result_in_place(path, snakemake.config["results_dir"], snakemake.params.seed)
+        for path in snakemake.input.results
+    ]
     tables.write_csv(snakemake.output.attacks, tables.attacks_table(attacks))
     models = [
         asdict(grid.Setting.parse(path)) | facts

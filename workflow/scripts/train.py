@@ -24,7 +24,13 @@ def main(device, states):
     facts = train_roles(trained, data, parts, params.recipe, objectives, seeds, states)
     for path, (role, model) in zip(snakemake.output, trained.items(), strict=True):
         print(f"{role}: {facts[role]}")
-        about = {"role": role, "seed": params.seed, "achieved_sparsity": 0.0, "data": data.digest}
+        about = {
+            "setting": setting.path,
+            "role": role,
+            "seed": params.seed,
+            "achieved_sparsity": 0.0,
+            "data": data.digest,
+        }
         about |= stage(params.recipe, name_of(device))
         save_tensors(path, model.state_dict(), facts[role] | about)
     states.keep(snakemake.output)
