@@ -141,14 +141,21 @@ def claims_table(claims: Sequence[Claim]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def claims_markdown(claims: Sequence[Claim]) -> str:
-    """The claims in plain language: what was claimed, what was seen, the verdict and how it was reached."""
+def claims_markdown(claims: Sequence[Claim], guessing: Sequence[str] = ()) -> str:
+    """The claims in plain language: what was claimed, what was seen, the verdict and how it was reached.
+
+    ``guessing`` names settings as `miaprune.tables.learnt_nothing` does.
+    """
     kinds = dict.fromkeys((c.number, c.adversary) for c in claims)
-    return HEAD + "".join(_section([c for c in claims if (c.number, c.adversary) == kind]) for kind in kinds)
+    warning = f"\n{_warning(guessing)}\n" if guessing else ""
+    return HEAD + warning + "".join(_section([c for c in claims if (c.number, c.adversary) == kind]) for kind in kinds)
 
 
-def summary(attacks: pd.DataFrame, claims: Sequence[Claim]) -> str:
-    """What a run found, for a reader at a terminal who knows neither the paper nor this project."""
+def summary(attacks: pd.DataFrame, claims: Sequence[Claim], guessing: Sequence[str] = ()) -> str:
+    """What a run found, for a reader at a terminal who knows neither the paper nor this project.
+
+    ``guessing`` names settings as `miaprune.tables.learnt_nothing` does.
+    """
     width = precision(attacks)
     blocks = [SUMMARY_HEAD + (f" An accuracy's 95 % interval is\n{width}." if width else "")]
     for dataset in dict.fromkeys(attacks["dataset"]):
@@ -157,6 +164,8 @@ def summary(attacks: pd.DataFrame, claims: Sequence[Claim]) -> str:
         table = defense_table(attacks, dataset).rename(columns={"test_accuracy": "test"})
         if len(table):
             blocks.append(f"{dataset}, {DEFENSES_HEAD}\n{table.to_string(index=False)}")
+    if guessing:
+        blocks.append(_warning(guessing))
     defended = attacks["defense"].notna().any()
     for claim in claims:
         if claim.scope == "all" and (claim.number < 3 or defended):
@@ -169,6 +178,12 @@ def summary(attacks: pd.DataFrame, claims: Sequence[Claim]) -> str:
             statement = f"Claim {claim.number}, {claim.statement}{_against(claim)}"
             blocks.append(f"{statement}\n  {claim.verdict.upper()}: {seen}.")
     return "\n\n".join(blocks) + "\n"
+
+
+def _warning(guessing: Sequence[str]) -> str:
+    named = ", ".join(guessing[:MAX_EXCEPTIONS])
+    more = f" and {len(guessing) - MAX_EXCEPTIONS} more settings" if len(guessing) > MAX_EXCEPTIONS else ""
+    return f"Models that learnt nothing, on test no better than always saying one class: {named}{more}."
 
 
 def _over_original(accuracies: pd.Series, pruned: np.ndarray) -> pd.Series:

@@ -22,9 +22,10 @@ from miaprune.results import PRIVACY_KEYS, SETTING_KEYS, ResultError, flat
 
 MODEL_COLUMNS = (
     *SETTING_KEYS[:-1],
-    *("role", "epoch", "train_accuracy", "dev_accuracy", "test_accuracy", "achieved_sparsity", "seed"),
+    *("role", "epoch", "train_accuracy", "dev_accuracy", "test_accuracy"),
+    *("majority_accuracy", "achieved_sparsity", "seed"),
 )
-NUMBERS = ["sparsity", "strength", *(f"victim_{key}" for key in PRIVACY_KEYS)]
+NUMBERS = ["sparsity", "strength", "majority_accuracy", *(f"victim_{key}" for key in PRIVACY_KEYS)]
 """Columns of numbers that may be empty throughout."""
 
 PLACE = ["dataset", "model", "variant"]
@@ -43,6 +44,19 @@ def models_table(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     not a column is left out, and what a row does not have (defense and strength, say) stays empty.
     """
     return _typed(pd.DataFrame([{name: row.get(name) for name in MODEL_COLUMNS} for row in rows]))
+
+
+def learnt_nothing(models: pd.DataFrame) -> list[str]:
+    """The settings of a models table with models no better on test than a guess, as "digits/cnn/slim_0.7 (2 of 6)"."""
+    settings = _with_variant(models)
+    defenses = [
+        "" if pd.isna(defense) else f"/{defense}_{strength:g}"
+        for defense, strength in zip(models["defense"], models["strength"], strict=True)
+    ]
+    places = settings["dataset"] + "/" + settings["model"] + "/" + settings["variant"] + defenses
+    guesses = models["test_accuracy"] <= models["majority_accuracy"]
+    counts = guesses.groupby(places, sort=False).agg(["sum", "size"])
+    return [f"{place} ({guessing} of {of})" for place, guessing, of in counts.itertuples() if guessing]
 
 
 def over_seeds(attacks: pd.DataFrame) -> pd.DataFrame:

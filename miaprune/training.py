@@ -190,7 +190,8 @@ def train(
     interrupted: called again with the same arguments it goes on, and on a CPU, alone, ends with the same bytes as if it
     had not been.
     ``name`` starts the log's lines; ``more`` is how many such models the job trains after these, for its time left.
-    Returns for each model the epoch and the train, dev and test accuracies of the weights kept, in float32. Raises
+    Returns for each model the epoch and the train, dev and test accuracies of the weights kept, in float32, and the
+    share of the test records' most frequent class: with no more than that it has learnt nothing. Raises
     `miaprune.job.Stopped` if the ``slot``'s job is told to stop, once the state is saved.
     """
     device, together, patience = data.inputs.device, len(models) > 1, recipe["patience"]
@@ -231,8 +232,8 @@ def train(
         logger.info(f"{name}trained in an earlier attempt")
         for i, one in enumerate(models):
             one.load_state_dict(unpack(saved.tensors, str(i)))
-        found: list[Facts] = saved.numbers["facts"]
-        return found
+        saved_facts: list[Facts] = saved.numbers["facts"]
+        return saved_facts
     if saved:
         run.load(saved)
         logger.info(f"{name}resumes in epoch {run.epoch}, after step {run.step}")
@@ -268,6 +269,12 @@ def train(
         | objective.facts()
         for one, split, best, epoch in zip(models, splits, run.best, run.best_epoch, strict=True)
     ]
+    for found in facts:
+        if found["test_accuracy"] <= found["majority_accuracy"]:
+            logger.warning(
+                f"{name}has learnt nothing: its test accuracy, {found['test_accuracy']:.4f}, is not above the most "
+                f"frequent class's share, {found['majority_accuracy']:.4f}"
+            )
     if on_gpu:  # what it evaluated in would stay its stream's: 6 GB of ResNet-18, beside those of five others
         torch.cuda.empty_cache()
     if slot:
@@ -278,10 +285,11 @@ def train(
 def _keep(
     model: nn.Module, data: Dataset, split: Split, best: Mapping[str, Tensor], between: Callable[[], None]
 ) -> Facts:
-    """Put these weights into the model; returns their accuracies."""
+    """Put these weights into the model; returns their accuracies, and what a guess of one class would reach on test."""
     model.load_state_dict(best)
     parts = {part: torch.from_numpy(getattr(split, part)).to(data.inputs.device) for part in ("train", "dev", "test")}
-    return {f"{part}_accuracy": accuracies(model, data, index, between)[0] for part, index in parts.items()}
+    found = {f"{part}_accuracy": accuracies(model, data, index, between)[0] for part, index in parts.items()}
+    return found | {"majority_accuracy": data.labels[parts["test"]].bincount().max().item() / len(split.test)}
 
 
 def in_turn(trainings: Sequence[Generator[None, None, list[Facts]]], device: torch.device) -> list[list[Facts]]:

@@ -58,7 +58,8 @@ rule defense_table:
 
 rule claims:
     input:
-        f"{RESULTS}/{{scope}}tables/attacks.csv",
+        attacks=f"{RESULTS}/{{scope}}tables/attacks.csv",
+        models=f"{RESULTS}/{{scope}}tables/models.csv",
     output:
         csv=f"{RESULTS}/{{scope}}claims.csv",
         md=report(f"{RESULTS}/{{scope}}claims.md", caption="../workflow/report/claims.rst", category="Claims"),

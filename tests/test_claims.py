@@ -300,3 +300,18 @@ def test_the_summary_speaks_of_defences_only_where_there_are_any():
     versions = [line.split()[3:5] for line in text.split("with defences: ")[1].split("\n\n")[0].splitlines()[3:]]
     assert [v[0] for v in versions] == ["none", "ppb", "none", "ppb"] and versions[1][1] == "4"
     assert "who doesn't know of it\n  TOO FEW SETTINGS TO TELL: no setting has the results" in text
+
+
+def test_models_that_learnt_nothing_are_named_before_the_verdicts():
+    plain = pd.DataFrame(family([61, 62]))
+    found, guessing = (
+        claims.evaluate(plain),
+        [f"digits/cnn/slim_0.{i} (1 of 6)" for i in range(claims.MAX_EXCEPTIONS + 2)],
+    )
+    for text, verdicts in (
+        (claims.summary(plain, found, guessing), "\n\nClaim 1"),
+        (claims.claims_markdown(found, guessing), "\n\n## Claim 1"),
+    ):
+        said = text.split(verdicts)[0].rpartition("\n\n")[2]
+        assert said.startswith("Models that learnt nothing") and said.endswith("(1 of 6) and 2 more settings.")
+    assert "learnt nothing" not in claims.summary(plain, found) + claims.claims_markdown(found)

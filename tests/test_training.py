@@ -49,6 +49,7 @@ def test_best_dev_weights_are_kept_and_patience_stops(digits, monkeypatch):
 
     monkeypatch.setattr(training, "accuracies", accuracies)
     facts = run(digits, RECIPE | {"epochs": 20, "patience": 2})[1]
+    assert facts.pop("majority_accuracy") < 0.2
     assert facts == {"epoch": 3, "epochs_run": 6} | {f"{part}_accuracy": value for part, value in of_the_kept.items()}
     assert len(states) == 6 + 3
     assert all(torch.equal(states[6][k], states[2][k]) for k in states[2]), "the weights of epoch 3 are kept"

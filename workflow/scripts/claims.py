@@ -5,12 +5,13 @@ from miaprune.files import whole
 from miaprune.job import logged
 
 with logged(snakemake.log[0]):
-    attacks = tables.read_table(snakemake.input[0])
+    attacks, models = tables.read_table(snakemake.input.attacks), tables.read_table(snakemake.input.models)
+    guessing = tables.learnt_nothing(models)
     verdicts = claims.evaluate(attacks)
     tables.write_csv(snakemake.output.csv, claims.claims_table(verdicts))
     for path, text in (
-        (snakemake.output.md, claims.claims_markdown(verdicts)),
-        (snakemake.output.summary, claims.summary(attacks, verdicts)),
+        (snakemake.output.md, claims.claims_markdown(verdicts, guessing)),
+        (snakemake.output.summary, claims.summary(attacks, verdicts, guessing)),
     ):
         with whole(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
