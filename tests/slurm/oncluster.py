@@ -80,7 +80,9 @@ class OnCluster:
 
     def submitted_again(self, job):
         """Whether what SLURM's job of this number was to do has been submitted anew since."""
-        comments = {row["JobIDRaw"]: row["Comment"] for row in self.jobs()}
+        # Accounting knows a job's comment only when it has ended.
+        lines = self.cluster.run("squeue", "-h", "-t", "all", "-o", "%A %k").splitlines()
+        comments = dict(line.split(maxsplit=1) for line in lines)
         return any(comment == comments[job] and int(other) > int(job) for other, comment in comments.items())
 
 
