@@ -279,7 +279,14 @@ def train(
 def _keep(
     model: nn.Module, data: Dataset, split: Split, best: Mapping[str, Tensor], between: Callable[[], None]
 ) -> Facts:
-    """Put these weights into the model; returns their accuracies, and what a guess of one class would reach on test."""
+    """Put these weights into the model; returns their accuracies, and what a guess of one class would reach on test.
+
+    Raises FloatingPointError if they are not finite: the training has diverged.
+    """
+    if not all(tensor.isfinite().all() for tensor in best.values()):
+        raise FloatingPointError(
+            "the training diverged: its weights are not finite; lower learning_rate in config.yaml"
+        )
     model.load_state_dict(best)
     parts = {part: torch.from_numpy(getattr(split, part)).to(data.inputs.device) for part in ("train", "dev", "test")}
     found = {f"{part}_accuracy": accuracies(model, data, index, between)[0] for part, index in parts.items()}

@@ -38,6 +38,11 @@ def test_it_learns_and_reports_the_accuracy_of_the_weights_it_keeps(digits):
     assert facts["test_accuracy"] > 0.85
 
 
+def test_a_training_that_diverges_fails_there_and_not_in_an_attack(digits):
+    with pytest.raises(FloatingPointError, match="diverged"):
+        run(digits, RECIPE | {"epochs": 1, "learning_rate": 1e38})
+
+
 def test_best_dev_weights_are_kept_and_patience_stops(digits, monkeypatch):
     """Scripted dev accuracies: the best is epoch 3, and 3 worse epochs (patience 2) end it at epoch 6."""
     scripted = iter([0.1, 0.2, 0.5, 0.4, 0.5, 0.3, 0.7, 0.8, 0.9])
