@@ -208,11 +208,16 @@ def run_in_fork(script, file, edit=False):
         raise subprocess.CalledProcessError(job.exitcode, file)
 
 
-for owner, name in ((DAG, "is_needed_tempfile"), (DAG, "finish"), (JobScheduler, "_schedule_reevalutation")):
+PATCHED = {DAG: ("is_needed_tempfile", "finish"), JobScheduler: ("_schedule_reevalutation", "exit_gracefully")}
+for owner, name in ((owner, name) for owner, names in PATCHED.items() for name in names):
     if not hasattr(owner, name):
         sys.exit(f"error: this Snakemake has no {owner.__name__}.{name}; use the version in requirements.lock")
 PythonScript.execute_script = run_in_fork
 DAG.is_needed_tempfile = keep_what_starts_from_originals(DAG.is_needed_tempfile)
+if "SLURM_JOB_ID" in os.environ and not workflow.is_main_process:
+    # What SLURM tells to stop it ends itself, a while later. A submission that by then has ended well, without a job
+    # less, has succeeded; by itself Snakemake would start no further job, and fail.
+    JobScheduler.exit_gracefully = lambda *_: None
 if workflow.is_main_process:
     DAG.finish = forget_when_finished(DAG.finish)
     ALIVE, ALONE = forget_stale_lock()

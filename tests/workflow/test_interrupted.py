@@ -137,6 +137,20 @@ def test_outputs_that_snakemake_removed_with_a_failed_group_are_put_back(workflo
         assert (workflow.folder / CELL / name).read_bytes() == (undisturbed.folder / CELL / name).read_bytes(), name
 
 
+def test_a_submission_that_slurm_tells_to_stop_goes_on_with_its_jobs(workflow):
+    """One that is preempted and ends well in its grace time has succeeded."""
+    workflow.config = slow_config()
+    jobs = ("prepare:dataset=digits", "train:dataset=digits,model=fc", "signals:setting=digits/fc/original")
+    command = workflow.command("--mode", "remote", "--no-hooks", "--force", "--nolock", "--target-jobs", *jobs)
+    command += ["--allowed-rules", "prepare", "train", "signals"]
+    log = workflow.folder / "results/logs/digits/fc/original/train.log"
+    with subprocess.Popen(command, cwd=workflow.folder, env=os.environ | {"SLURM_JOB_ID": "7"}) as process:
+        wait_for(lambda: log.exists() and "epoch" in log.read_text())
+        process.terminate()
+    assert process.returncode == 0
+    assert (workflow.folder / "results/digits/fc/original/signals.safetensors").exists()
+
+
 QUEUE = """#!/bin/sh
 test -e {folder}/cancelled || echo "7 miaprune_x {folder}"
 """
