@@ -237,6 +237,28 @@ def without_by_whom(query):
     return asked
 
 
+NOT_NOW = ("Unable to contact slurm controller", "MaxSubmitJob")
+"""What sbatch says if the controller is not there, and if an association or a QOS takes no more jobs for the moment."""
+
+
+def submitted_later(give_up):
+    """The SLURM plugin's report of a failed submission, but for one that SLURM does not take just now.
+
+    That is made again after a while: a failure would use up the job's attempts within seconds.
+    """
+
+    def reported(executor, job_info, message):
+        if any(reason in message for reason in NOT_NOW):
+            print(f"SLURM takes no job just now, trying again: {message.splitlines()[0]}", file=sys.stderr)
+            time.sleep(20)
+            with contextlib.suppress(RuntimeError):  # the run is being stopped
+                executor._job_submission_executor.submit(executor.run_job, job_info.job)
+                return
+        give_up(executor, job_info, message)
+
+    return reported
+
+
 def say_what_failed():
     """End with a line for each job that failed or was cut short: its setting, and the log to read."""
     if not workflow.scheduler.failed:  # the run was stopped
@@ -274,6 +296,7 @@ onstart:
         import snakemake_executor_plugin_slurm as plugin
 
         plugin.query_job_status = without_by_whom(plugin.query_job_status)
+        plugin.Executor._report_job_error_threadsafe = submitted_later(plugin.Executor._report_job_error_threadsafe)
     if shutil.which("squeue"):
         try:
             end_jobs_of_a_dead_run(needed)

@@ -143,13 +143,16 @@ def tell(story):
     (on.folder / f"hungry.{job}").write_text(str(asked))  # and it has some already
     story.wait_for_state(job, {"FAILED", "OUT_OF_MEMORY", "CANCELLED"})
 
+    submitted = on.submitted_again(job)
     story.victims("slurmctld and slurmdbd restarted")
     for daemon in ("slurmctld", "slurmdbd"):
         cluster.stop_daemon(daemon)
     before = cluster.asked()  # as often as makes the plugin, by itself, forget all jobs, and more
     wait_for(lambda: cluster.asked() > before + 8, "Snakemake does not ask for its jobs", LONG)
-    for daemon in ("slurmdbd", "slurmctld"):
-        cluster.start_daemon(daemon)
+    cluster.start_daemon("slurmdbd")
+    if not submitted:  # Snakemake learns only now that the last job has failed, and cannot submit it
+        wait_for(lambda: "takes no job just now" in (on.folder / "run.log").read_text(), "nothing submitted", LONG)
+    cluster.start_daemon("slurmctld")
     story.victims("preempted")
     urgent = cluster.run("sbatch", "--parsable", "-p", "urgent", "--gres=gpu:2", "-o", "/dev/null", "--wrap", "sleep 1")
     wait_for(
