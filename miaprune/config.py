@@ -80,7 +80,7 @@ def check_targets(
         if argument.startswith("-") or parts[0] == ".." or len(parts) < 3 or parts[-2] in ("tables", "figures"):
             continue
         *folder, file = parts
-        if len(parts) == 3 and not file.endswith((".json", ".safetensors")):
+        if len(parts) == 3 and parts[0] in grid.DATASETS and not file.endswith((".json", ".safetensors")):
             raise GridError(
                 f"{argument}: a folder is no target; name a file in it: {argument.rstrip('/')}/samia.json, say"
             )

@@ -9,6 +9,7 @@ import itertools
 import logging
 import os
 import platform
+import re
 import runpy
 import signal
 import sys
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 """SIGTERM is what SLURM sends at the time limit, at preemption and for scancel; SIGINT is Ctrl-C."""
 
-NO_CARD = (None, "", "-1", "NoDevFiles")
-"""What CUDA_VISIBLE_DEVICES is where a job was given no GPU."""
+A_CARD = re.compile(r"\d|GPU-|MIG-")
+"""How CUDA_VISIBLE_DEVICES begins where a job was given a GPU; else it is missing, empty, -1, NoDevFiles, none, ..."""
 
 logger = logging.getLogger("miaprune")
 
@@ -195,10 +196,10 @@ def running(log: str | Path, threads: int, device: str) -> Iterator[torch.device
         torch.backends.cudnn.allow_tf32 = False  # float32 is float32 in convolutions too, unlike torch's default
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-            if device == "cpu" and (given := os.environ.get("CUDA_VISIBLE_DEVICES")) not in NO_CARD:
+            if device == "cpu" and A_CARD.match(given := os.environ.get("CUDA_VISIBLE_DEVICES", "")):
                 raise ConfigError(
                     f"torch cannot use the GPU that this job was given (CUDA_VISIBLE_DEVICES={given}): is the driver "
-                    "too old for torch's CUDA? To compute on the CPU set device: cpu"
+                    "too old for torch's CUDA? To compute on the CPU unset it, or set device: cpu"
                 )
         if device == "cuda" and (count := torch.cuda.device_count()) > 1:
             visible = os.environ.get("CUDA_VISIBLE_DEVICES")

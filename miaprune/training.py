@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from miaprune.splits import Split
 
 EVALUATION_BATCH = 2048
+ROUNDING = 1e-9
+"""By which equal shares of records may differ: a GPU divides otherwise."""
 
 Facts = dict[str, Any]
 """What a training says of a model."""
@@ -265,9 +267,9 @@ def train(
     run.optimizer.zero_grad()  # the job holds on to the models, and needs no gradients
     facts = [
         {"epoch": epoch, "epochs_run": min(run.epoch, epoch + patience + 1)}
-        | _keep(one, data, split, best, between)
+        | _keep(one, data, split, best, between, f"{name}model {i} of the stack: " if together else name)
         | objective.facts()
-        for one, split, best, epoch in zip(models, splits, run.best, run.best_epoch, strict=True)
+        for i, (one, split, best, epoch) in enumerate(zip(models, splits, run.best, run.best_epoch, strict=True))
     ]
     if on_gpu:  # what it evaluated in would stay its stream's: 6 GB of ResNet-18, beside those of five others
         torch.cuda.empty_cache()
@@ -277,7 +279,7 @@ def train(
 
 
 def _keep(
-    model: nn.Module, data: Dataset, split: Split, best: Mapping[str, Tensor], between: Callable[[], None]
+    model: nn.Module, data: Dataset, split: Split, best: Mapping[str, Tensor], between: Callable[[], None], name: str
 ) -> Facts:
     """Put these weights into the model; returns their accuracies, and what a guess of one class would reach on test.
 
@@ -285,14 +287,14 @@ def _keep(
     """
     if not all(tensor.isfinite().all() for tensor in best.values()):
         raise FloatingPointError(
-            "the training diverged: its weights are not finite; lower learning_rate in config.yaml"
+            f"{name}the training diverged: its weights are not finite; lower learning_rate in config.yaml"
         )
     model.load_state_dict(best)
     parts = {part: torch.from_numpy(getattr(split, part)).to(data.inputs.device) for part in ("train", "dev", "test")}
     found = {f"{part}_accuracy": accuracies(model, data, index, between)[0] for part, index in parts.items()}
     guess = data.labels[parts["test"]].bincount().max().item() / len(split.test)
-    if found["test_accuracy"] <= guess:
-        logger.warning(f"it has learnt nothing: the most frequent class is {guess:.4f} of test")
+    if found["test_accuracy"] <= guess + ROUNDING:
+        logger.warning(f"{name}has learnt nothing: the most frequent class is {guess:.4f} of test")
     return found | {"majority_accuracy": guess}
 
 

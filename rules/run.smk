@@ -214,9 +214,9 @@ for owner, name in ((owner, name) for owner, names in PATCHED.items() for name i
         sys.exit(f"error: this Snakemake has no {owner.__name__}.{name}; use the version in requirements.lock")
 PythonScript.execute_script = run_in_fork
 DAG.is_needed_tempfile = keep_what_starts_from_originals(DAG.is_needed_tempfile)
-if "SLURM_JOB_ID" in os.environ and not workflow.is_main_process:
-    # What SLURM tells to stop it ends itself, a while later. A submission that by then has ended well, without a job
-    # less, has succeeded; by itself Snakemake would start no further job, and fail.
+if "SLURM_JOB_ID" in os.environ and workflow.remote_exec:
+    # What SLURM tells to stop it ends itself, a while later. A preempted submission that by then has done all its jobs
+    # has succeeded; by itself Snakemake would start no further job, and fail.
     JobScheduler.exit_gracefully = lambda *_: None
 if workflow.is_main_process:
     DAG.finish = forget_when_finished(DAG.finish)
@@ -231,13 +231,15 @@ def without_by_whom(query):
     """
 
     async def asked(*arguments):
+        if STOPPED.is_set():  # nothing is known, and no time to be lost by asking
+            return {}, 0.0
         states, seconds = await query(*arguments)
         return states and {job: state.split()[0] for job, state in states.items() if state}, seconds
 
     return asked
 
 
-NOT_NOW = ("Unable to contact slurm controller", "MaxSubmitJob")
+NOT_NOW = ("Unable to contact slurm controller", "MaxSubmitJob", "GrpSubmitJob")
 """What sbatch says if the controller is not there, and if an association or a QOS takes no more jobs for the moment."""
 
 
@@ -250,13 +252,32 @@ def submitted_later(give_up):
     def reported(executor, job_info, message):
         if any(reason in message for reason in NOT_NOW):
             print(f"SLURM takes no job just now, trying again: {message.splitlines()[0]}", file=sys.stderr)
-            time.sleep(20)
-            with contextlib.suppress(RuntimeError):  # the run is being stopped
-                executor._job_submission_executor.submit(executor.run_job, job_info.job)
-                return
+            if not STOPPED.wait(20):
+                with contextlib.suppress(RuntimeError):  # the run is at its end
+                    executor._job_submission_executor.submit(executor.run_job, job_info.job)
+                    return
         give_up(executor, job_info, message)
 
     return reported
+
+
+STOPPED = threading.Event()
+"""Set when the run is told to stop at once."""
+
+
+def cancelled_by_name(cancel):
+    """The SLURM plugin's ``cancel_jobs``, which also cancels the submissions that wait, and those that it doesn't know.
+
+    While it asks for states, its list of jobs is empty; and that may take a day.
+    """
+
+    def cancel_all(executor, jobs):
+        STOPPED.set()
+        executor._job_submission_executor.shutdown(wait=False, cancel_futures=True)
+        cancel(executor, jobs)
+        subprocess.run(["scancel", f"--name={executor.run_uuid}", f"--user={getpass.getuser()}"])
+
+    return cancel_all
 
 
 def say_what_failed():
@@ -297,6 +318,7 @@ onstart:
 
         plugin.query_job_status = without_by_whom(plugin.query_job_status)
         plugin.Executor._report_job_error_threadsafe = submitted_later(plugin.Executor._report_job_error_threadsafe)
+        plugin.Executor.cancel_jobs = cancelled_by_name(plugin.Executor.cancel_jobs)
     if shutil.which("squeue"):
         try:
             end_jobs_of_a_dead_run(needed)

@@ -185,7 +185,7 @@ def test_a_job_whose_card_torch_cannot_use_fails_and_does_not_take_days_on_the_c
         pytest.fail("it ran")
     with running(log, 1, "cpu") as device:
         assert device.type == "cpu"
-    for none in ("", "-1", "NoDevFiles"):
+    for none in ("", "-1", "NoDevFiles", "none"):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", none)
         with running(log, 1, "auto") as device:
             assert device.type == "cpu"
