@@ -26,7 +26,6 @@ from miaprune import datasets, grid, splits
 from miaprune.attacks import attack
 from miaprune.attacks.neural import epochs_of
 from miaprune.config import ConfigError, attack_options, check_device, training_recipe
-from miaprune.files import whole
 from miaprune.job import keep_freed_memory
 from miaprune.signals import Signals
 
@@ -209,13 +208,8 @@ def main(arguments: list[str] | None = None) -> None:
     torch.set_num_threads(1)
     torch.backends.cudnn.allow_tf32 = False
     machine, lines = ours.machine(options.device), table(config, options.device, options.records)
-    command = " ".join(["python benchmarks/hours.py", *(sys.argv[1:] if arguments is None else arguments)])
-    head = ["# Hours: what settings take, estimated", "", f"    {command}", "", f"{machine}.", ""]
-    text = "\n".join([*head, *lines]) + "\n"
-    if options.out:
-        with whole(options.out) as temporary:
-            temporary.write_text(text)
-    print(f"\n{text}")
+    called = sys.argv[1:] if arguments is None else arguments
+    ours.write_page("Hours: what settings take, estimated", "hours.py", called, machine, lines, options.out)
 
 
 if __name__ == "__main__":

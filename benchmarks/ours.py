@@ -23,7 +23,7 @@ from torch import nn
 
 from miaprune import grid, models, pruning, signals
 from miaprune.datasets import FORMAT, SPECS, Dataset, load, prepare
-from miaprune.files import load_metadata, save_tensors
+from miaprune.files import load_metadata, save_tensors, whole
 from miaprune.gpu import Autocast
 from miaprune.signals import Signals
 from miaprune.splits import Split
@@ -191,6 +191,18 @@ def machine(device: str) -> str:
         f"{cpu}, {os.cpu_count()} cores, {memory:.0f} GiB{card}; load average {os.getloadavg()[0]:.1f} at the start; "
         f"Python {sys.version.split()[0]}, torch {torch.__version__}, NumPy {np.__version__}"
     )
+
+
+def write_page(
+    title: str, script: str, arguments: Sequence[str], machine: str, lines: Sequence[str], out: Path | None
+) -> None:
+    """Print a benchmark's Markdown page: how it was called, the machine, what came out; and write it to ``out``."""
+    command = " ".join([f"python benchmarks/{script}", *arguments])
+    text = "\n".join([f"# {title}", "", f"    {command}", "", f"{machine}.", "", *lines]) + "\n"
+    if out:
+        with whole(out) as temporary:
+            temporary.write_text(text)
+    print(f"\n{text}")
 
 
 def resident(field: str) -> int:

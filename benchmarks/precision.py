@@ -24,11 +24,10 @@ from scipy.stats import ttest_rel
 from miaprune import datasets, grid, metrics, splits
 from miaprune.attacks import attack
 from miaprune.config import ConfigError, attack_options, check_device, training_recipe
-from miaprune.files import FileError, whole
+from miaprune.files import FileError
 from miaprune.gpu import Autocast
 from miaprune.signals import pool
 
-HERE = Path(__file__).resolve().parent
 PRECISIONS = ("float32", "bfloat16")
 """Of training; the first is compared with."""
 
@@ -45,13 +44,12 @@ def compare(
     records: int,
     epochs: int,
     seeds: Sequence[int],
-    roles: Sequence[str] = grid.ROLES,
 ) -> Found:
-    """Train the ``roles``, a victim and its shadows, on the first ``records`` of each split, once by each precision."""
+    """Train a victim and its shadows on the first ``records`` of each split, once by each precision."""
     device = data.inputs.device.type
     found: Found = {precision: {} for precision in PRECISIONS}
     for seed in seeds:
-        parts = [_first(splits.of_role(role, len(data), seed), records) for role in roles]
+        parts = [_first(splits.of_role(role, len(data), seed), records) for role in grid.ROLES]
         for precision, values in found.items():
             # The wrapper stands for the recipe's own `precision`, which a CPU does not heed.
             recipe = training_recipe(config, "training", data.name) | {"epochs": epochs, "precision": "float32"}
@@ -72,7 +70,7 @@ def compare(
     return found
 
 
-def table(found: Found, records: int, epochs: int, roles: Sequence[str] = grid.ROLES) -> list[str]:
+def table(found: Found, records: int, epochs: int) -> list[str]:
     """A row per precision: seconds of training, and each accuracy's mean and difference from float32's."""
     float32, names = found["float32"], [name for name in found["float32"] if name != "seconds"]
     rows = [f"| training | s | {' | '.join(f'{name}, %: mean, difference' for name in names)} |"]
@@ -83,9 +81,9 @@ def table(found: Found, records: int, epochs: int, roles: Sequence[str] = grid.R
     return [
         *rows,
         "",
-        f"{len(float32['seconds'])} seeds, a victim and {len(roles) - 1} shadows, {records} training records each, "
-        f"{epochs} epochs; differences from float32 in points, paired by seed, with a 95 % interval: noise if it holds "
-        f"0. Seconds of the {len(roles)} models' training, the quickest seed's.",
+        f"{len(float32['seconds'])} seeds, a victim and {grid.SHADOWS} shadows, {records} training records each, "
+        f"{epochs} epochs at most; differences from float32 in points, paired by seed, with a 95 % interval: noise if "
+        f"it holds 0. Seconds of the {len(grid.ROLES)} models' training, the quickest seed's.",
     ]
 
 
@@ -109,7 +107,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--dataset", default="digits", choices=grid.DATASETS)
     parser.add_argument("--model", default="cnn", choices=[m for m in grid.MODELS if m != "fc"])
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--data-dir", type=Path, default=HERE.parent / "data")
+    parser.add_argument("--data-dir", type=Path, default=ours.ROOT / "data")
     parser.add_argument("--records", type=int, default=10**9, help="of training, of each model, at most (default: all)")
     parser.add_argument("--epochs", type=int, default=100, help="at most: training stops as the workflow's does")
     parser.add_argument("--seeds", type=int, nargs="+", default=range(10))
@@ -127,20 +125,9 @@ def main(arguments: list[str] | None = None) -> None:
     how = data, options.model, ours.configuration(), options.records, options.epochs, options.seeds
     records = min(options.records, len(splits.of_role("victim", len(data), 0).train))
     lines = table(compare(*how), records, options.epochs)
-    command = " ".join(["python benchmarks/precision.py", *(sys.argv[1:] if arguments is None else arguments)])
-    head = [
-        f"# bfloat16 against float32: {options.dataset}/{options.model}",
-        "",
-        f"    {command}",
-        "",
-        f"{machine}.",
-        "",
-    ]
-    text = "\n".join([*head, *lines]) + "\n"
-    if options.out:
-        with whole(options.out) as temporary:
-            temporary.write_text(text)
-    print(f"\n{text}")
+    title = f"bfloat16 against float32: {options.dataset}/{options.model}"
+    called = sys.argv[1:] if arguments is None else arguments
+    ours.write_page(title, "precision.py", called, machine, lines, options.out)
 
 
 if __name__ == "__main__":

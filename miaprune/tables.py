@@ -54,7 +54,7 @@ def learnt_nothing(models: pd.DataFrame) -> list[str]:
         for defense, strength in zip(models["defense"], models["strength"], strict=True)
     ]
     places = settings["dataset"] + "/" + settings["model"] + "/" + settings["variant"] + defenses
-    guesses = models["test_accuracy"] <= models["majority_accuracy"] + 1e-9  # a GPU rounds shares otherwise
+    guesses = models["test_accuracy"] <= models["majority_accuracy"]
     counts = guesses.groupby(places, sort=False).agg(["sum", "size"])
     return [f"{place} ({guessing} of {of})" for place, guessing, of in counts.itertuples() if guessing]
 

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from miaprune.splits import Split
 
 EVALUATION_BATCH = 2048
-ROUNDING = 1e-9
-"""By which equal shares of records may differ: a GPU divides otherwise."""
 
 Facts = dict[str, Any]
 """What a training says of a model."""
@@ -292,8 +290,9 @@ def _keep(
     model.load_state_dict(best)
     parts = {part: torch.from_numpy(getattr(split, part)).to(data.inputs.device) for part in ("train", "dev", "test")}
     found = {f"{part}_accuracy": accuracies(model, data, index, between)[0] for part, index in parts.items()}
-    guess = data.labels[parts["test"]].bincount().max().item() / len(split.test)
-    if found["test_accuracy"] <= guess + ROUNDING:
+    labels = data.labels[parts["test"]]
+    guess = (labels == labels.bincount().argmax()).double().mean().item()  # rounded as `accuracies` are
+    if found["test_accuracy"] <= guess:
         logger.warning(f"{name}has learnt nothing: the most frequent class is {guess:.4f} of test")
     return found | {"majority_accuracy": guess}
 

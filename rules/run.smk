@@ -224,6 +224,10 @@ if workflow.is_main_process:
     JobScheduler._schedule_reevalutation = reevaluate_once
 
 
+STOPPED = threading.Event()
+"""Set when the run is told to stop at once."""
+
+
 def without_by_whom(query):
     """The SLURM plugin's query for its jobs' states, with sacct's "CANCELLED by 0" as the "CANCELLED" that it looks for.
 
@@ -259,10 +263,6 @@ def submitted_later(give_up):
         give_up(executor, job_info, message)
 
     return reported
-
-
-STOPPED = threading.Event()
-"""Set when the run is told to stop at once."""
 
 
 def cancelled_by_name(cancel):

@@ -161,8 +161,8 @@ def test_a_pace_is_that_of_a_training_long_enough_to_tell(monkeypatch):
 
 def test_precisions_are_compared_over_seeds(data):
     config = ours.configuration(tiny())
-    found = precision.compare(data, "cnn", config, records=20, epochs=1, seeds=[0, 1], roles=grid.ROLES[:2])
-    table = precision.table(found, 20, 1, grid.ROLES[:2])
+    found = precision.compare(data, "cnn", config, records=20, epochs=1, seeds=[0, 1])
+    table = precision.table(found, 20, 1)
     assert [row.split("|")[1].strip() for row in table[2:4]] == list(precision.PRECISIONS)
     assert table[2].count(", none") == 3, "float32 is what is compared with"
     assert "noise" in precision._difference([0.5, 0.6, 0.7], [0.52, 0.58, 0.71])
