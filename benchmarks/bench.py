@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -169,6 +170,12 @@ def share_table(own: ours.Cell, flops: Mapping[str, float], model: str, card: st
     ]
 
 
+def held_against(estimated: Mapping[str, float], own: ours.Cell) -> list[str]:
+    """What the grid's estimate says of the cell that was run, beside what its jobs took."""
+    rows = ["| the cell above | estimated s | measured s |", "| --- | ---: | ---: |"]
+    return rows + [f"| {title} | {estimated[p]:.1f} | {own.seconds[p]:.1f} |" for p, title in PHASES.items()]
+
+
 # --- all together ----------------------------------------------------------------------------------------------------
 
 
@@ -210,6 +217,7 @@ def told_so_far(lines: Sequence[str], out: Path | None) -> None:
 
 def main(args: argparse.Namespace, changes: Mapping[str, Any] | None = None) -> int:
     """Run what the arguments say, with ``changes`` of config.yaml; returns the exit status."""
+    began, took = time.perf_counter(), {}
     machine = ours.machine(args.device)
     config = ours.configuration({"device": args.device, "data_dir": str(args.data_dir.resolve()), **(changes or {})})
     try:
@@ -228,9 +236,11 @@ def main(args: argparse.Namespace, changes: Mapping[str, Any] | None = None) -> 
                 Path(folder, recipe), config, args.dataset, args.model, recipe
             )
         first = next(iter(cells.values()))
+        took["ours"] = time.perf_counter() - began
         print(f"ours took {first.wall:.0f} s; now the baseline ...", flush=True)
         attacked = Path(folder, args.recipes[0], "results", args.dataset, args.model, ours.VARIANT)
         plain = run_baseline(data, args.model, config, Path(folder, "baseline"), attacked, args)
+    took["the baseline"] = time.perf_counter() - began - took["ours"]
     seconds = extrapolated(plain, first, config) if cut else plain.seconds
     own = {name: accuracies(c.test_accuracy, c.attacks, len(victim.test)) for name, c in cells.items()}
     told = {} if cut else accuracies(plain.test_accuracy, plain.attacks, len(victim.test))
@@ -267,12 +277,18 @@ def main(args: argparse.Namespace, changes: Mapping[str, Any] | None = None) -> 
         told_so_far(lines, args.out)
         # How many of the configured epochs the cell with real data ran before it stopped.
         ran = {p: np.mean([f["epochs_run"] / f["recipe"]["epochs"] for f in facts]) for p, facts in first.facts.items()}
-        lines += ["", "## The whole grid", "", *hours.table(config, args.device, args.records, ran)]
+        estimate = hours.Estimate(config | {"defenses": [], "transfer": "none"}, args.device, args.records)
+        lines += ["", "## The whole grid", "", *hours.table(estimate, ran)]
+        lines += ["", *held_against(estimate.phases(args.dataset, args.model, ran), first)]
         told_so_far(lines, args.out)
+        took["the whole grid"] = time.perf_counter() - began - sum(took.values())
         few = 10 * config["training"]["batch_size"] if args.device == "cuda" else args.records // 15
         precisions = precision.compare(on_device, args.model, config, few, epochs=8, seeds=range(5))
         lines += ["", "## bf16 against float32", "", *precision.table(precisions, few, epochs=8)]
-        told_so_far(lines, args.out)
+        took["the precisions"] = time.perf_counter() - began - sum(took.values())
+    parts = ", ".join(f"{part} {seconds:.0f}" for part, seconds in took.items())
+    lines += ["", f"All of it took {time.perf_counter() - began:.0f} s: {parts}."]
+    told_so_far(lines, args.out)
     print("\n" + "\n".join(lines))
     if worse:
         print(f"less accurate than the baseline beyond both intervals: {', '.join(worse)}", file=sys.stderr)

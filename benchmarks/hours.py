@@ -1,5 +1,7 @@
 """What (dataset, model) pairs take on this machine, phase by phase, and the hours of all their settings: for sizing.
 
+Defended settings are told apart, by defence.
+
     python benchmarks/hours.py --datasets location texas purchase            # this machine's CPU, one core
     python benchmarks/hours.py --datasets cifar10 --models resnet18 --device cuda
 
@@ -9,12 +11,17 @@ Estimated from generated data of the data sets' shapes: nothing is downloaded, a
 from __future__ import annotations
 
 import argparse
+import logging
 import math
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,100 +29,176 @@ import ours
 import torch
 from torch import nn
 
-from miaprune import datasets, grid, splits
+from miaprune import datasets, defenses, grid, splits
 from miaprune.attacks import attack
 from miaprune.attacks.neural import epochs_of
 from miaprune.config import ConfigError, attack_options, check_device, training_recipe
 from miaprune.job import keep_freed_memory
 from miaprune.signals import Signals
+from miaprune.training import CrossEntropy, Objective
 
 STAGES = {"originals": "training", "pruned": "finetuning"}
 PHASES = (*STAGES, "signals", *grid.ATTACK_FAMILIES)
 
+EPOCHS, CAPTURED_EPOCHS = 4, 12
+"""Of a model's training, and of one whose steps a GPU captures. A pace is the last half's: by then they all are."""
+
+ATTACK_EPOCHS = {"cuda": 21, "cpu": 3}
+"""Of an attack's training, and 1 besides: the difference is the pace."""
+
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds of a phase: once, and per record (and epoch, where there are epochs)."""
+    """Seconds of a phase: once, per record, and per record and epoch."""
 
-    once: float
-    per_record: float
+    once: float = 0.0
+    per_record: float = 0.0
+    per_epoch: float = 0.0
 
-    def of(self, records: int, epochs: float = 1) -> float:
-        return self.once + self.per_record * records * epochs
+    def of(self, records: int, epochs: float = 0) -> float:
+        return self.once + records * (self.per_record + epochs * self.per_epoch)
 
 
-def model_costs(dataset: str, model: str, config: Mapping[str, Any], device: str, records: int) -> dict[str, Cost]:
-    """Of six models' training, pruned training and signals, by generated data of the data set's shape.
+class Clock:
+    """What a training takes for its slot: it keeps no state, only the times of its steps and of its end."""
 
-    At most ``records`` records are generated. Training runs for one epoch and for more: the difference is the pace, the
-    rest is done once. Signals are measured of one model, twice: what only the first time takes is done once.
+    states = SimpleNamespace(due=False)
+
+    def __init__(self) -> None:
+        self.steps: list[float] = []
+        self.end = math.nan
+
+    def load(self) -> None:
+        pass
+
+    def step(self, state: Any) -> None:
+        self.steps.append(time.perf_counter())
+
+    def finish(self, state: Any) -> None:
+        self.end = time.perf_counter()
+
+    def pace(self, epochs: int) -> float:
+        """Seconds of an epoch with its evaluation: the median of the last half, each from first step to first step."""
+        between = np.diff(self.steps[:: len(self.steps) // epochs])
+        return float(np.median(between[len(between) // 2 :]))
+
+    def final(self) -> float:
+        """Seconds from the last step to the end, in which the weights kept are evaluated."""
+        return self.end - self.steps[-1]
+
+
+def model_costs(
+    dataset: str, model: str, config: Mapping[str, Any], device: str, records: int, defended_by: Iterable[str] = ()
+) -> dict[str, Cost]:
+    """Of six models' training, fine-tuning after pruning, also with each defence, and signals, by generated data.
+
+    The data has the data set's shape, and ``records`` records at most. Signals are measured of one model, twice: what
+    only the first time takes is done once.
     """
     data = ours.generated(dataset, min(records, datasets.SPECS[dataset].records)).to(device)
     parts = [splits.of_role(role, len(data), config["seed"]) for role in grid.ROLES]
-    found, trained = {}, []
-    # Untimed: what a process does once, such as importing torchvision or starting cuDNN.
-    ours.train_models(data, model, parts, training_recipe(config, "training", dataset) | {"epochs": 1}, 0)
-    for phase, stage in STAGES.items():
-        recipe, originals = training_recipe(config, stage, dataset) | {"patience": 1000}, trained
 
-        def training(epochs: int, r: dict[str, Any] = recipe, o: list[nn.Module] = originals) -> tuple[float, Any]:
-            return ours.seconds_of(lambda: ours.train_models(data, model, parts, r | {"epochs": epochs}, 0, o))
+    def training(stage: str, originals: list[nn.Module], defense: str | None = None) -> tuple[Cost, list[nn.Module]]:
+        captured = device == "cuda" and defense not in ("adv", "dp")
+        epochs = CAPTURED_EPOCHS if captured else EPOCHS
+        recipe = training_recipe(config, stage, dataset) | {"epochs": epochs, "patience": epochs}
 
-        one, (trained, _) = training(1)
-        pace = _pace(one, lambda epochs: training(epochs)[0])
-        found[phase] = Cost(max(0.0, one - pace), pace / len(data))
-    first, again = (ours.seconds_of(lambda: ours.measure(trained[:1], data, parts[:1], config, 0))[0] for _ in range(2))
+        def objective(split: splits.Split, seed: int) -> Objective:
+            if defense is None:
+                return CrossEntropy()
+            return defenses.build(defense, 1.0, config["defense_options"][defense], data, split, recipe, seed)
+
+        clocks: dict[str, Clock] = defaultdict(Clock)
+        how = {"objective": objective, "slot": clocks.__getitem__}
+        seconds, (trained, _) = ours.seconds_of(
+            lambda: ours.train_models(data, model, parts, recipe, 0, originals, **how)
+        )
+        together = max if captured else sum  # side by side, or one after another
+        pace, final = together(c.pace(epochs) for c in clocks.values()), together(c.final() for c in clocks.values())
+        return Cost(max(0.0, seconds - epochs * pace - final), final / len(data), pace / len(data)), trained
+
+    found: dict[str, Cost] = {}
+    found["originals"], originals = training(STAGES["originals"], [])
+    found["pruned"], pruned = training(STAGES["pruned"], originals)
+    for defense in defended_by:
+        found[defense], _ = training(STAGES["pruned"], originals, defense)
+    first, again = (ours.seconds_of(lambda: ours.measure(pruned[:1], data, parts[:1], config, 0))[0] for _ in range(2))
     found["signals"] = Cost(max(0.0, first - again), again * len(grid.ROLES) / len(data))
     return found
 
 
-LEAST_SECONDS = 5.0
-"""By which a longer training must outlast that of one epoch: what is done once varies by a second or so."""
-
-
-def _pace(one: float, seconds: Callable[[int], float]) -> float:
-    """Seconds of an epoch, by a training of one epoch, which took ``one`` seconds, and by longer ones."""
-    longer = 3
-    while True:
-        difference = seconds(longer) - one
-        if difference >= LEAST_SECONDS or longer > 50:
-            return max(difference, 0.0) / (longer - 1)
-        longer = 1 + math.ceil(2 * LEAST_SECONDS / max(difference / (longer - 1), 2 * LEAST_SECONDS / 60))
-
-
-def attack_seconds(dataset: str, config: Mapping[str, Any], device: str, most: int) -> dict[str, float]:
-    """Of a family's attacks on a setting of this data set, by at most ``most`` made-up shadow records.
-
-    Neural attacks are fitted for one epoch and for more.
-    """
-    spec = datasets.SPECS[dataset]
-    queried = [
-        len(p.train) + len(p.test) for p in (splits.of_role(r, spec.records, config["seed"]) for r in grid.ROLES)
-    ]
-    full = sum(queried[1:])
-    shadows, victim = made_up(min(most, full), spec.classes), made_up(min(most, queried[0]), spec.classes)
-    scale, victims = full / len(shadows), queried[0] / len(victim)
+def attack_costs(classes: int, config: Mapping[str, Any], device: str, records: int) -> dict[str, tuple[Cost, Cost]]:
+    """Of every attack's fit and of its scoring, by ``records`` made-up shadow records and as many of the victim."""
+    shadows, victim = made_up(records, classes), made_up(records, classes)
     found = {}
-    for family, names in grid.ATTACK_FAMILIES.items():
-        found[family] = 0.0
-        for name in names:
-            options, fit = attack_options(config, name), attack(name).fit
-            if name in grid.NEURAL_ATTACKS:
-
-                def training(epochs: int, f: Any = fit, o: dict[str, Any] = options) -> tuple[float, Any]:
-                    cut = o | {"epochs": epochs, "least_steps": 1}
-                    return ours.seconds_of(lambda: f(shadows, cut, 0, device))
-
-                seconds, fitted = training(1)
-                pace = _pace(seconds, lambda epochs: training(epochs)[0])
-                epochs = epochs_of(options, -(-full // options["batch_size"]))
-                found[family] += max(0.0, seconds - pace) + pace * scale * epochs
-            else:
-                seconds, fitted = ours.seconds_of(lambda f=fit, o=options: f(shadows, o, 0, device))
-                found[family] += seconds * scale
-            score, _ = ours.seconds_of(lambda n=name, o=options, f=fitted: attack(n).score(f, victim, o, 0, device))
-            found[family] += score * victims
+    for name in grid.ATTACKS:
+        options = attack_options(config, name)
+        fit = partial(_fit_seconds, name, shadows, options, device)
+        if name in grid.NEURAL_ATTACKS:
+            more = ATTACK_EPOCHS[device]
+            (one, fitted), (longer, _) = (fit(epochs=epochs, least_steps=1) for epochs in (1, more))
+            pace = max(0.0, longer - one) / (more - 1)
+            fitting = Cost(max(0.0, one - pace), per_epoch=pace / records)
+        else:
+            one, fitted = fit()
+            fitting = Cost(per_record=one / records)
+        scoring, _ = ours.seconds_of(lambda n=name, o=options, f=fitted: attack(n).score(f, victim, o, 0, device))
+        found[name] = fitting, Cost(per_record=scoring / records)
     return found
+
+
+def _fit_seconds(
+    name: str, shadows: Signals, options: Mapping[str, Any], device: str, **changes: int
+) -> tuple[float, Any]:
+    return ours.seconds_of(lambda: attack(name).fit(shadows, {**options, **changes}, 0, device))
+
+
+def _shape(dataset: str, model: str) -> tuple[tuple[int, ...], str]:
+    return datasets.SPECS[dataset].input_shape, model
+
+
+class Estimate:
+    """What any pair takes on a device, phase by phase; shapes are measured when first asked for."""
+
+    def __init__(self, config: Mapping[str, Any], device: str, records: int) -> None:
+        self.config, self.device, self.records = config, device, records
+        self.shadows = min(20_000, 4 * records)
+        self.imports, self.first_use = start_up(device)
+        self.models: dict[tuple[tuple[int, ...], str], dict[str, Cost]] = {}
+        self.attacks: dict[int, dict[str, tuple[Cost, Cost]]] = {}
+        self.settings = grid.settings(config)
+        self.defended = list(dict.fromkeys(s for s, _ in grid.attacked(self.settings, config) if s.defense))
+
+    def phases(
+        self, dataset: str, model: str, ran: Mapping[str, float] | None = None, defense: str | None = None
+    ) -> dict[str, float]:
+        """Seconds of the phases of a pair's setting, each a job, ``pruned`` with the defence.
+
+        ``ran`` says after what share of its epochs a phase's training ends.
+        """
+        spec = datasets.SPECS[dataset]
+        if not self.models:  # untimed: what a process does once, such as importing torchvision or starting cuDNN
+            model_costs(dataset, model, self.config, self.device, 100)
+        if (shape := _shape(dataset, model)) not in self.models:
+            by = dict.fromkeys(s.defense for s in self.defended if _shape(s.dataset, s.model) == shape)
+            self.models[shape] = model_costs(dataset, model, self.config, self.device, self.records, by)
+        if spec.classes not in self.attacks:
+            self.attacks[spec.classes] = attack_costs(spec.classes, self.config, self.device, self.shadows)
+        costs, found = self.models[shape], {}
+        for phase, stage in STAGES.items():
+            epochs = training_recipe(self.config, stage, dataset)["epochs"] * (ran or {}).get(phase, 1)
+            found[phase] = costs[defense if defense and phase == "pruned" else phase].of(spec.records, epochs)
+        found["signals"] = costs["signals"].of(spec.records)
+        parts = (splits.of_role(role, spec.records, self.config["seed"]) for role in grid.ROLES)
+        queried, *others = (len(p.train) + len(p.test) for p in parts)
+        for family, names in grid.ATTACK_FAMILIES.items():
+            found[family] = 0.0
+            for name in names:
+                fitting, scoring = self.attacks[spec.classes][name]
+                options = attack_options(self.config, name)
+                epochs = epochs_of(options, -(-sum(others) // options["batch_size"])) if "epochs" in options else 0
+                found[family] += fitting.of(sum(others), epochs) + scoring.of(queried)
+        return {phase: seconds + self.first_use for phase, seconds in found.items()}
 
 
 def made_up(records: int, classes: int) -> Signals:
@@ -124,41 +207,25 @@ def made_up(records: int, classes: int) -> Signals:
     return Signals(p, p * (1 - p), rng.integers(0, classes, records), rng.random(records) < 0.5)
 
 
-def table(config: Mapping[str, Any], device: str, records: int, ran: Mapping[str, float] | None = None) -> list[str]:
-    """The hours of a grid, every setting attacked, from what its pairs' models and attacks take.
-
-    ``ran`` says after what share of the epochs training stops, by phase.
-    """
-    imports, first_use = start_up(device)
-    shadows = min(20_000, 4 * records)
-    settings = grid.settings(config)
+def table(estimate: Estimate, ran: Mapping[str, float] | None = None) -> list[str]:
+    """The hours of the configured grid, every setting attacked; ``ran`` as `Estimate.phases` has it."""
     rows = [f"| data set | model | {' | '.join(f'{p} s' for p in PHASES)} | pruned settings | hours |"]
     rows += ["| --- | --- |" + " ---: |" * (len(PHASES) + 2)]
     most = early = 0.0
-    costs: dict[tuple[tuple[int, ...], str], dict[str, Cost]] = {}  # data sets of one shape share them
-    attacks: dict[str, dict[str, float]] = {}
-    for pair in (s for s in settings if s.pruner is None):
-        spec = datasets.SPECS[pair.dataset]
-        shape = (spec.input_shape, pair.model)
-        if shape not in costs:
-            costs[shape] = model_costs(pair.dataset, pair.model, config, device, records)
-        if pair.dataset not in attacks:
-            attacks[pair.dataset] = attack_seconds(pair.dataset, config, device, shadows)
-        recipes = {p: training_recipe(config, s, pair.dataset) for p, s in STAGES.items()}
-        seconds = {p: costs[shape][p].of(spec.records, recipe["epochs"]) for p, recipe in recipes.items()}
-        seconds |= {"signals": costs[shape]["signals"].of(spec.records)} | attacks[pair.dataset]
-        count = sum(s.original == pair and s.pruner is not None for s in settings)
-        jobs = len(grid.ATTACK_FAMILIES) + 2  # a setting's: its models, its signals, its families of attacks
-        attacked = sum(seconds[p] for p in ("signals", *grid.ATTACK_FAMILIES)) + imports + jobs * first_use
-        rest = (count + 1) * attacked
-        hours = (seconds["originals"] + count * seconds["pruned"] + rest) / 3600
-        most += hours
-        if ran:
-            stopped = {p: costs[shape][p].of(spec.records, ran[p] * recipe["epochs"]) for p, recipe in recipes.items()}
-            early += (stopped["originals"] + count * stopped["pruned"] + rest) / 3600
+    for pair in (s for s in estimate.settings if s.pruner is None):
+        count = sum(s.original == pair and s.pruner is not None for s in estimate.settings)
+
+        def hours(seconds: Mapping[str, float], n: int = count) -> float:
+            once, each = seconds["originals"], _setting_seconds(estimate, seconds)
+            return (once + n * each + each - seconds["pruned"]) / 3600
+
+        seconds = estimate.phases(pair.dataset, pair.model)
+        most += hours(seconds)
+        early += hours(estimate.phases(pair.dataset, pair.model, ran))
         cells = " | ".join(f"{seconds[p]:.1f}" for p in PHASES)
-        rows.append(f"| {pair.dataset} | {pair.model} | {cells} | {count} | {hours:.2f} |")
+        rows.append(f"| {pair.dataset} | {pair.model} | {cells} | {count} | {hours(seconds):.2f} |")
         print(rows[-1], flush=True)
+    epochs = CAPTURED_EPOCHS if estimate.device == "cuda" else EPOCHS
     sooner = ""
     if ran:
         shares = " and ".join(f"{share:.0%} ({phase})" for phase, share in ran.items())
@@ -167,18 +234,46 @@ def table(config: Mapping[str, Any], device: str, records: int, ran: Mapping[str
         *rows,
         "",
         f"One job at a time: {most:.2f} hours at the configured epochs, the most it can be{sooner}. Estimated: "
-        f"generated data of each shape, at most {records} records, some epochs, of attacks {shadows} "
-        "shadow records, scaled to the data set's records and the configured epochs; data sets of one shape share "
-        f"their models' costs; included are a setting's imports ({imports:.1f} s) and each job's first "
-        f"use of the device ({first_use:.1f} s).",
+        f"generated data of each shape, at most {estimate.records} records, {epochs} epochs, of "
+        f"attacks {estimate.shadows} shadow records, {ATTACK_EPOCHS[estimate.device]} epochs, scaled to the data set's "
+        "records and the configured epochs; data sets of one shape share their models' costs, those of as many classes "
+        f"their attacks'; included are a setting's imports ({estimate.imports:.1f} s) and each job's first use of the "
+        f"device ({estimate.first_use:.1f} s).",
     ]
 
 
+def defended_table(estimate: Estimate) -> list[str]:
+    """The hours of the defended settings of the configured grid, by pair and defence; none if it has none."""
+    kinds = Counter((s.dataset, s.model, s.defense) for s in estimate.defended)
+    if not kinds:
+        return []
+    rows = ["", "| data set | model | defence | pruned s | settings | hours |", "| --- | --- | --- |" + " ---: |" * 3]
+    total = 0.0
+    for (dataset, model, defense), count in kinds.items():
+        seconds = estimate.phases(dataset, model, defense=defense)
+        hours = count * _setting_seconds(estimate, seconds) / 3600
+        total += hours
+        rows.append(f"| {dataset} | {model} | {defense} | {seconds['pruned']:.1f} | {count} | {hours:.2f} |")
+        print(rows[-1], flush=True)
+    return [
+        *rows,
+        "",
+        f"The defended settings: {total:.2f} hours at the configured epochs, one job at a time, with signals and "
+        "attacks as above. Adversaries who train nothing (unaware, mismatched) are left out: they only score.",
+    ]
+
+
+def _setting_seconds(estimate: Estimate, seconds: Mapping[str, float]) -> float:
+    """Of a pruned setting with its attacks: all phases but the originals, and the imports that they share."""
+    return sum(seconds.values()) - seconds["originals"] + estimate.imports
+
+
 def start_up(device: str) -> tuple[float, float]:
-    """Seconds of the imports that the jobs of a submission share, and of a job's first tensor on the device."""
+    """Seconds of the imports that the jobs of a submission share, and of a job's first step on the device."""
     code = (
         "import time; started = time.perf_counter(); import miaprune.imports, torch; imported = time.perf_counter(); "
-        f"torch.zeros(1, device={device!r}); print(imported - started, time.perf_counter() - imported)"
+        f"torch.nn.Conv2d(3, 8, 3, device={device!r})(torch.ones(8, 3, 32, 32, device={device!r})).sum().backward(); "
+        "print(imported - started, time.perf_counter() - imported)"
     )
     said = subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True).stdout
     imports, first_use = map(float, said.split())
@@ -207,7 +302,9 @@ def main(arguments: list[str] | None = None) -> None:
     keep_freed_memory()  # this and the next two as the workflow's jobs have it
     torch.set_num_threads(1)
     torch.backends.cudnn.allow_tf32 = False
-    machine, lines = ours.machine(options.device), table(config, options.device, options.records)
+    logging.getLogger("miaprune").setLevel(logging.ERROR)  # that generated data's networks learn little is no news
+    machine, estimate = ours.machine(options.device), Estimate(config, options.device, options.records)
+    lines = table(estimate) + defended_table(estimate)
     called = sys.argv[1:] if arguments is None else arguments
     ours.write_page("Hours: what settings take, estimated", "hours.py", called, machine, lines, options.out)
 

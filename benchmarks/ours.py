@@ -27,7 +27,7 @@ from miaprune.files import load_metadata, save_tensors, whole
 from miaprune.gpu import Autocast
 from miaprune.signals import Signals
 from miaprune.splits import Split
-from miaprune.training import CrossEntropy, train_roles
+from miaprune.training import CrossEntropy, Objective, train_roles
 
 ROOT = Path(__file__).resolve().parents[1]
 PRUNER, SPARSITY = "l1", 0.7
@@ -109,11 +109,14 @@ def train_models(
     seed: int,
     originals: Sequence[nn.Module] = (),
     wrap: type[Autocast] | None = None,
+    objective: Callable[[Split, int], Objective] = lambda split, seed: CrossEntropy(),
+    slot: Callable[[str], Any] = lambda name: None,
 ) -> tuple[list[nn.Module], list[dict[str, Any]]]:
     """Train a model on each split; or prune the ``originals``, trained on the same splits, and fine-tune them.
 
     This is what workflow/scripts/train.py and prune.py do, without their files: keep it so. ``wrap`` is around the
-    models while they are trained; the facts' accuracies are then its own.
+    models while they are trained; the facts' accuracies are then its own. ``objective`` makes a model's, of its split
+    and seed; ``slot`` makes a training's, by its name (none by default: nothing is kept).
     """
     roles, device = [f"model_{i}" for i in range(len(parts))], data.inputs.device
     seeds = {role: seed + i for i, role in enumerate(roles)}
@@ -125,8 +128,9 @@ def train_models(
             pruning.PRUNERS[PRUNER](new, SPARSITY)
     else:
         trained = {role: models.build(model, *shape, seed).to(device) for role, seed in seeds.items()}
+    objectives = {role: objective(part, seeds[role]) for role, part in zip(roles, parts, strict=True)}
     passes = {role: wrap(new) if wrap else new for role, new in trained.items()}
-    objectives, states = dict.fromkeys(roles, CrossEntropy()), SimpleNamespace(slot=lambda name: None)  # nothing kept
+    states = SimpleNamespace(slot=slot)
     facts = train_roles(passes, data, dict(zip(roles, parts, strict=True)), recipe, objectives, seeds, states)
     finished = [pruning.finalise(new) if originals else new for new in trained.values()]
     return finished, [facts[role] for role in roles]

@@ -1,5 +1,8 @@
 """The benchmarks' code on tiny data, so that it cannot rot. Nothing here asserts a time."""
 
+import re
+from types import SimpleNamespace
+
 import baseline
 import bench
 import hours
@@ -40,7 +43,6 @@ def data():
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr(baseline, "WORKERS", 0)
-    monkeypatch.setattr(hours, "LEAST_SECONDS", 0.01)
 
 
 def test_baseline_and_ours_find_the_same_thresholds_and_scores():
@@ -99,7 +101,16 @@ def test_the_whole_benchmark_runs(tmp_path):
     args = bench.parse([*options, "--records", "100", "--baseline-epochs", "2"])
     bench.main(args, tiny())
     text = (tmp_path / "out.md").read_text()
-    for title in (*bench.PHASES.values(), "extrapolated", "share of peak", "bf16", "location | fc", "The whole grid"):
+    titles = (
+        "extrapolated",
+        "share of peak",
+        "bf16",
+        "location | fc",
+        "The whole grid",
+        "measured s",
+        "All of it took",
+    )
+    for title in (*bench.PHASES.values(), *titles):
         assert title in text
 
 
@@ -140,23 +151,56 @@ def test_hours_of_chosen_pairs_are_estimated(tmp_path, monkeypatch, capsys):
     hours.main(["--datasets", "location", "--records", "100", "--out", str(tmp_path / "hours.md")])
     text = (tmp_path / "hours.md").read_text()
     assert text.strip() in capsys.readouterr().out
-    (row,) = (line.split("|") for line in text.splitlines() if line.startswith("| location | fc |"))
+    row, *defended = (line.split("|") for line in text.splitlines() if line.startswith("| location | fc |"))
     *seconds, count, total = map(float, row[3:-1])
     assert len(seconds) == len(hours.PHASES) == len(bench.PHASES) and count == 5
     assert f"One job at a time: {total:.2f} hours at the configured epochs" in text and "training stops" not in text
+    assert [(cells[3].strip(), int(cells[5])) for cells in defended] == [("ppb", 25), ("adv", 15), ("dp", 15)]
+    told = float(re.search(r"The defended settings: (\S+) hours", text)[1])
+    assert told == pytest.approx(sum(float(cells[6]) for cells in defended), abs=0.02), "rows are rounded"
 
 
-def test_a_pace_is_that_of_a_training_long_enough_to_tell(monkeypatch):
-    monkeypatch.setattr(hours, "LEAST_SECONDS", 5.0)
-    asked = []
+def test_a_pace_is_that_of_late_epochs_and_the_final_evaluation_is_told_apart():
+    clock, now = hours.Clock(), 0.0
+    for epoch in range(6):
+        for _ in range(10):
+            now += 5.0 if epoch < 2 else 0.25  # slow until its steps are captured
+            clock.steps.append(now)
+        now += 1.5  # the epoch's evaluation
+    clock.end = clock.steps[-1] + 7.0
+    assert clock.pace(6) == pytest.approx(10 * 0.25 + 1.5)
+    assert clock.final() == 7.0
 
-    def seconds(epochs):
-        asked.append(epochs)
-        return 3.0 + 0.25 * epochs
 
-    assert hours._pace(seconds(1), seconds) == pytest.approx(0.25)
-    assert asked == [1, 3, 41], "two more epochs tell too little, ten seconds' worth are enough"
-    assert hours._pace(9.0, lambda epochs: 8.0) == 0.0, "noise alone"
+def test_an_estimate_of_what_was_measured_is_what_it_took(monkeypatch):
+    """Trainings on a clock of their own: 3 s once, 10 steps of 0.1 s an epoch, 0.5 to evaluate it, 2 at the end."""
+    now = [0.0]
+    monkeypatch.setattr(ours, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(hours, "time", ours.time)
+
+    def training(data, model, parts, recipe, seed, originals, objective, slot):
+        for clock in map(slot, grid.ROLES):
+            now[0] += 3.0
+            for _ in range(recipe["epochs"]):
+                for _ in range(10):
+                    now[0] += 0.1
+                    clock.step(None)
+                now[0] += 0.5
+            now[0] += 2.0
+            clock.finish(None)
+        return [None] * len(grid.ROLES), []
+
+    def measuring(trained, data, parts, config, seed):
+        now[0] += 0.25
+
+    monkeypatch.setattr(ours, "train_models", training)
+    monkeypatch.setattr(ours, "measure", measuring)
+    costs, epochs = hours.model_costs("location", "fc", ours.configuration(), "cpu", 200), hours.EPOCHS
+    for phase in hours.STAGES:
+        assert costs[phase].of(200, epochs) == pytest.approx(6 * (3 + 1.5 * epochs + 2))
+        assert costs[phase].of(200, 10) - costs[phase].of(200, 9) == pytest.approx(6 * 1.5)
+        assert costs[phase].of(400, 0) - costs[phase].of(200, 0) == pytest.approx(6 * 2.5), "evaluated at the end"
+    assert costs["signals"].of(200) == pytest.approx(6 * 0.25)
 
 
 def test_precisions_are_compared_over_seeds(data):
