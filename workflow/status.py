@@ -5,7 +5,8 @@
 Reads what a run leaves behind and starts nothing: outputs, Snakemake's marks of outputs under way
 (``.snakemake/incomplete``), logs and benchmark files. A job is
 
-* running: Snakemake has started or submitted it, and has not heard of its end;
+* running: Snakemake has started or submitted it, and has not heard of its end; it has begun once its log is newer than
+  its mark;
 * done: all its outputs are there (whether a changed parameter makes them stale, only ``snakemake -n`` knows);
 * failed: its log is newer than its benchmark file, which Snakemake writes when a job succeeds. That is so for a job
   that raised an error and for one that was killed, by a signal, for its memory or for its time;
@@ -20,6 +21,7 @@ from __future__ import annotations
 import argparse
 import base64
 import binascii
+import contextlib
 import fcntl
 import math
 import os
@@ -135,10 +137,10 @@ class Results:
             return -float("inf")
 
     @cached_property
-    def marked(self) -> set[str]:
-        """Outputs below ``results_dir`` that Snakemake has marked as under way."""
+    def marked(self) -> dict[str, float]:
+        """Outputs below ``results_dir`` that Snakemake has marked as under way, and when (seconds since the epoch)."""
         top = self.snakemake / "incomplete"
-        marked = set()
+        marked = {}
         for folder, _, names in os.walk(top):
             # A long name is cut into folders whose names start with @.
             start = "".join(part.removeprefix("@") for part in Path(folder).relative_to(top).parts)
@@ -148,7 +150,8 @@ class Results:
                 except (binascii.Error, UnicodeDecodeError):
                     output = ""
                 if output:  # else no mark of Snakemake's
-                    marked.add(os.path.relpath(output, self.results_dir))
+                    with contextlib.suppress(OSError):  # gone by now
+                        marked[os.path.relpath(output, self.results_dir)] = os.stat(Path(folder, name)).st_mtime
         return marked
 
     @cached_property
@@ -171,6 +174,10 @@ class Results:
 
     def under_way(self, job: Job) -> bool:
         return any(output in self.marked for output in job.outputs)
+
+    def begun(self, job: Job) -> bool:
+        """Whether a job that is under way computes; else it is queued, or waits for others of its submission."""
+        return self.written(f"logs/{job.stem}.log") >= max(self.marked.get(output, -math.inf) for output in job.outputs)
 
     def state(self, job: Job) -> str:
         if self.under_way(job):
@@ -305,6 +312,10 @@ def report(attacked: Iterable[Attacked], attacks: Sequence[str], results: Result
             lines.append(f"  {levels[UNKNOWN]} not estimated: no job of their kind has finished")
     else:
         lines.append(f"All {len(known)} jobs are done.")
+    running = [cell for cell in found if cell_state(cell, known) == "running"]
+    waiting = [c for c in running if not any(known[job] == "running" and results.begun(job) for job in c.jobs)]
+    if waiting:
+        lines.append(f"Of {len(running)} running settings {len(waiting)} are queued: none of their jobs has begun.")
     interrupted = sum(results.under_way(job) for job in unfinished)
     if interrupted and not results.alive:
         lines.append(

@@ -161,14 +161,26 @@ def test_a_job_that_failed_after_it_had_once_succeeded(run):
 def test_what_a_living_snakemake_has_marked_is_running(run):
     run.finish(job("digits/fc/original/train"))
     started = [job("digits/fc/l1_0.5/prune"), job("digits/fc/l1_0.5/signals")]
-    run.write("results/logs/digits/fc/l1_0.5/prune.log", "epoch 1/2")
     run.mark(*started)
+    run.write("results/logs/digits/fc/l1_0.5/prune.log", "epoch 1/2")
     with run.alive():
         assert [run.states()[j] for j in started] == ["running", "running"]
         assert row(run.report(), "digits")[0][0] == [0, 1, 0, 2]
+        assert "queued" not in run.report()
     # once it was killed, the same marks tell what it had under way
     assert [run.states()[j] for j in started] == ["missing", "missing"]
     assert "2 jobs were under way when Snakemake was stopped" in run.report()
+
+
+def test_running_settings_of_which_no_job_has_begun_are_queued(run):
+    first, second = job("digits/fc/l1_0.5/prune"), job("digits/fc/original/train")
+    run.write("results/logs/digits/fc/l1_0.5/prune.log", "an earlier attempt")
+    run.mark(first, second)
+    with run.alive():
+        assert [run.states()[j] for j in (first, second)] == ["running", "running"]
+        assert "Of 2 running settings 2 are queued" in run.report()
+        run.write("results/logs/digits/fc/l1_0.5/prune.log", "epoch 1/2")
+        assert "Of 2 running settings 1 are queued" in run.report()
 
 
 def test_half_written_outputs_are_not_done(run):
