@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import difflib
 import json
 import math
 import os
@@ -109,6 +110,23 @@ def check_targets(
             grid.known("file", stem, grid.ATTACKS if fitted else (*grid.ROLES, "signals"))
         else:
             raise GridError(f"{argument}: no such target; write {results_dir}/{'/'.join(folder)}/samia.json, say")
+
+
+def check_reports(arguments: Iterable[str], results_dir: str, reports: Iterable[str]) -> None:
+    """Check that every command-line argument that names a table or a figure below ``results_dir`` is in ``reports``.
+
+    Else it would be drawn, after hours, of nothing. Raises `GridError`.
+    """
+    known = {os.path.relpath(report, results_dir) for report in reports}
+    for argument in arguments:
+        name = os.path.relpath(argument, results_dir)
+        *scope, folder, _ = ("", *Path(name).parts)
+        if folder not in ("tables", "figures") or scope not in ([""], ["", "demo"]):
+            continue
+        if name.endswith((".csv", ".pdf", ".png")) and name not in known:
+            nearest = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {os.path.join(results_dir, nearest[0])}?" if nearest else ""
+            raise GridError(f"{argument}: config.yaml's grid has nothing for such a {folder.removesuffix('s')}{hint}")
 
 
 def check_device(device: str) -> None:

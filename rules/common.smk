@@ -5,7 +5,15 @@ from functools import cache
 from pathlib import Path
 
 from miaprune import grid
-from miaprune.config import ConfigError, attack_options, check_config, check_targets, read_words, training_recipe
+from miaprune.config import (
+    ConfigError,
+    attack_options,
+    check_config,
+    check_reports,
+    check_targets,
+    read_words,
+    training_recipe,
+)
 from miaprune.needs import megabytes, minutes
 
 read_words(config)
@@ -149,6 +157,13 @@ def report_files(scope):
         *(f"{root}figures/{name}.{suffix}" for name in figures for suffix in ("pdf", "png")),
         *(f"{root}{name}" for name in ("claims.csv", "claims.md", "summary.txt")),
     ]
+
+
+if workflow.is_main_process:
+    try:
+        check_reports(sys.argv[1:], RESULTS, [file for scope in SCOPES for file in report_files(scope)])
+    except grid.GridError as error:
+        sys.exit(f"error: {error}")
 
 
 def data_of(wildcards):

@@ -50,6 +50,9 @@ def refused(workflow, *arguments):
         ("results/digits/fc/l1_0.5", "a folder is no target; name a file in it: results/digits/fc/l1_0.5/samia.json"),
         ("results/digits/fc/l1_0.5/attackers/samja.safetensors", "unknown file 'samja': did you mean 'samia'?"),
         ("results/digits/fc/l1_0.7/shadows_l1_0.9/nn.json", "nn is not among config.yaml's attacks; extend them"),
+        ("results/figures/samia_vs_other.png", "a figure; did you mean results/figures/samia_vs_others.png?"),
+        ("results/figures/signal_distributions_digits_fc_slim.pdf", "config.yaml's grid has nothing for such a figure"),
+        ("results/demo/tables/location.csv", "config.yaml's grid has nothing for such a table"),
     ],
 )
 def test_a_target_that_does_not_exist(workflow, target, message):
