@@ -315,7 +315,7 @@ def report(attacked: Iterable[Attacked], attacks: Sequence[str], results: Result
     running = [cell for cell in found if cell_state(cell, known) == "running"]
     waiting = [c for c in running if not any(known[job] == "running" and results.begun(job) for job in c.jobs)]
     if waiting:
-        lines.append(f"Of {len(running)} running settings {len(waiting)} are queued: none of their jobs has begun.")
+        lines.append(f"Of the {len(running)} that run, {len(waiting)} are queued: none of their jobs has begun.")
     interrupted = sum(results.under_way(job) for job in unfinished)
     if interrupted and not results.alive:
         lines.append(

@@ -178,9 +178,9 @@ def test_running_settings_of_which_no_job_has_begun_are_queued(run):
     run.mark(first, second)
     with run.alive():
         assert [run.states()[j] for j in (first, second)] == ["running", "running"]
-        assert "Of 2 running settings 2 are queued" in run.report()
+        assert "Of the 2 that run, 2 are queued" in run.report()
         run.write("results/logs/digits/fc/l1_0.5/prune.log", "epoch 1/2")
-        assert "Of 2 running settings 1 are queued" in run.report()
+        assert "Of the 2 that run, 1 are queued" in run.report()
 
 
 def test_half_written_outputs_are_not_done(run):
