@@ -2,14 +2,15 @@
 
     python benchmarks/bench.py                                   # make bench: digits on the CPU, minutes
     python benchmarks/bench.py --dataset location                # make bench DATASET=location: tens of minutes
-    python benchmarks/bench.py --gpu --dataset cifar10_jpeg --model resnet18 --device cuda   # make bench-gpu
+    python benchmarks/bench.py --gpu --dataset cifar10_jpeg --model resnet18 --device cuda --baseline-epochs 2
+                                                                 # make bench-gpu
 
 Both sides get the same prepared file, one after the other. Ours is the real workflow in a new folder: its time is from
 Snakemake's start to its end. The baseline (baseline.py) runs in this process, imports done. Prints a table and writes
 it; ends with status 1 unless both sides reach the same accuracies: their 95 % intervals overlap, or ours is better.
 
-`--gpu` cuts the baseline short (see there) and adds the share of the card's peak, bf16 against float32 and an estimate
-for the whole grid. It runs with `--device cpu` too, where only that it runs can be learnt.
+`--gpu` adds the share of the card's peak, an estimate for the whole grid and bf16 against float32; with images, cut the
+baseline short (see there). It runs with `--device cpu` too, where only that it runs can be learnt.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -173,7 +174,8 @@ def share_table(own: ours.Cell, flops: Mapping[str, float], model: str, card: st
 def held_against(estimated: Mapping[str, float], own: ours.Cell) -> list[str]:
     """What the grid's estimate says of the cell that was run, beside what its jobs took."""
     rows = ["| the cell above | estimated s | measured s |", "| --- | ---: | ---: |"]
-    return rows + [f"| {title} | {estimated[p]:.1f} | {own.seconds[p]:.1f} |" for p, title in PHASES.items()]
+    rows += [f"| {title} | {estimated[p]:.1f} | {own.seconds[p]:.1f} |" for p, title in PHASES.items()]
+    return [*rows, "", "Estimated by the epochs that the cell ran on average, and without its files."]
 
 
 # --- all together ----------------------------------------------------------------------------------------------------
@@ -188,7 +190,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--gpu", action="store_true", help="also: the card's peak, bf16, the whole grid's hours")
     parser.add_argument("--recipes", nargs="+", default=["fast"], help="of config.yaml, for ours")
     parser.add_argument("--baseline-epochs", type=int, help="cut the baseline short and extrapolate (default: don't)")
-    parser.add_argument("--records", type=int, help="of generated data, at most; default: 5000, 40 on a CPU")
+    parser.add_argument("--records", type=int, help="of generated data, at most; default: 20000, 40 on a CPU")
     parser.add_argument(
         "--out", type=Path, help="default: bench_{cpu,gpu}_{dataset}.md beside this; none for a GPU's on a CPU"
     )
@@ -202,7 +204,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     except ConfigError as error:
         sys.exit(f"error: {error}")
     args.model = args.model or ("fc" if args.dataset in grid.MODEL_DATASETS["fc"] else "resnet18")
-    args.records = args.records or (5_000 if args.device == "cuda" else 40)
+    args.records = args.records or (20_000 if args.device == "cuda" else 40)
     if args.out is None and not (args.gpu and args.device == "cpu"):
         args.out = HERE / f"bench_{'gpu' if args.gpu else 'cpu'}_{args.dataset}.md"
     return args
@@ -213,6 +215,24 @@ def told_so_far(lines: Sequence[str], out: Path | None) -> None:
     if out:
         with whole(out) as temporary:
             temporary.write_text("\n".join(lines) + "\n")
+
+
+def gpu_parts(
+    args: argparse.Namespace, config: Mapping[str, Any], data: datasets.Dataset, own: ours.Cell
+) -> Iterator[tuple[str, list[str]]]:
+    """What `--gpu` adds, part by part as each is known: its name and its lines."""
+    hours.as_jobs_do()
+    card = torch.cuda.get_device_name() if args.device == "cuda" else ""
+    yield "shares", ["## Shares", "", *share_table(own, counted(own, data, args.model, config), args.model, card)]
+    # How many of the configured epochs the cell with real data ran before it stopped.
+    ran = {p: np.mean([f["epochs_run"] / f["recipe"]["epochs"] for f in facts]) for p, facts in own.facts.items()}
+    estimate = hours.Estimate({**config, "defenses": [], "transfer": "none"}, args.device, args.records)
+    grid_hours = hours.table(estimate, ran)
+    held = held_against(estimate.phases(args.dataset, args.model, ran), own)
+    yield "the whole grid", ["## The whole grid", "", *grid_hours, "", *held]
+    few = 10 * config["training"]["batch_size"] if args.device == "cuda" else args.records // 15
+    found = precision.compare(data.to(args.device), args.model, config, few, epochs=8, seeds=range(5))
+    yield "the precisions", ["## bf16 against float32", "", *precision.table(found, few, epochs=8)]
 
 
 def main(args: argparse.Namespace, changes: Mapping[str, Any] | None = None) -> int:
@@ -266,26 +286,14 @@ def main(args: argparse.Namespace, changes: Mapping[str, Any] | None = None) -> 
             "the paper's recipe for attacks, each further epoch as long as the last one. So its accuracies aren't "
             "compared.",
         ]
-    config |= {"attack_recipe": args.recipes[0]}  # as in the first cell
     lines += ["", *compared, "", "Each side trained its victim; the attacks of both are on ours."]
     told_so_far(lines, args.out)
     if args.gpu:
-        card = torch.cuda.get_device_name() if args.device == "cuda" else ""
-        on_device = data.to(args.device)
-        torch.backends.cudnn.allow_tf32 = False  # as the workflow's jobs have it
-        lines += ["", "## Shares", "", *share_table(first, counted(first, data, args.model, config), args.model, card)]
-        told_so_far(lines, args.out)
-        # How many of the configured epochs the cell with real data ran before it stopped.
-        ran = {p: np.mean([f["epochs_run"] / f["recipe"]["epochs"] for f in facts]) for p, facts in first.facts.items()}
-        estimate = hours.Estimate(config | {"defenses": [], "transfer": "none"}, args.device, args.records)
-        lines += ["", "## The whole grid", "", *hours.table(estimate, ran)]
-        lines += ["", *held_against(estimate.phases(args.dataset, args.model, ran), first)]
-        told_so_far(lines, args.out)
-        took["the whole grid"] = time.perf_counter() - began - sum(took.values())
-        few = 10 * config["training"]["batch_size"] if args.device == "cuda" else args.records // 15
-        precisions = precision.compare(on_device, args.model, config, few, epochs=8, seeds=range(5))
-        lines += ["", "## bf16 against float32", "", *precision.table(precisions, few, epochs=8)]
-        took["the precisions"] = time.perf_counter() - began - sum(took.values())
+        config |= {"attack_recipe": args.recipes[0]}  # as in the first cell
+        for part, more in gpu_parts(args, config, data, first):
+            lines += ["", *more]
+            told_so_far(lines, args.out)
+            took[part] = time.perf_counter() - began - sum(took.values())
     parts = ", ".join(f"{part} {seconds:.0f}" for part, seconds in took.items())
     lines += ["", f"All of it took {time.perf_counter() - began:.0f} s: {parts}."]
     told_so_far(lines, args.out)

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -79,12 +79,24 @@ class Clock:
 
     def pace(self, epochs: int) -> float:
         """Seconds of an epoch with its evaluation: the median of the last half, each from first step to first step."""
-        between = np.diff(self.steps[:: len(self.steps) // epochs])
+        between = np.diff(self._starts(epochs))
         return float(np.median(between[len(between) // 2 :]))
 
-    def final(self) -> float:
-        """Seconds from the last step to the end, in which the weights kept are evaluated."""
-        return self.end - self.steps[-1]
+    def final(self, epochs: int) -> float:
+        """Seconds from the last epoch's end to the training's, in which the weights kept are evaluated."""
+        return max(0.0, self.end - self._starts(epochs)[-1] - self.pace(epochs))
+
+    def _starts(self, epochs: int) -> list[float]:
+        # The first step of an epoch follows an evaluation, for which a GPU has done all that was launched before.
+        return self.steps[:: len(self.steps) // epochs]
+
+
+def training_cost(seconds: float, clocks: Collection[Clock], epochs: int, records: int, side_by_side: bool) -> Cost:
+    """Of a training of several models that took ``seconds`` with so many epochs and records, by the models' clocks."""
+    together = max if side_by_side else sum
+    pace = together(clock.pace(epochs) for clock in clocks)
+    final = together(clock.final(epochs) for clock in clocks)
+    return Cost(max(0.0, seconds - epochs * pace - final), final / records, pace / records)
 
 
 def model_costs(
@@ -98,24 +110,23 @@ def model_costs(
     data = ours.generated(dataset, min(records, datasets.SPECS[dataset].records)).to(device)
     parts = [splits.of_role(role, len(data), config["seed"]) for role in grid.ROLES]
 
+    def objective(defense: str | None, recipe: Mapping[str, Any], split: splits.Split, seed: int) -> Objective:
+        if defense is None:
+            return CrossEntropy()
+        options, strength = config["defense_options"][defense], 1.0  # all strengths take the same time
+        return defenses.build(defense, strength, options, data, split, recipe, seed)
+
     def training(stage: str, originals: list[nn.Module], defense: str | None = None) -> tuple[Cost, list[nn.Module]]:
-        captured = device == "cuda" and defense not in ("adv", "dp")
+        recipe = training_recipe(config, stage, dataset)
+        captured = device == "cuda" and objective(defense, recipe, parts[0], 0).by_loss  # then all are side by side
         epochs = CAPTURED_EPOCHS if captured else EPOCHS
-        recipe = training_recipe(config, stage, dataset) | {"epochs": epochs, "patience": epochs}
-
-        def objective(split: splits.Split, seed: int) -> Objective:
-            if defense is None:
-                return CrossEntropy()
-            return defenses.build(defense, 1.0, config["defense_options"][defense], data, split, recipe, seed)
-
+        recipe |= {"epochs": epochs, "patience": epochs}
         clocks: dict[str, Clock] = defaultdict(Clock)
-        how = {"objective": objective, "slot": clocks.__getitem__}
+        how = {"objective": partial(objective, defense, recipe), "slot": clocks.__getitem__}
         seconds, (trained, _) = ours.seconds_of(
             lambda: ours.train_models(data, model, parts, recipe, 0, originals, **how)
         )
-        together = max if captured else sum  # side by side, or one after another
-        pace, final = together(c.pace(epochs) for c in clocks.values()), together(c.final() for c in clocks.values())
-        return Cost(max(0.0, seconds - epochs * pace - final), final / len(data), pace / len(data)), trained
+        return training_cost(seconds, clocks.values(), epochs, len(data), captured), trained
 
     found: dict[str, Cost] = {}
     found["originals"], originals = training(STAGES["originals"], [])
@@ -163,7 +174,10 @@ class Estimate:
     def __init__(self, config: Mapping[str, Any], device: str, records: int) -> None:
         self.config, self.device, self.records = config, device, records
         self.shadows = min(20_000, 4 * records)
-        self.imports, self.first_use = start_up(device)
+        images = set(config["models"]) & set(grid.TORCHVISION_MODELS)
+        self.imports, self.first_use = start_up(
+            device, ["miaprune.imports", *(["torchvision.models"] if images else [])]
+        )
         self.models: dict[tuple[tuple[int, ...], str], dict[str, Cost]] = {}
         self.attacks: dict[int, dict[str, tuple[Cost, Cost]]] = {}
         self.settings = grid.settings(config)
@@ -177,8 +191,8 @@ class Estimate:
         ``ran`` says after what share of its epochs a phase's training ends.
         """
         spec = datasets.SPECS[dataset]
-        if not self.models:  # untimed: what a process does once, such as importing torchvision or starting cuDNN
-            model_costs(dataset, model, self.config, self.device, 100)
+        if not self.models:  # untimed: what a process does once, such as starting cuDNN
+            model_costs(dataset, "fc" if model == "fc" else "cnn", self.config, self.device, 100)
         if (shape := _shape(dataset, model)) not in self.models:
             by = dict.fromkeys(s.defense for s in self.defended if _shape(s.dataset, s.model) == shape)
             self.models[shape] = model_costs(dataset, model, self.config, self.device, self.records, by)
@@ -198,7 +212,7 @@ class Estimate:
                 options = attack_options(self.config, name)
                 epochs = epochs_of(options, -(-sum(others) // options["batch_size"])) if "epochs" in options else 0
                 found[family] += fitting.of(sum(others), epochs) + scoring.of(queried)
-        return {phase: seconds + self.first_use for phase, seconds in found.items()}
+        return {phase: seconds + (phase != "cheap") * self.first_use for phase, seconds in found.items()}
 
 
 def made_up(records: int, classes: int) -> Signals:
@@ -216,7 +230,7 @@ def table(estimate: Estimate, ran: Mapping[str, float] | None = None) -> list[st
         count = sum(s.original == pair and s.pruner is not None for s in estimate.settings)
 
         def hours(seconds: Mapping[str, float], n: int = count) -> float:
-            once, each = seconds["originals"], _setting_seconds(estimate, seconds)
+            once, each = seconds["originals"] + estimate.imports, _setting_seconds(estimate, seconds)
             return (once + n * each + each - seconds["pruned"]) / 3600
 
         seconds = estimate.phases(pair.dataset, pair.model)
@@ -237,8 +251,8 @@ def table(estimate: Estimate, ran: Mapping[str, float] | None = None) -> list[st
         f"generated data of each shape, at most {estimate.records} records, {epochs} epochs, of "
         f"attacks {estimate.shadows} shadow records, {ATTACK_EPOCHS[estimate.device]} epochs, scaled to the data set's "
         "records and the configured epochs; data sets of one shape share their models' costs, those of as many classes "
-        f"their attacks'; included are a setting's imports ({estimate.imports:.1f} s) and each job's first use of the "
-        f"device ({estimate.first_use:.1f} s).",
+        f"their attacks'; included are the imports of a submission ({estimate.imports:.1f} s) and the first use of the "
+        f"device by each job that computes there ({estimate.first_use:.1f} s); reading and writing files is not.",
     ]
 
 
@@ -255,11 +269,12 @@ def defended_table(estimate: Estimate) -> list[str]:
         total += hours
         rows.append(f"| {dataset} | {model} | {defense} | {seconds['pruned']:.1f} | {count} | {hours:.2f} |")
         print(rows[-1], flush=True)
+    uncaptured = f"; adv and dp were trained for {EPOCHS} epochs" if estimate.device == "cuda" else ""
     return [
         *rows,
         "",
         f"The defended settings: {total:.2f} hours at the configured epochs, one job at a time, with signals and "
-        "attacks as above. Adversaries who train nothing (unaware, mismatched) are left out: they only score.",
+        f"attacks as above{uncaptured}. Unaware and mismatched adversaries, who only score, are left out.",
     ]
 
 
@@ -268,16 +283,25 @@ def _setting_seconds(estimate: Estimate, seconds: Mapping[str, float]) -> float:
     return sum(seconds.values()) - seconds["originals"] + estimate.imports
 
 
-def start_up(device: str) -> tuple[float, float]:
+def start_up(device: str, modules: Iterable[str]) -> tuple[float, float]:
     """Seconds of the imports that the jobs of a submission share, and of a job's first step on the device."""
     code = (
-        "import time; started = time.perf_counter(); import miaprune.imports, torch; imported = time.perf_counter(); "
+        f"import time; started = time.perf_counter(); import torch, {', '.join(modules)}; "
+        "imported = time.perf_counter(); "
         f"torch.nn.Conv2d(3, 8, 3, device={device!r})(torch.ones(8, 3, 32, 32, device={device!r})).sum().backward(); "
         "print(imported - started, time.perf_counter() - imported)"
     )
     said = subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True).stdout
     imports, first_use = map(float, said.split())
     return imports, first_use
+
+
+def as_jobs_do() -> None:
+    """Set this process up as the workflow sets up a job with one thread."""
+    keep_freed_memory()
+    torch.set_num_threads(1)
+    torch.backends.cudnn.allow_tf32 = False
+    logging.getLogger("miaprune").setLevel(logging.ERROR)  # that generated data's networks learn little is no news
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -299,10 +323,7 @@ def main(arguments: list[str] | None = None) -> None:
         grid.settings(config)
     except (ConfigError, grid.GridError) as error:
         sys.exit(f"error: {error}")
-    keep_freed_memory()  # this and the next two as the workflow's jobs have it
-    torch.set_num_threads(1)
-    torch.backends.cudnn.allow_tf32 = False
-    logging.getLogger("miaprune").setLevel(logging.ERROR)  # that generated data's networks learn little is no news
+    as_jobs_do()
     machine, estimate = ours.machine(options.device), Estimate(config, options.device, options.records)
     lines = table(estimate) + defended_table(estimate)
     called = sys.argv[1:] if arguments is None else arguments

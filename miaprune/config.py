@@ -77,8 +77,8 @@ def check_targets(
     """
     settings = {victim for victim, _ in attacked}
     for argument in arguments:
-        parts = Path(os.path.relpath(argument, results_dir)).parts
-        if argument.startswith("-") or parts[0] == ".." or len(parts) < 3 or parts[-2] in ("tables", "figures"):
+        parts = Path(os.path.relpath(argument or ".", results_dir)).parts
+        if argument.startswith("-") or len(parts) < 3 or parts[0] == ".." or parts[-2] in ("tables", "figures"):
             continue
         *folder, file = parts
         if len(parts) == 3 and parts[0] in grid.DATASETS and not file.endswith((".json", ".safetensors")):
@@ -119,14 +119,12 @@ def check_reports(arguments: Iterable[str], results_dir: str, reports: Iterable[
     """
     known = {os.path.relpath(report, results_dir) for report in reports}
     for argument in arguments:
-        name = os.path.relpath(argument, results_dir)
-        *scope, folder, _ = ("", *Path(name).parts)
-        if folder not in ("tables", "figures") or scope not in ([""], ["", "demo"]):
-            continue
-        if name.endswith((".csv", ".pdf", ".png")) and name not in known:
+        name = os.path.relpath(argument or ".", results_dir)
+        kind = os.path.dirname(name).removeprefix("demo/").removesuffix("s")
+        if kind in ("table", "figure") and name.endswith((".csv", ".pdf", ".png")) and name not in known:
             nearest = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {os.path.join(results_dir, nearest[0])}?" if nearest else ""
-            raise GridError(f"{argument}: config.yaml's grid has nothing for such a {folder.removesuffix('s')}{hint}")
+            raise GridError(f"{argument}: config.yaml's grid has nothing for such a {kind}{hint}")
 
 
 def check_device(device: str) -> None:

@@ -315,7 +315,9 @@ def report(attacked: Iterable[Attacked], attacks: Sequence[str], results: Result
     running = [cell for cell in found if cell_state(cell, known) == "running"]
     waiting = [c for c in running if not any(known[job] == "running" and results.begun(job) for job in c.jobs)]
     if waiting:
-        lines.append(f"Of the {len(running)} that run, {len(waiting)} are queued: none of their jobs has begun.")
+        lines.append(
+            f"{len(waiting)} of the {len(running)} that run have not begun: queued, or behind others of a submission."
+        )
     interrupted = sum(results.under_way(job) for job in unfinished)
     if interrupted and not results.alive:
         lines.append(

@@ -167,9 +167,9 @@ def test_a_pace_is_that_of_late_epochs_and_the_final_evaluation_is_told_apart():
             now += 5.0 if epoch < 2 else 0.25  # slow until its steps are captured
             clock.steps.append(now)
         now += 1.5  # the epoch's evaluation
-    clock.end = clock.steps[-1] + 7.0
+    clock.end = now + 7.0
     assert clock.pace(6) == pytest.approx(10 * 0.25 + 1.5)
-    assert clock.final() == 7.0
+    assert clock.final(6) == pytest.approx(7.0 - 0.25), "but for a step, as the first is timed at its end"
 
 
 def test_an_estimate_of_what_was_measured_is_what_it_took(monkeypatch):
@@ -198,9 +198,25 @@ def test_an_estimate_of_what_was_measured_is_what_it_took(monkeypatch):
     costs, epochs = hours.model_costs("location", "fc", ours.configuration(), "cpu", 200), hours.EPOCHS
     for phase in hours.STAGES:
         assert costs[phase].of(200, epochs) == pytest.approx(6 * (3 + 1.5 * epochs + 2))
-        assert costs[phase].of(200, 10) - costs[phase].of(200, 9) == pytest.approx(6 * 1.5)
-        assert costs[phase].of(400, 0) - costs[phase].of(200, 0) == pytest.approx(6 * 2.5), "evaluated at the end"
+        assert costs[phase].of(2000, 10) == pytest.approx(6 * (3 + 15 * 10 + 20), abs=10 * 6 * 0.1), "but for a step"
     assert costs["signals"].of(200) == pytest.approx(6 * 0.25)
+
+
+def test_the_cost_of_trainings_side_by_side():
+    """Six take steps in turn: 3 s once, 10 rounds of 0.1 s an epoch, 0.5 to evaluate them, 2 at the end."""
+    clocks, now = [hours.Clock() for _ in range(6)], 3.0
+    for _ in range(8):
+        for _ in range(10):
+            for clock in clocks:
+                now += 0.1 / 6
+                clock.steps.append(now)
+        now += 0.5
+    for clock in clocks:
+        now += 2.0 / 6
+        clock.end = now
+    cost = hours.training_cost(now, clocks, epochs=8, records=200, side_by_side=True)
+    assert cost.of(200, 8) == pytest.approx(now)
+    assert cost.of(2000, 20) == pytest.approx(3 + 10 * 20 * 1.5 + 20, abs=10 * 0.1)
 
 
 def test_precisions_are_compared_over_seeds(data):

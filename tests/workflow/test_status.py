@@ -166,21 +166,21 @@ def test_what_a_living_snakemake_has_marked_is_running(run):
     with run.alive():
         assert [run.states()[j] for j in started] == ["running", "running"]
         assert row(run.report(), "digits")[0][0] == [0, 1, 0, 2]
-        assert "queued" not in run.report()
+        assert "have not begun" not in run.report()
     # once it was killed, the same marks tell what it had under way
     assert [run.states()[j] for j in started] == ["missing", "missing"]
     assert "2 jobs were under way when Snakemake was stopped" in run.report()
 
 
-def test_running_settings_of_which_no_job_has_begun_are_queued(run):
+def test_running_settings_of_which_no_job_has_begun(run):
     first, second = job("digits/fc/l1_0.5/prune"), job("digits/fc/original/train")
     run.write("results/logs/digits/fc/l1_0.5/prune.log", "an earlier attempt")
     run.mark(first, second)
     with run.alive():
         assert [run.states()[j] for j in (first, second)] == ["running", "running"]
-        assert "Of the 2 that run, 2 are queued" in run.report()
+        assert "2 of the 2 that run have not begun" in run.report()
         run.write("results/logs/digits/fc/l1_0.5/prune.log", "epoch 1/2")
-        assert "Of the 2 that run, 1 are queued" in run.report()
+        assert "1 of the 2 that run have not begun" in run.report()
 
 
 def test_half_written_outputs_are_not_done(run):
