@@ -203,10 +203,10 @@ def write_page(
     """Print a benchmark's Markdown page: how it was called, the machine, what came out; and write it to ``out``."""
     command = " ".join([f"python benchmarks/{script}", *arguments])
     text = "\n".join([f"# {title}", "", f"    {command}", "", f"{machine}.", "", *lines]) + "\n"
+    print(f"\n{text}")  # first: it is not lost then where it cannot be written
     if out:
         with whole(out) as temporary:
             temporary.write_text(text)
-    print(f"\n{text}")
 
 
 def resident(field: str) -> int:

@@ -20,9 +20,16 @@ class ConfigError(ValueError):
 
 
 def read_words(config: MutableMapping[str, Any]) -> None:
-    """Make true and false, which ``--config`` leaves as text, what they are in ``config.yaml`` (in place)."""
+    """Read values in place as they are meant.
+
+    ``--config`` leaves true and false as text; and Snakemake looks for a file by its shortest path, without the slash
+    at the end of ``results_dir=results/``.
+    """
     if config.get("keep_checkpoints") in ("true", "false"):
         config["keep_checkpoints"] = config["keep_checkpoints"] == "true"
+    for key in ("data_dir", "results_dir"):
+        if isinstance(config.get(key), str) and config[key]:
+            config[key] = str(Path(config[key]))
 
 
 def check_config(config: Mapping[str, Any], schema: str | Path) -> None:

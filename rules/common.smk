@@ -16,12 +16,15 @@ from miaprune.config import (
 )
 from miaprune.needs import megabytes, minutes
 
+# A submitted job's arguments also name what it waits for, this option's what no grid need make any more.
+NAMES_TARGETS = workflow.is_main_process and not {"--cleanup-metadata", "--cm"} & set(sys.argv)
+
 read_words(config)
 try:
     check_config(config, f"{workflow.basedir}/workflow/schemas/config.schema.json")
     GRID = grid.attacked(grid.settings(config), config)
     DEMO = grid.attacked(grid.settings(*config["demo"]["grid"]), config["demo"])
-    if workflow.is_main_process:  # a submitted job's arguments also name what it waits for
+    if NAMES_TARGETS:
         check_targets(sys.argv[1:], config["results_dir"], GRID + DEMO, config["attacks"])
 except (ConfigError, grid.GridError) as error:
     sys.exit(f"error: {error}")
@@ -159,7 +162,7 @@ def report_files(scope):
     ]
 
 
-if workflow.is_main_process:
+if NAMES_TARGETS:
     try:
         check_reports(sys.argv[1:], RESULTS, [file for scope in SCOPES for file in report_files(scope)])
     except grid.GridError as error:

@@ -98,6 +98,21 @@ def test_a_configuration_that_cannot_run(workflow, keys, value, message):
     assert message in refused(workflow, "all")
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["results/tables/digits.csv", "--config", "results_dir=results/"],
+        ["results/figures/samia_vs_others.pdf", "--config", "results_dir=./results"],
+        ["x/samia_vs_others.pdf", "--config", "results_dir=x/../y"],
+        ["--cleanup-metadata", "results/figures/of_another_grid.png"],
+    ],
+)
+def test_what_only_looks_like_a_bad_target_is_left_to_snakemake(workflow, arguments):
+    done = workflow.run("--dry-run", *arguments)
+    assert "error: " not in done.stderr and "Traceback" not in done.stderr and "rules/common.smk" not in done.stderr
+    assert (done.returncode == 0) == ("results/" in arguments[0]), done.stderr
+
+
 def test_cuda_without_a_gpu(workflow, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     workflow.config["device"] = "cuda"
