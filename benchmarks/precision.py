@@ -13,12 +13,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
+import hours
 import numpy as np
 import ours
-import torch
 from scipy.stats import ttest_rel
 
 from miaprune import datasets, grid, metrics, splits
@@ -32,6 +33,9 @@ PRECISIONS = ("float32", "bfloat16")
 """Of training; the first is compared with."""
 
 ATTACKS = ("samia", "conf")
+
+DEAD = "victim learnt nothing"
+"""1.0 where it had been stopped before it was better than a guess of one class, else 0.0."""
 
 Found = dict[str, dict[str, list[float]]]
 """By precision and by what was measured: a value for each seed."""
@@ -54,11 +58,12 @@ def compare(
             # The wrapper stands for the recipe's own `precision`, which a CPU does not heed.
             recipe = training_recipe(config, "training", data.name) | {"epochs": epochs, "precision": "float32"}
             wrap = Autocast if precision == "bfloat16" else None
-            seconds, (trained, _) = ours.seconds_of(
+            seconds, (trained, facts) = ours.seconds_of(
                 lambda w=wrap, r=recipe, p=parts, s=seed: ours.train_models(data, model, p, r, s, wrap=w)
             )
             victim, *shadows = ours.measure(trained, data, parts, config, seed)
             measured = {"seconds": seconds, "victim's test accuracy": float(victim.correct[~victim.members].mean())}
+            measured[DEAD] = float(facts[0]["test_accuracy"] <= facts[0]["majority_accuracy"])
             for name in ATTACKS:
                 options = attack_options(config, name)
                 fitted = attack(name).fit(pool(shadows), options, seed, device)
@@ -72,7 +77,17 @@ def compare(
 
 def table(found: Found, records: int, epochs: int) -> list[str]:
     """A row per precision: seconds of training, and each accuracy's mean and difference from float32's."""
-    float32, names = found["float32"], [name for name in found["float32"] if name != "seconds"]
+    dead = {precision: int(sum(values[DEAD])) for precision, values in found.items()}
+    kept = [not any(victims) for victims in zip(*(values[DEAD] for values in found.values()), strict=True)]
+    learnt = (
+        f"{len(kept)} seeds, of which the victim learnt nothing in "
+        f"{' and in '.join(f'{count} with {precision}' for precision, count in dead.items())}: such a seed is left out "
+        f"of both, as nothing in it can differ; {sum(kept)} are left."
+    )
+    if sum(kept) < 2:
+        return [f"{learnt} Too few to compare."]
+    found = {p: {name: list(compress(values[name], kept)) for name in values} for p, values in found.items()}
+    float32, names = found["float32"], [name for name in found["float32"] if name not in ("seconds", DEAD)]
     rows = [f"| training | s | {' | '.join(f'{name}, %: mean, difference' for name in names)} |"]
     rows += ["| --- | ---: |" + " --- |" * len(names)]
     for precision, values in found.items():
@@ -81,9 +96,9 @@ def table(found: Found, records: int, epochs: int) -> list[str]:
     return [
         *rows,
         "",
-        f"{len(float32['seconds'])} seeds, a victim and {grid.SHADOWS} shadows, {records} training records each, "
-        f"{epochs} epochs at most; differences from float32 in points, paired by seed, with a 95 % interval: noise if "
-        f"it holds 0. Seconds of the {len(grid.ROLES)} models' training, the quickest seed's.",
+        f"{learnt} A victim and {grid.SHADOWS} shadows, {records} training records each, {epochs} epochs at most; "
+        "differences from float32 in points, paired by seed, with a 95 % interval: noise if it holds 0. Seconds of the "
+        f"{len(grid.ROLES)} models' training, the quickest seed's.",
     ]
 
 
@@ -110,7 +125,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--data-dir", type=Path, default=ours.ROOT / "data")
     parser.add_argument("--records", type=int, default=10**9, help="of training, of each model, at most (default: all)")
     parser.add_argument("--epochs", type=int, default=100, help="at most: training stops as the workflow's does")
-    parser.add_argument("--seeds", type=int, nargs="+", default=range(10))
+    parser.add_argument("--seeds", type=int, nargs="+", default=range(12))
     parser.add_argument("--out", type=Path, help="a Markdown file; default: none")
     options = parser.parse_args(arguments)
     if options.records < 20 or options.epochs < 1 or len(options.seeds) < 2:
@@ -120,7 +135,7 @@ def main(arguments: list[str] | None = None) -> None:
         data = datasets.load(ours.prepared(options.dataset, options.data_dir)).to(options.device)
     except (ConfigError, FileError) as error:
         sys.exit(f"error: {error}")
-    torch.backends.cudnn.allow_tf32 = False  # as the workflow's jobs have it
+    hours.as_jobs_do()
     machine = ours.machine(options.device)
     how = data, options.model, ours.configuration(), options.records, options.epochs, options.seeds
     records = min(options.records, len(splits.of_role("victim", len(data), 0).train))

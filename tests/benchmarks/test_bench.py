@@ -1,5 +1,6 @@
 """The benchmarks' code on tiny data, so that it cannot rot. Nothing here asserts a time."""
 
+import logging
 import re
 from types import SimpleNamespace
 
@@ -43,6 +44,12 @@ def data():
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr(baseline, "WORKERS", 0)
+    logger, threads, tf32 = logging.getLogger("miaprune"), torch.get_num_threads(), torch.backends.cudnn.allow_tf32
+    level = logger.level
+    yield  # a benchmark sets its process up as a job's; the next tests are in it too
+    logger.setLevel(level)
+    torch.set_num_threads(threads)
+    torch.backends.cudnn.allow_tf32 = tf32
 
 
 def test_baseline_and_ours_find_the_same_thresholds_and_scores():
@@ -222,11 +229,25 @@ def test_the_cost_of_trainings_side_by_side():
 def test_precisions_are_compared_over_seeds(data):
     config = ours.configuration(tiny())
     found = precision.compare(data, "cnn", config, records=20, epochs=1, seeds=[0, 1])
+    assert {len(values) for of in found.values() for values in of.values()} == {2}, "a value for each seed"
+    for of in found.values():
+        of[precision.DEAD] = [0.0, 0.0]
     table = precision.table(found, 20, 1)
     assert [row.split("|")[1].strip() for row in table[2:4]] == list(precision.PRECISIONS)
     assert table[2].count(", none") == 3, "float32 is what is compared with"
     assert "noise" in precision._difference([0.5, 0.6, 0.7], [0.52, 0.58, 0.71])
     assert "**not noise**" in precision._difference([0.5, 0.6, 0.7], [0.6, 0.7, 0.81])
+
+
+def test_a_victim_that_learnt_nothing_is_left_out_of_the_precisions():
+    names = ("seconds", "victim's test accuracy", "accuracy of samia", "accuracy of conf")
+    found = {p: {name: [0.1, 0.9, 0.8] for name in names} | {precision.DEAD: [0.0] * 3} for p in precision.PRECISIONS}
+    found["bfloat16"][precision.DEAD] = [1.0, 0.0, 0.0]
+    *rows, _, told = precision.table(found, 400, 9)
+    assert all(row.count("85.00") == 3 for row in rows[2:]), "the mean of the other two"
+    assert "learnt nothing in 0 with float32 and in 1 with bfloat16" in told and "2 are left" in told
+    found["bfloat16"][precision.DEAD] = [1.0, 1.0, 0.0]
+    assert precision.table(found, 400, 9)[0].endswith("Too few to compare.")
 
 
 def test_bfloat16_is_trained_with_on_a_cpu_too(data):
