@@ -21,7 +21,10 @@ def name_of(device: torch.device) -> str:
 
 
 class Autocast(nn.Module):
-    """A model that computes in bfloat16 what may be; weights, statistics and what it returns are float32."""
+    """A model that computes in bfloat16 what may be; weights, statistics and what it returns are float32.
+
+    A training step of ResNet-18 takes an H100 2.2 ms so, 8.2 in float32 (as a CUDA graph; benchmarks/gpu_h100.md).
+    """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -35,6 +38,8 @@ class Autocast(nn.Module):
 
 class Captured:
     """A training step as CUDA graphs: a step of a small network is hundreds of launches, a replay is one.
+
+    ResNet-18's takes an H100 2.2 ms as a graph, 10.2 launched kernel by kernel; SAMIA's of 10 classes 0.8 and 10.
 
     ``step`` takes a batch of record indices on the current GPU and must neither wait for it nor branch on its values.
     There is a graph for each size of batch, its last dimension; they share their memory.

@@ -11,7 +11,8 @@ from torch.func import functional_call, stack_module_state, vmap
 class Stack(nn.Module):
     """k models of one architecture side by side: [k, n, ...] in, [k, n, C] out, model i on the i-th records.
 
-    One by one, small models keep a GPU waiting for launches. Their parameters are copies; `unstack` gives them back.
+    One by one, small models keep a GPU waiting for launches; what this gains there has not been measured. Their
+    parameters are copies; `unstack` gives them back.
     Dropout draws anew for each model.
     """
 

@@ -14,6 +14,7 @@ import precision
 import pytest
 import recipes
 import scaling
+import start_up
 import torch
 import work
 from synthetic import make_signals
@@ -258,6 +259,13 @@ def test_bfloat16_is_trained_with_on_a_cpu_too(data):
     assert plain.state_dict().keys() == wrapped.state_dict().keys()
     differences = [(a - b).abs().max() for a, b in zip(plain.parameters(), wrapped.parameters(), strict=True)]
     assert 0 < max(differences) < 0.1
+
+
+def test_start_up_is_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr(start_up, "RUNS", 1)
+    start_up.main(["--data-dir", str(tmp_path), "--out", str(tmp_path / "start_up.md")])
+    rows = [line.split("|") for line in (tmp_path / "start_up.md").read_text().splitlines() if line.startswith("| ")]
+    assert len(rows) == 2 + 4 and all(float(row[2]) > 0 for row in rows[2:])
 
 
 def test_exponents_are_slopes():
