@@ -16,6 +16,7 @@ baseline short (see there). It runs with `--device cpu` too, where only that it 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import tempfile
 import time
@@ -257,6 +258,16 @@ def main(args: argparse.Namespace, changes: Mapping[str, Any] | None = None) -> 
             )
         first = next(iter(cells.values()))
         took["ours"] = time.perf_counter() - began
+        command = " ".join(sys.argv[1:])
+        lines = [
+            f"# Benchmark: {args.dataset}/{args.model}, one full cell, {'GPU' if args.device == 'cuda' else 'CPU'}",
+            "",
+            f"`python benchmarks/bench.py {command}`".replace(" `", "`"),
+            "",
+            f"{machine}.",
+            "",
+        ]
+        told_so_far([*lines, *speed_table(dict.fromkeys(PHASES, math.nan), cells, cut)], args.out)
         print(f"ours took {first.wall:.0f} s; now the baseline ...", flush=True)
         attacked = Path(folder, args.recipes[0], "results", args.dataset, args.model, ours.VARIANT)
         plain = run_baseline(data, args.model, config, Path(folder, "baseline"), attacked, args)
@@ -265,14 +276,7 @@ def main(args: argparse.Namespace, changes: Mapping[str, Any] | None = None) -> 
     own = {name: accuracies(c.test_accuracy, c.attacks, len(victim.test)) for name, c in cells.items()}
     told = {} if cut else accuracies(plain.test_accuracy, plain.attacks, len(victim.test))
     compared, worse = accuracy_table(told, own)
-    command = " ".join(sys.argv[1:])
-    lines = [
-        f"# Benchmark: {args.dataset}/{args.model}, one full cell, {'GPU' if args.device == 'cuda' else 'CPU'}",
-        "",
-        f"`python benchmarks/bench.py {command}`".replace(" `", "`"),
-        "",
-        f"{machine}.",
-        "",
+    lines += [
         *speed_table(seconds, cells, cut),
         "",
         "Phases are the jobs' seconds, without the imports that they share; jobs run side by side where there are "
