@@ -127,6 +127,8 @@ def model_costs(
         seconds, (trained, _) = ours.seconds_of(
             lambda: ours.train_models(data, model, parts, recipe, 0, originals, **how)
         )
+        # What is known by now: all of it takes minutes and may be cut off.
+        print(f"{dataset}/{model}, {defense or stage}: {epochs} epochs in {seconds:.1f} s", flush=True)
         return training_cost(seconds, clocks.values(), epochs, len(data), captured), trained
 
     found: dict[str, Cost] = {}

@@ -1,11 +1,12 @@
-"""bfloat16 training against float32: whether it moves the victim's accuracy or an attack's beyond noise.
+"""bfloat16 training against float32: whether it moves the models' accuracy or an attack's beyond noise.
 
     python benchmarks/precision.py                     # digits/cnn, whole, on the CPU: minutes
     python benchmarks/precision.py --dataset cifar10_jpeg --model resnet18 --records 1280 --epochs 8 --device cuda
 
 The workflow trains in bfloat16 on a GPU only. Here a CPU does too, by the same `miaprune.gpu.Autocast`: it rounds to
-the same format, if not in the same order. Signals are taken in float32 after both, as everywhere. On a CPU take `cnn`:
-see precision.md for what happened to ResNet-18.
+the same format, if not in the same order. Signals are taken in float32 after both, as everywhere. Each of a seed's six
+models is a victim once, with the other five as its shadows: which epoch's weights a single victim keeps moves an attack
+on it by ten points. On a CPU take `cnn`: see precision.md for what happened to ResNet-18.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
-from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +37,8 @@ ATTACKS = ("samia", "conf")
 DEAD = "victim learnt nothing"
 """1.0 where it had been stopped before it was better than a guess of one class, else 0.0."""
 
-Found = dict[str, dict[str, list[float]]]
-"""By precision and by what was measured: a value for each seed."""
+Found = dict[str, dict[str, list[list[float]]]]
+"""By precision and by what was measured: for each seed a value for each victim; of ``seconds`` one for all."""
 
 
 def compare(
@@ -49,7 +49,7 @@ def compare(
     epochs: int,
     seeds: Sequence[int],
 ) -> Found:
-    """Train a victim and its shadows on the first ``records`` of each split, once by each precision."""
+    """Train six models on the first ``records`` of each split, once by each precision, and attack each."""
     device = data.inputs.device.type
     found: Found = {precision: {} for precision in PRECISIONS}
     for seed in seeds:
@@ -61,44 +61,55 @@ def compare(
             seconds, (trained, facts) = ours.seconds_of(
                 lambda w=wrap, r=recipe, p=parts, s=seed: ours.train_models(data, model, p, r, s, wrap=w)
             )
-            victim, *shadows = ours.measure(trained, data, parts, config, seed)
-            measured = {"seconds": seconds, "victim's test accuracy": float(victim.correct[~victim.members].mean())}
-            measured[DEAD] = float(facts[0]["test_accuracy"] <= facts[0]["majority_accuracy"])
+            seen = ours.measure(trained, data, parts, config, seed)
+            measured: dict[str, list[float]] = {
+                "seconds": [seconds],
+                DEAD: [float(f["test_accuracy"] <= f["majority_accuracy"]) for f in facts],
+                "test accuracy": [float(victim.correct[~victim.members].mean()) for victim in seen],
+            }
             for name in ATTACKS:
-                options = attack_options(config, name)
-                fitted = attack(name).fit(pool(shadows), options, seed, device)
-                scores = attack(name).score(fitted, victim, options, seed, device)
-                measured[f"accuracy of {name}"] = metrics.accuracy(scores, victim.members)
-            for name, value in measured.items():
-                values.setdefault(name, []).append(value)
-            print(f"seed {seed}, {precision}: {measured}", flush=True)
+                options, reached = attack_options(config, name), []
+                for i, victim in enumerate(seen):
+                    fitted = attack(name).fit(pool(seen[:i] + seen[i + 1 :]), options, seed, device)
+                    scores = attack(name).score(fitted, victim, options, seed, device)
+                    reached.append(metrics.accuracy(scores, victim.members))
+                measured[f"accuracy of {name}"] = reached
+            for name, each in measured.items():
+                values.setdefault(name, []).append(each)
+            told = ", ".join(f"{name} {np.mean(each):.4g}" for name, each in measured.items())
+            print(f"seed {seed}, {precision}, means: {told}", flush=True)
     return found
 
 
 def table(found: Found, records: int, epochs: int) -> list[str]:
     """A row per precision: seconds of training, and each accuracy's mean and difference from float32's."""
-    dead = {precision: int(sum(values[DEAD])) for precision, values in found.items()}
-    kept = [not any(victims) for victims in zip(*(values[DEAD] for values in found.values()), strict=True)]
+    dead = {precision: np.array(values[DEAD], dtype=bool) for precision, values in found.items()}
+    out = np.any(list(dead.values()), axis=0)  # [seeds, victims]
     learnt = (
-        f"{len(kept)} seeds, of which the victim learnt nothing in "
-        f"{' and in '.join(f'{count} with {precision}' for precision, count in dead.items())}: such a seed is left out "
-        f"of both, as nothing in it can differ; {sum(kept)} are left."
+        f"{len(out)} seeds; each of {len(grid.ROLES)} models is a victim in turn, the others its shadows. Of those "
+        f"{out.size} victims {' and '.join(f'{each.sum()} with {precision}' for precision, each in dead.items())} had "
+        f"learnt nothing: such a victim is left out of both, as nothing in it can differ; {(~out).sum()} are left."
     )
-    if sum(kept) < 2:
+    if sum(~out.all(axis=1)) < 2:
         return [f"{learnt} Too few to compare."]
-    found = {p: {name: list(compress(values[name], kept)) for name in values} for p, values in found.items()}
-    float32, names = found["float32"], [name for name in found["float32"] if name not in ("seconds", DEAD)]
-    rows = [f"| training | s | {' | '.join(f'{name}, %: mean, difference' for name in names)} |"]
-    rows += ["| --- | ---: |" + " --- |" * len(names)]
-    for precision, values in found.items():
-        cells = " | ".join(_difference(values[name], float32[name]) for name in names)
-        rows.append(f"| {precision} | {min(values['seconds']):.1f} | {cells} |")
+
+    def by_seed(each: list[list[float]]) -> list[float]:
+        return [float(np.mean(values, where=~o)) for values, o in zip(each, out, strict=True) if not o.all()]
+
+    quickest = {precision: min(values["seconds"])[0] for precision, values in found.items()}
+    means = {p: {n: by_seed(each) for n, each in v.items() if n not in ("seconds", DEAD)} for p, v in found.items()}
+    float32 = means["float32"]
+    rows = [f"| training | s | {' | '.join(f'{name}, %: mean, difference' for name in float32)} |"]
+    rows += ["| --- | ---: |" + " --- |" * len(float32)]
+    for precision, values in means.items():
+        cells = " | ".join(_difference(values[name], float32[name]) for name in float32)
+        rows.append(f"| {precision} | {quickest[precision]:.1f} | {cells} |")
     return [
         *rows,
         "",
-        f"{learnt} A victim and {grid.SHADOWS} shadows, {records} training records each, {epochs} epochs at most; "
-        "differences from float32 in points, paired by seed, with a 95 % interval: noise if it holds 0. Seconds of the "
-        f"{len(grid.ROLES)} models' training, the quickest seed's.",
+        f"{learnt} {records} training records for each model, {epochs} epochs at most; differences from float32 in "
+        "points, of the seeds' means, paired by seed, with a 95 % interval: noise if it holds 0. Seconds of the six "
+        "models' training, the quickest seed's.",
     ]
 
 

@@ -104,6 +104,7 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="+", type=Path, help="results folders of runs that differ in their seed")
     parser.add_argument("--recipes", nargs="+", default=["paper", "fast"], help="names in config.yaml's attack_recipes")
+    parser.add_argument("--attacks", nargs="+", default=grid.NEURAL_ATTACKS, choices=grid.NEURAL_ATTACKS)
     parser.add_argument("--table", type=Path, help="where to write the table")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -113,7 +114,7 @@ def main(arguments: list[str]) -> None:
         for path in sorted(run.glob("*/*/**/signals.safetensors")):
             setting = grid.Setting.parse(path.parent.relative_to(run).as_posix())
             seed = load_metadata(path)["victim"]["seed"]
-            for name in grid.NEURAL_ATTACKS:
+            for name in options.attacks:
                 for recipe in options.recipes:
                     one = compare(run, setting, name, recipe, attack_options(config, name, recipe), seed)
                     found[setting.path, name, recipe].append(one)

@@ -23,7 +23,7 @@ def name_of(device: torch.device) -> str:
 class Autocast(nn.Module):
     """A model that computes in bfloat16 what may be; weights, statistics and what it returns are float32.
 
-    A training step of ResNet-18 takes an H100 2.2 ms so, 8.2 in float32 (as a CUDA graph; benchmarks/gpu_h100.md).
+    A training step of ResNet-18 takes an H100 2.2 ms so, 8.2 in float32 (as a CUDA graph; benchmarks/gpu.md).
     """
 
     def __init__(self, model: nn.Module) -> None:

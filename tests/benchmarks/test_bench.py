@@ -230,9 +230,11 @@ def test_the_cost_of_trainings_side_by_side():
 def test_precisions_are_compared_over_seeds(data):
     config = ours.configuration(tiny())
     found = precision.compare(data, "cnn", config, records=20, epochs=1, seeds=[0, 1])
-    assert {len(values) for of in found.values() for values in of.values()} == {2}, "a value for each seed"
+    for name in found["float32"]:
+        victims = 1 if name == "seconds" else len(grid.ROLES)
+        assert [len(each) for of in found.values() for each in of[name]] == [victims] * 4, "of each seed"
     for of in found.values():
-        of[precision.DEAD] = [0.0, 0.0]
+        of[precision.DEAD] = [[0.0] * 6] * 2
     table = precision.table(found, 20, 1)
     assert [row.split("|")[1].strip() for row in table[2:4]] == list(precision.PRECISIONS)
     assert table[2].count(", none") == 3, "float32 is what is compared with"
@@ -240,14 +242,35 @@ def test_precisions_are_compared_over_seeds(data):
     assert "**not noise**" in precision._difference([0.5, 0.6, 0.7], [0.6, 0.7, 0.81])
 
 
+def test_each_model_is_a_victim_and_no_shadow_of_its_own(data, monkeypatch):
+    seen, pooled = [], []
+
+    def measuring(*arguments):
+        seen[:] = measured(*arguments)
+        return seen
+
+    def pooling(signals):
+        pooled.append([i for i, one in enumerate(seen) if any(one is other for other in signals)])
+        return pool(signals)
+
+    measured, pool = ours.measure, precision.pool
+    monkeypatch.setattr(ours, "measure", measuring)
+    monkeypatch.setattr(precision, "pool", pooling)
+    precision.compare(data, "cnn", ours.configuration(tiny()), records=20, epochs=1, seeds=[0])
+    others = [[i for i in range(6) if i != victim] for victim in range(6)]
+    assert pooled == others * len(precision.ATTACKS) * len(precision.PRECISIONS)
+
+
 def test_a_victim_that_learnt_nothing_is_left_out_of_the_precisions():
-    names = ("seconds", "victim's test accuracy", "accuracy of samia", "accuracy of conf")
-    found = {p: {name: [0.1, 0.9, 0.8] for name in names} | {precision.DEAD: [0.0] * 3} for p in precision.PRECISIONS}
-    found["bfloat16"][precision.DEAD] = [1.0, 0.0, 0.0]
+    names = ("test accuracy", "accuracy of samia", "accuracy of conf")
+    alive = {"seconds": [[2.0], [1.0], [3.0]], precision.DEAD: [[0.0, 0.0], [0.0, 0.0], [0.0, 0.0]]}
+    found = {p: {name: [[0.1, 0.2], [0.9, 0.1], [0.6, 0.8]] for name in names} | alive for p in precision.PRECISIONS}
+    found["bfloat16"] |= {precision.DEAD: [[1.0, 1.0], [0.0, 1.0], [0.0, 0.0]]}
     *rows, _, told = precision.table(found, 400, 9)
-    assert all(row.count("85.00") == 3 for row in rows[2:]), "the mean of the other two"
-    assert "learnt nothing in 0 with float32 and in 1 with bfloat16" in told and "2 are left" in told
-    found["bfloat16"][precision.DEAD] = [1.0, 1.0, 0.0]
+    assert all(row.count("80.00") == 3 for row in rows[2:]), "the mean of 0.9 and of 0.6 and 0.8"
+    assert all(" 1.0 |" in row for row in rows[2:]), "the quickest seed's seconds"
+    assert "Of those 6 victims 0 with float32 and 3 with bfloat16 had learnt nothing" in told and "3 are left" in told
+    found["bfloat16"][precision.DEAD] = [[1.0, 1.0], [1.0, 1.0], [0.0, 0.0]]
     assert precision.table(found, 400, 9)[0].endswith("Too few to compare.")
 
 
