@@ -1,6 +1,6 @@
 """bfloat16 training against float32: whether it moves the models' accuracy or an attack's beyond noise.
 
-    python benchmarks/precision.py                     # digits/cnn, whole, on the CPU: minutes
+    python benchmarks/precision.py                     # digits/cnn, whole, on the CPU: half an hour
     python benchmarks/precision.py --dataset cifar10_jpeg --model resnet18 --records 1280 --epochs 8 --device cuda
 
 The workflow trains in bfloat16 on a GPU only. Here a CPU does too, by the same `miaprune.gpu.Autocast`: it rounds to
@@ -76,8 +76,7 @@ def compare(
                 measured[f"accuracy of {name}"] = reached
             for name, each in measured.items():
                 values.setdefault(name, []).append(each)
-            told = ", ".join(f"{name} {np.mean(each):.4g}" for name, each in measured.items())
-            print(f"seed {seed}, {precision}, means: {told}", flush=True)
+            print(f"seed {seed}, {precision}: {({n: np.round(e, 4).tolist() for n, e in measured.items()})}", flush=True)
     return found
 
 
@@ -136,7 +135,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--data-dir", type=Path, default=ours.ROOT / "data")
     parser.add_argument("--records", type=int, default=10**9, help="of training, of each model, at most (default: all)")
     parser.add_argument("--epochs", type=int, default=100, help="at most: training stops as the workflow's does")
-    parser.add_argument("--seeds", type=int, nargs="+", default=range(12))
+    parser.add_argument("--seeds", type=int, nargs="+", default=range(6))
     parser.add_argument("--out", type=Path, help="a Markdown file; default: none")
     options = parser.parse_args(arguments)
     if options.records < 20 or options.epochs < 1 or len(options.seeds) < 2:
