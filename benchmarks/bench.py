@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import signal
 import sys
 import tempfile
 import time
@@ -193,7 +194,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--baseline-epochs", type=int, help="cut the baseline short and extrapolate (default: don't)")
     parser.add_argument("--records", type=int, help="of generated data, at most; default: 20000, 40 on a CPU")
     parser.add_argument(
-        "--out", type=Path, help="default: bench_{cpu,gpu}_{dataset}.md beside this; none for a GPU's on a CPU"
+        "--out", type=ours.page, help="default: bench_{cpu,gpu}_{dataset}.md beside this; none for a GPU's on a CPU"
     )
     args = parser.parse_args(argv)
     if args.baseline_epochs is not None and args.baseline_epochs < 2:
@@ -208,6 +209,15 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     args.records = args.records or (20_000 if args.device == "cuda" else 40)
     if args.out is None and not (args.gpu and args.device == "cpu"):
         args.out = HERE / f"bench_{'gpu' if args.gpu else 'cpu'}_{args.dataset}.md"
+        try:
+            ours.page(args.out)
+        except argparse.ArgumentTypeError as error:
+            parser.error(f"{error}, with --out")
+    if args.dataset not in grid.MODEL_DATASETS[args.model]:
+        parser.error(f"--model: {args.model} takes no {args.dataset}")
+    ours.each_once(parser, "--recipes", args.recipes)
+    if unknown := set(args.recipes) - set(ours.configuration()["attack_recipes"]):
+        parser.error(f"--recipes: config.yaml has no {', '.join(sorted(unknown))}")
     return args
 
 
@@ -231,8 +241,8 @@ def gpu_parts(
     grid_hours = hours.table(estimate, ran)
     held = held_against(estimate.phases(args.dataset, args.model, ran), own)
     yield "the whole grid", ["## The whole grid", "", *grid_hours, "", *held]
-    few = 10 * config["training"]["batch_size"] if args.device == "cuda" else args.records // 15
-    found = precision.compare(data.to(args.device), args.model, config, few, epochs=8, seeds=range(5))
+    few, seeds = (10 * config["training"]["batch_size"], range(5)) if args.device == "cuda" else (20, range(2))
+    found = precision.compare(data.to(args.device), args.model, config, few, epochs=8, seeds=seeds)
     yield "the precisions", ["## bf16 against float32", "", *precision.table(found, few, epochs=8)]
 
 
@@ -267,8 +277,9 @@ def main(args: argparse.Namespace, changes: Mapping[str, Any] | None = None) -> 
             f"{machine}.",
             "",
         ]
-        told_so_far([*lines, *speed_table(dict.fromkeys(PHASES, math.nan), cells, cut)], args.out)
         print(f"ours took {first.wall:.0f} s; now the baseline ...", flush=True)
+        early = speed_table(dict.fromkeys(PHASES, math.nan), cells, cut)
+        told_so_far([*lines, *early, "", "Not finished: nan is what the baseline would have told."], args.out)
         attacked = Path(folder, args.recipes[0], "results", args.dataset, args.model, ours.VARIANT)
         plain = run_baseline(data, args.model, config, Path(folder, "baseline"), attacked, args)
     took["the baseline"] = time.perf_counter() - began - took["ours"]
@@ -308,4 +319,5 @@ def main(args: argparse.Namespace, changes: Mapping[str, Any] | None = None) -> 
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("error: stopped"))  # what it has started ends with it
     sys.exit(main(parse()))

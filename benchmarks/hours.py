@@ -21,7 +21,6 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -128,7 +127,7 @@ def model_costs(
             lambda: ours.train_models(data, model, parts, recipe, 0, originals, **how)
         )
         # What is known by now: all of it takes minutes and may be cut off.
-        print(f"{dataset}/{model}, {defense or stage}: {epochs} epochs in {seconds:.1f} s", flush=True)
+        print(f"{dataset}/{model}, {defense or stage}: {epochs} epochs of {len(data)} in {seconds:.1f} s", flush=True)
         return training_cost(seconds, clocks.values(), epochs, len(data), captured), trained
 
     found: dict[str, Cost] = {}
@@ -194,7 +193,8 @@ class Estimate:
         ``ran`` says after what share of its epochs a phase's training ends.
         """
         spec = datasets.SPECS[dataset]
-        if not self.models:  # untimed: what a process does once, such as starting cuDNN
+        if not self.models:
+            print("what a process does once, such as starting cuDNN, not counted:")
             model_costs(dataset, "fc" if model == "fc" else "cnn", self.config, self.device, 100)
         if (shape := _shape(dataset, model)) not in self.models:
             by = dict.fromkeys(s.defense for s in self.defended if _shape(s.dataset, s.model) == shape)
@@ -313,12 +313,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--models", nargs="+", choices=grid.MODELS, help="default: config.yaml's")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--records", type=int, default=20_000, help="of generated data, at most")
-    parser.add_argument("--out", type=Path, help="a Markdown file; default: none")
+    parser.add_argument("--out", type=ours.page, help="a Markdown file; default: none")
     options = parser.parse_args(arguments)
     if options.records < 100:
         parser.error("--records: 100 or more, to be split among six models")
-    if options.out and options.out.is_dir():
-        parser.error(f"--out: {options.out} is a folder")
     chosen = {key: value for key in ("datasets", "models") if (value := getattr(options, key))}
     config = ours.configuration(chosen)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 import os
@@ -23,7 +24,7 @@ from torch import nn
 
 from miaprune import grid, models, pruning, signals
 from miaprune.datasets import FORMAT, SPECS, Dataset, load, prepare
-from miaprune.files import load_metadata, save_tensors, whole
+from miaprune.files import FileError, load_metadata, save_tensors, whole
 from miaprune.gpu import Autocast
 from miaprune.signals import Signals
 from miaprune.splits import Split
@@ -38,9 +39,26 @@ PHASES = {"train": "originals", "prune": "pruned"}  # Snakemake's benchmark file
 def prepared(dataset: str, data_dir: Path) -> Path:
     """The prepared file, made from the archive if it isn't there; nothing is downloaded."""
     path = data_dir / dataset / f"{dataset}.safetensors"
-    if not path.exists():
-        prepare(dataset, data_dir, path, download=False)
+    try:
+        if not path.exists():
+            prepare(dataset, data_dir, path, download=False)
+    except OSError as error:
+        raise FileError(f"{path}: {error.strerror}") from None
     return path
+
+
+def page(name: str | Path) -> Path:
+    """An argument's type: a file that can be written; found out before the work and not after it."""
+    path = Path(name)
+    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{path} cannot be written; name a file in a folder where you may write")
+    return path
+
+
+def each_once(parser: argparse.ArgumentParser, option: str, values: Sequence[Any]) -> None:
+    """Refuse what is given twice: it would count twice."""
+    if twice := [value for i, value in enumerate(values) if value in values[:i]]:
+        parser.error(f"{option}: {twice[0]} is given twice")
 
 
 def configuration(changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -71,8 +89,14 @@ def snakemake(folder: Path, config: Mapping[str, Any], *targets: str) -> float:
     command += ["--profile", str(ROOT / "profiles/local"), *targets, "--quiet", "all"]
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))  # this checkout's miaprune
     started = time.perf_counter()
-    if subprocess.run(command, env=os.environ | {"PYTHONPATH": path}).returncode:
-        sys.exit(f"error: the workflow failed in {folder}")
+    with subprocess.Popen(command, env=os.environ | {"PYTHONPATH": path}) as process:
+        try:
+            failed = process.wait()
+        except BaseException:  # told to stop: Snakemake ends its jobs, and would go on without us
+            process.terminate()
+            raise
+    if failed:
+        sys.exit(f"error: the workflow failed; its logs are in {folder}/results/logs unless that folder was temporary")
     return time.perf_counter() - started
 
 

@@ -76,7 +76,8 @@ def compare(
                 measured[f"accuracy of {name}"] = reached
             for name, each in measured.items():
                 values.setdefault(name, []).append(each)
-            print(f"seed {seed}, {precision}: {({n: np.round(e, 4).tolist() for n, e in measured.items()})}", flush=True)
+            rounded = {name: np.round(each, 4).tolist() for name, each in measured.items()}
+            print(f"seed {seed}, {precision}: {rounded}", flush=True)
     return found
 
 
@@ -87,7 +88,7 @@ def table(found: Found, records: int, epochs: int) -> list[str]:
     learnt = (
         f"{len(out)} seeds; each of {len(grid.ROLES)} models is a victim in turn, the others its shadows. Of those "
         f"{out.size} victims {' and '.join(f'{each.sum()} with {precision}' for precision, each in dead.items())} had "
-        f"learnt nothing: such a victim is left out of both, as nothing in it can differ; {(~out).sum()} are left."
+        f"learnt nothing: such a victim is left out of both, if not of the others' shadows; {(~out).sum()} are left."
     )
     if sum(~out.all(axis=1)) < 2:
         return [f"{learnt} Too few to compare."]
@@ -123,23 +124,26 @@ def _difference(values: list[float], others: list[float]) -> str:
 
 def _first(split: splits.Split, records: int) -> splits.Split:
     """A split's first ``records`` training records, and of the other parts as large a share."""
-    share = min(1.0, records / len(split.train))
-    return splits.Split(*(part[: max(1, int(len(part) * share))] for part in (split.train, split.dev, split.test)))
+    records, of = min(records, len(split.train)), len(split.train)
+    return splits.Split(*(part[: max(1, len(part) * records // of)] for part in (split.train, split.dev, split.test)))
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--dataset", default="digits", choices=grid.DATASETS)
+    parser.add_argument("--dataset", default="digits", choices=grid.MODEL_DATASETS["cnn"])
     parser.add_argument("--model", default="cnn", choices=[m for m in grid.MODELS if m != "fc"])
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--data-dir", type=Path, default=ours.ROOT / "data")
     parser.add_argument("--records", type=int, default=10**9, help="of training, of each model, at most (default: all)")
     parser.add_argument("--epochs", type=int, default=100, help="at most: training stops as the workflow's does")
     parser.add_argument("--seeds", type=int, nargs="+", default=range(6))
-    parser.add_argument("--out", type=Path, help="a Markdown file; default: none")
+    parser.add_argument("--out", type=ours.page, help="a Markdown file; default: none")
     options = parser.parse_args(arguments)
     if options.records < 20 or options.epochs < 1 or len(options.seeds) < 2:
         parser.error("20 records, 1 epoch and 2 seeds or more are needed")
+    ours.each_once(parser, "--seeds", options.seeds)
+    if not all(0 <= seed < 2**31 for seed in options.seeds):
+        parser.error(f"--seeds: from 0 to {2**31 - 1}")
     try:
         check_device(options.device)
         data = datasets.load(ours.prepared(options.dataset, options.data_dir)).to(options.device)

@@ -8,6 +8,8 @@ that a stopped comparison goes on where it was.
 """
 
 import argparse
+import contextlib
+import hashlib
 import json
 import sys
 import time
@@ -22,17 +24,20 @@ from scipy.stats import ttest_1samp
 from miaprune import grid, metrics, signals
 from miaprune.attacks import attack
 from miaprune.config import attack_options
-from miaprune.files import load_metadata, whole
+from miaprune.files import FileError, load_metadata, whole
+
+SIGNALS = "*/*/**/signals.safetensors"
 
 
 def compare(run: Path, setting: grid.Setting, name: str, recipe: str, options: dict, seed: int) -> dict:
     """Accuracy, AUC and the CPU seconds of the fit, on one setting's signals; read back if computed before."""
     kept = run / "recipes" / setting.path / f"{name}.{recipe}.json"
-    if kept.exists():
-        found = json.loads(kept.read_text())
-        if found["options"] == options:
-            return found
     path = run / setting.path / "signals.safetensors"
+    computed_from = {"options": options, "seed": seed, "signals": hashlib.sha256(path.read_bytes()).hexdigest()}
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # none there, or cut off
+        found = json.loads(kept.read_text())
+        if computed_from.items() <= found.items():
+            return found
     victim, shadows = signals.load(path, "victim"), signals.load_shadows(path, grid.SHADOWS)
     seed = grid.derive_seed(seed, setting.path, name)
     started = time.process_time()
@@ -43,12 +48,30 @@ def compare(run: Path, setting: grid.Setting, name: str, recipe: str, options: d
         "accuracy": metrics.accuracy(scores, victim.members),
         "auc": metrics.auc(scores, victim.members),
         "seconds": seconds,
-        "options": options,
+        **computed_from,
     }
     with whole(kept) as temporary:
         temporary.write_text(json.dumps(found))
     print(f"{run.name} {setting.path} {name} {recipe}: {found['accuracy']:.4f}, {seconds:.1f} s", flush=True)
     return found
+
+
+def settings_of(runs: list[Path]) -> list[tuple[Path, grid.Setting, int]]:
+    """Every setting of every run with its seed; all runs must have the same settings, each with a seed of its own."""
+    found = {
+        run: [grid.Setting.parse(path.parent.relative_to(run).as_posix()) for path in sorted(run.glob(SIGNALS))]
+        for run in runs
+    }
+    every = dict.fromkeys(setting for settings in found.values() for setting in settings)
+    if not every:
+        raise FileError("no setting's signals.safetensors is in these folders")
+    for run, settings in found.items():
+        if lacks := [setting.path for setting in every if setting not in settings]:
+            raise FileError(f"{run}: lacks the signals of {', '.join(lacks)}; give runs of the same settings")
+    seeds = {run: load_metadata(run / next(iter(every)).path / "signals.safetensors")["victim"]["seed"] for run in runs}
+    if len(set(seeds.values())) < len(runs):
+        raise FileError(f"each run must have another seed: {', '.join(f'{run} {seed}' for run, seed in seeds.items())}")
+    return [(run, setting, seeds[run]) for run in runs for setting in found[run]]
 
 
 def table(found: dict[tuple[str, str, str], list[dict]], recipes: list[str]) -> str:
@@ -105,21 +128,23 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("runs", nargs="+", type=Path, help="results folders of runs that differ in their seed")
     parser.add_argument("--recipes", nargs="+", default=["paper", "fast"], help="names in config.yaml's attack_recipes")
     parser.add_argument("--attacks", nargs="+", default=grid.NEURAL_ATTACKS, choices=grid.NEURAL_ATTACKS)
-    parser.add_argument("--table", type=Path, help="where to write the table")
+    parser.add_argument("--table", type=ours.page, help="where to write the table")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     config = ours.configuration()
+    for option in ("runs", "recipes", "attacks"):
+        ours.each_once(parser, option, getattr(options, option))
+    if len(options.recipes) < 2 or (set(options.recipes) - set(config["attack_recipes"])):
+        parser.error(f"--recipes: two or more of {', '.join(config['attack_recipes'])}")
     found = defaultdict(list)
-    for run in options.runs:
-        for path in sorted(run.glob("*/*/**/signals.safetensors")):
-            setting = grid.Setting.parse(path.parent.relative_to(run).as_posix())
-            seed = load_metadata(path)["victim"]["seed"]
+    try:
+        for run, setting, seed in settings_of(options.runs):
             for name in options.attacks:
                 for recipe in options.recipes:
                     one = compare(run, setting, name, recipe, attack_options(config, name, recipe), seed)
                     found[setting.path, name, recipe].append(one)
-    if not found:
-        sys.exit("error: no setting's signals.safetensors is in these folders")
+    except (FileError, grid.GridError) as error:
+        sys.exit(f"error: {error}")
     text = f"{summary(found, options.recipes)}\n\n{table(found, options.recipes)}"
     print(text)
     if options.table:

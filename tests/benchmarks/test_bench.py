@@ -2,6 +2,7 @@
 
 import logging
 import re
+import shutil
 from types import SimpleNamespace
 
 import baseline
@@ -261,13 +262,49 @@ def test_each_model_is_a_victim_and_no_shadow_of_its_own(data, monkeypatch):
     assert pooled == others * len(precision.ATTACKS) * len(precision.PRECISIONS)
 
 
+def test_a_precision_is_what_the_victim_was_trained_in_and_its_own_scores(data, monkeypatch):
+    wraps, seeds = [], []
+
+    def training(*arguments, wrap, **rest):
+        wraps.append(wrap)
+        models, facts = trained(*arguments, wrap=wrap, **rest)
+        seeds.append(arguments[2][0].train.tolist())
+        return models, [
+            fact | {"test_accuracy": 0.3, "majority_accuracy": (i == 4) * 0.3} for i, fact in enumerate(facts)
+        ]
+
+    def measuring(*arguments):
+        """Six victims whose members, of whom each has another number, are told apart by `conf`."""
+        return [told_apart(10 + 2 * i) for i in range(len(grid.ROLES))]
+
+    def told_apart(members):
+        made, inside = make_signals(40, 4, 0, 0.0), np.arange(40) < members
+        return signals.Signals(
+            np.eye(4, dtype=np.float32)[(made.labels + ~inside) % 4], made.sensitivities, made.labels, inside
+        )
+
+    trained = ours.train_models
+    monkeypatch.setattr(ours, "train_models", training)
+    monkeypatch.setattr(ours, "measure", measuring)
+    monkeypatch.setattr(precision, "ATTACKS", ("conf",))
+    found = precision.compare(data, "cnn", ours.configuration(tiny()), records=20, epochs=1, seeds=[0, 1])
+    assert wraps == [None, Autocast] * 2, "float32 first, then bfloat16"
+    assert seeds[0] == seeds[1] != seeds[2], "the splits are the seed's"
+    for of in found.values():
+        assert of["accuracy of conf"] == [[1.0] * 6] * 2
+        assert of["test accuracy"] == [[0.0] * 6] * 2, "of the non-members, whom these models get wrong"
+        assert of[precision.DEAD] == [[0.0, 0.0, 0.0, 0.0, 1.0, 0.0]] * 2
+
+
 def test_a_victim_that_learnt_nothing_is_left_out_of_the_precisions():
     names = ("test accuracy", "accuracy of samia", "accuracy of conf")
     alive = {"seconds": [[2.0], [1.0], [3.0]], precision.DEAD: [[0.0, 0.0], [0.0, 0.0], [0.0, 0.0]]}
     found = {p: {name: [[0.1, 0.2], [0.9, 0.1], [0.6, 0.8]] for name in names} | alive for p in precision.PRECISIONS}
     found["bfloat16"] |= {precision.DEAD: [[1.0, 1.0], [0.0, 1.0], [0.0, 0.0]]}
+    found["bfloat16"] |= {"accuracy of conf": [[0.1, 0.2], [0.8, 0.1], [0.4, 0.6]]}
     *rows, _, told = precision.table(found, 400, 9)
-    assert all(row.count("80.00") == 3 for row in rows[2:]), "the mean of 0.9 and of 0.6 and 0.8"
+    assert [row.count("80.00") for row in rows[2:]] == [3, 2], "the mean of 0.9 and of 0.6 and 0.8"
+    assert "65.00, -78.53 to +48.53 (noise)" in rows[3], "10 and 20 points less: -15, and half of 10 by t's quantile"
     assert all(" 1.0 |" in row for row in rows[2:]), "the quickest seed's seconds"
     assert "Of those 6 victims 0 with float32 and 3 with bfloat16 had learnt nothing" in told and "3 are left" in told
     found["bfloat16"][precision.DEAD] = [[1.0, 1.0], [1.0, 1.0], [0.0, 0.0]]
@@ -344,3 +381,65 @@ def test_recipes_are_compared_on_the_same_signals_and_computed_once(tmp_path, mo
     assert capsys.readouterr().out.count(" s\n") == 2 * 2 * 4
     recipes.main(arguments)
     assert " s\n" not in capsys.readouterr().out
+    kept = tmp_path / "run_7/recipes/digits/fc/original/nn.fast.json"
+    kept.write_text(kept.read_text()[:20])  # cut off
+    signals.save(folder / "signals.safetensors", signals_of_six, {role: {"seed": 9} for role in grid.ROLES})  # run_8's
+    recipes.main(arguments)
+    assert capsys.readouterr().out.count(" s\n") == 1 + 2 * 4, "computed from something else"
+    with pytest.raises(SystemExit, match="each run must have another seed"):
+        shutil.copytree(tmp_path / "run_7", tmp_path / "run_7_again")
+        recipes.main([str(tmp_path / "run_7_again"), *arguments])
+    with pytest.raises(SystemExit, match="nonsuch: lacks the signals of digits/fc/original"):
+        recipes.main([str(tmp_path / "nonsuch"), *arguments])
+    for wrong, told in (
+        (["--attacks", "nn", "nn"], "attacks: nn is given twice"),
+        (["--recipes", "fast"], "two or more of paper, fast"),
+        (["--recipes", "fast", "nonsuch"], "two or more of paper, fast"),
+        (["--table", str(tmp_path)], "cannot be written"),
+    ):
+        with pytest.raises(SystemExit):
+            recipes.main([*arguments, *wrong])
+        assert told in capsys.readouterr().err
+
+
+def test_what_cannot_be_compared_is_refused_before_anything_is_run(tmp_path, capsys):
+    for script, wrong, told in (
+        (bench.parse, ["--recipes", "fast", "fast"], "fast is given twice"),
+        (bench.parse, ["--recipes", "nonsuch"], "config.yaml has no nonsuch"),
+        (bench.parse, ["--dataset", "location", "--model", "cnn"], "cnn takes no location"),
+        (bench.parse, ["--out", str(tmp_path / "none" / "page.md")], "cannot be written"),
+        (precision.main, ["--seeds", "0", "0"], "0 is given twice"),
+        (precision.main, ["--seeds", "-1", "0"], "from 0 to"),
+        (precision.main, ["--dataset", "location"], "invalid choice"),
+        (precision.main, ["--out", str(tmp_path)], "cannot be written"),
+        (hours.main, ["--out", str(tmp_path)], "cannot be written"),
+    ):
+        with pytest.raises(SystemExit):
+            script(wrong)
+        assert told in capsys.readouterr().err
+
+
+def test_a_benchmark_that_is_stopped_stops_its_workflow(tmp_path, monkeypatch):
+    """Popen's stand-in is told to end, and waited for."""
+    told = []
+
+    class Process:
+        def __init__(self, *arguments, **rest):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            told.append("waited for")
+
+        def wait(self):
+            raise SystemExit("stopped")
+
+        def terminate(self):
+            told.append("told")
+
+    monkeypatch.setattr(ours.subprocess, "Popen", Process)
+    with pytest.raises(SystemExit, match="stopped"):
+        ours.snakemake(tmp_path, {}, "nothing")
+    assert told == ["told", "waited for"]
