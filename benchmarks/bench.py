@@ -194,27 +194,23 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--baseline-epochs", type=int, help="cut the baseline short and extrapolate (default: don't)")
     parser.add_argument("--records", type=int, help="of generated data, at most; default: 20000, 40 on a CPU")
     parser.add_argument(
-        "--out", type=ours.page, help="default: bench_{cpu,gpu}_{dataset}.md beside this; none for a GPU's on a CPU"
+        "--out", type=Path, help="default: bench_{cpu,gpu}_{dataset}.md beside this; none for a GPU's on a CPU"
     )
     args = parser.parse_args(argv)
     if args.baseline_epochs is not None and args.baseline_epochs < 2:
         parser.error("--baseline-epochs: 2 or more, as the first one has what is done once")
     if args.records is not None and args.records < 40:
         parser.error("--records: 40 or more, to be split among six models")
+    args.model = args.model or ("fc" if args.dataset in grid.MODEL_DATASETS["fc"] else "resnet18")
     try:
         check_device(args.device)
-    except ConfigError as error:
+        grid.Setting(args.dataset, args.model).check()
+    except (ConfigError, grid.GridError) as error:
         sys.exit(f"error: {error}")
-    args.model = args.model or ("fc" if args.dataset in grid.MODEL_DATASETS["fc"] else "resnet18")
     args.records = args.records or (20_000 if args.device == "cuda" else 40)
     if args.out is None and not (args.gpu and args.device == "cpu"):
         args.out = HERE / f"bench_{'gpu' if args.gpu else 'cpu'}_{args.dataset}.md"
-        try:
-            ours.page(args.out)
-        except argparse.ArgumentTypeError as error:
-            parser.error(f"{error}, with --out")
-    if args.dataset not in grid.MODEL_DATASETS[args.model]:
-        parser.error(f"--model: {args.model} takes no {args.dataset}")
+    ours.writable(parser, "--out", args.out)
     ours.each_once(parser, "--recipes", args.recipes)
     if unknown := set(args.recipes) - set(ours.configuration()["attack_recipes"]):
         parser.error(f"--recipes: config.yaml has no {', '.join(sorted(unknown))}")

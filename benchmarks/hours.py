@@ -21,6 +21,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -127,7 +128,10 @@ def model_costs(
             lambda: ours.train_models(data, model, parts, recipe, 0, originals, **how)
         )
         # What is known by now: all of it takes minutes and may be cut off.
-        print(f"{dataset}/{model}, {defense or stage}: {epochs} epochs of {len(data)} in {seconds:.1f} s", flush=True)
+        print(
+            f"{dataset}/{model}, {defense or stage}: {epochs} epochs of {len(data)} records in {seconds:.1f} s",
+            flush=True,
+        )
         return training_cost(seconds, clocks.values(), epochs, len(data), captured), trained
 
     found: dict[str, Cost] = {}
@@ -313,10 +317,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--models", nargs="+", choices=grid.MODELS, help="default: config.yaml's")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--records", type=int, default=20_000, help="of generated data, at most")
-    parser.add_argument("--out", type=ours.page, help="a Markdown file; default: none")
+    parser.add_argument("--out", type=Path, help="a Markdown file; default: none")
     options = parser.parse_args(arguments)
     if options.records < 100:
         parser.error("--records: 100 or more, to be split among six models")
+    ours.writable(parser, "--out", options.out)
     chosen = {key: value for key in ("datasets", "models") if (value := getattr(options, key))}
     config = ours.configuration(chosen)
     try:

@@ -6,6 +6,7 @@ import argparse
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -42,17 +43,17 @@ def prepared(dataset: str, data_dir: Path) -> Path:
     try:
         if not path.exists():
             prepare(dataset, data_dir, path, download=False)
+    except FileError:
+        raise
     except OSError as error:
-        raise FileError(f"{path}: {error.strerror}") from None
+        raise FileError(f"{error.filename or path}: {error.strerror}") from None
     return path
 
 
-def page(name: str | Path) -> Path:
-    """An argument's type: a file that can be written; found out before the work and not after it."""
-    path = Path(name)
-    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise argparse.ArgumentTypeError(f"{path} cannot be written; name a file in a folder where you may write")
-    return path
+def writable(parser: argparse.ArgumentParser, option: str, path: Path | None) -> None:
+    """Refuse a file that cannot be written before the work, not after it; none is none to write."""
+    if path and (path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK)):
+        parser.error(f"{option}: {path} cannot be written; name a file in a folder where you may write")
 
 
 def each_once(parser: argparse.ArgumentParser, option: str, values: Sequence[Any]) -> None:
@@ -92,11 +93,11 @@ def snakemake(folder: Path, config: Mapping[str, Any], *targets: str) -> float:
     with subprocess.Popen(command, env=os.environ | {"PYTHONPATH": path}) as process:
         try:
             failed = process.wait()
-        except BaseException:  # told to stop: Snakemake ends its jobs, and would go on without us
-            process.terminate()
+        except SystemExit:  # told to stop: so is Snakemake with its jobs, as by Ctrl-C, which it gets from the terminal
+            process.send_signal(signal.SIGINT)
             raise
     if failed:
-        sys.exit(f"error: the workflow failed; its logs are in {folder}/results/logs unless that folder was temporary")
+        sys.exit("error: the workflow failed; its own words are above")
     return time.perf_counter() - started
 
 

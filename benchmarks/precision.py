@@ -5,8 +5,8 @@
 
 The workflow trains in bfloat16 on a GPU only. Here a CPU does too, by the same `miaprune.gpu.Autocast`: it rounds to
 the same format, if not in the same order. Signals are taken in float32 after both, as everywhere. Each of a seed's six
-models is a victim once, with the other five as its shadows: which epoch's weights a single victim keeps moves an attack
-on it by ten points. On a CPU take `cnn`: see precision.md for what happened to ResNet-18.
+models is a victim once, with the other five as its shadows: which epoch's weights a single victim keeps can move an
+attack on it by ten points and more. On a CPU take `cnn`: see precision.md for what happened to ResNet-18.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +36,18 @@ PRECISIONS = ("float32", "bfloat16")
 
 ATTACKS = ("samia", "conf")
 
-DEAD = "victim learnt nothing"
-"""1.0 where it had been stopped before it was better than a guess of one class, else 0.0."""
 
-Found = dict[str, dict[str, list[list[float]]]]
-"""By precision and by what was measured: for each seed a value for each victim; of ``seconds`` one for all."""
+@dataclass(frozen=True)
+class Run:
+    """What came of a seed's six models by one precision, each of them a victim once."""
+
+    seconds: float  # of their training
+    dead: list[bool]  # whether the victim has learnt nothing: it is no better than a guess of one class
+    accuracies: dict[str, list[float]]  # by what was measured, of each victim
+
+
+Found = dict[str, list[Run]]
+"""By precision: a run for each seed."""
 
 
 def compare(
@@ -51,59 +60,53 @@ def compare(
 ) -> Found:
     """Train six models on the first ``records`` of each split, once by each precision, and attack each."""
     device = data.inputs.device.type
-    found: Found = {precision: {} for precision in PRECISIONS}
+    found: Found = {precision: [] for precision in PRECISIONS}
     for seed in seeds:
         parts = [_first(splits.of_role(role, len(data), seed), records) for role in grid.ROLES]
-        for precision, values in found.items():
+        for precision, runs in found.items():
             # The wrapper stands for the recipe's own `precision`, which a CPU does not heed.
             recipe = training_recipe(config, "training", data.name) | {"epochs": epochs, "precision": "float32"}
             wrap = Autocast if precision == "bfloat16" else None
-            seconds, (trained, facts) = ours.seconds_of(
-                lambda w=wrap, r=recipe, p=parts, s=seed: ours.train_models(data, model, p, r, s, wrap=w)
-            )
+            training = partial(ours.train_models, data, model, parts, recipe, seed, wrap=wrap)
+            seconds, (trained, facts) = ours.seconds_of(training)
             seen = ours.measure(trained, data, parts, config, seed)
-            measured: dict[str, list[float]] = {
-                "seconds": [seconds],
-                DEAD: [float(f["test_accuracy"] <= f["majority_accuracy"]) for f in facts],
-                "test accuracy": [float(victim.correct[~victim.members].mean()) for victim in seen],
-            }
+            accuracies = {"test accuracy": [float(victim.correct[~victim.members].mean()) for victim in seen]}
             for name in ATTACKS:
                 options, reached = attack_options(config, name), []
                 for i, victim in enumerate(seen):
                     fitted = attack(name).fit(pool(seen[:i] + seen[i + 1 :]), options, seed, device)
                     scores = attack(name).score(fitted, victim, options, seed, device)
                     reached.append(metrics.accuracy(scores, victim.members))
-                measured[f"accuracy of {name}"] = reached
-            for name, each in measured.items():
-                values.setdefault(name, []).append(each)
-            rounded = {name: np.round(each, 4).tolist() for name, each in measured.items()}
-            print(f"seed {seed}, {precision}: {rounded}", flush=True)
+                accuracies[f"accuracy of {name}"] = reached
+            runs.append(Run(seconds, [f["test_accuracy"] <= f["majority_accuracy"] for f in facts], accuracies))
+            print(f"seed {seed}, {precision}: {runs[-1]}", flush=True)
     return found
 
 
 def table(found: Found, records: int, epochs: int) -> list[str]:
     """A row per precision: seconds of training, and each accuracy's mean and difference from float32's."""
-    dead = {precision: np.array(values[DEAD], dtype=bool) for precision, values in found.items()}
+    dead = {precision: np.array([run.dead for run in runs]) for precision, runs in found.items()}
     out = np.any(list(dead.values()), axis=0)  # [seeds, victims]
     learnt = (
         f"{len(out)} seeds; each of {len(grid.ROLES)} models is a victim in turn, the others its shadows. Of those "
         f"{out.size} victims {' and '.join(f'{each.sum()} with {precision}' for precision, each in dead.items())} had "
-        f"learnt nothing: such a victim is left out of both, if not of the others' shadows; {(~out).sum()} are left."
+        f"learnt nothing: such a victim is left out of both, but stays among the others' shadows; {(~out).sum()} are "
+        "left."
     )
-    if sum(~out.all(axis=1)) < 2:
+    if (~out.all(axis=1)).sum() < 2:
         return [f"{learnt} Too few to compare."]
 
-    def by_seed(each: list[list[float]]) -> list[float]:
-        return [float(np.mean(values, where=~o)) for values, o in zip(each, out, strict=True) if not o.all()]
+    def means(precision: str, name: str) -> np.ndarray:
+        """Of each seed with a victim left."""
+        victims = np.array([run.accuracies[name] for run in found[precision]])
+        return np.ma.array(victims, mask=out).mean(axis=1).compressed()
 
-    quickest = {precision: min(values["seconds"])[0] for precision, values in found.items()}
-    means = {p: {n: by_seed(each) for n, each in v.items() if n not in ("seconds", DEAD)} for p, v in found.items()}
-    float32 = means["float32"]
-    rows = [f"| training | s | {' | '.join(f'{name}, %: mean, difference' for name in float32)} |"]
-    rows += ["| --- | ---: |" + " --- |" * len(float32)]
-    for precision, values in means.items():
-        cells = " | ".join(_difference(values[name], float32[name]) for name in float32)
-        rows.append(f"| {precision} | {quickest[precision]:.1f} | {cells} |")
+    names = list(found["float32"][0].accuracies)
+    rows = [f"| training | s | {' | '.join(f'{name}, %: mean, difference' for name in names)} |"]
+    rows += ["| --- | ---: |" + " --- |" * len(names)]
+    for precision, runs in found.items():
+        cells = " | ".join(_difference(means(precision, name), means("float32", name)) for name in names)
+        rows.append(f"| {precision} | {min(run.seconds for run in runs):.1f} | {cells} |")
     return [
         *rows,
         "",
@@ -113,9 +116,9 @@ def table(found: Found, records: int, epochs: int) -> list[str]:
     ]
 
 
-def _difference(values: list[float], others: list[float]) -> str:
+def _difference(values: np.ndarray, others: np.ndarray) -> str:
     mean = f"{100 * np.mean(values):.2f}"
-    if values == others:
+    if np.array_equal(values, others):
         return f"{mean}, none"
     interval = ttest_rel(values, others).confidence_interval(0.95)
     verdict = "noise" if interval.low <= 0 <= interval.high else "**not noise**"
@@ -137,10 +140,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--records", type=int, default=10**9, help="of training, of each model, at most (default: all)")
     parser.add_argument("--epochs", type=int, default=100, help="at most: training stops as the workflow's does")
     parser.add_argument("--seeds", type=int, nargs="+", default=range(6))
-    parser.add_argument("--out", type=ours.page, help="a Markdown file; default: none")
+    parser.add_argument("--out", type=Path, help="a Markdown file; default: none")
     options = parser.parse_args(arguments)
     if options.records < 20 or options.epochs < 1 or len(options.seeds) < 2:
         parser.error("20 records, 1 epoch and 2 seeds or more are needed")
+    ours.writable(parser, "--out", options.out)
     ours.each_once(parser, "--seeds", options.seeds)
     if not all(0 <= seed < 2**31 for seed in options.seeds):
         parser.error(f"--seeds: from 0 to {2**31 - 1}")

@@ -8,12 +8,12 @@ that a stopped comparison goes on where it was.
 """
 
 import argparse
-import contextlib
 import hashlib
 import json
 import sys
 import time
 from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,20 +26,28 @@ from miaprune.attacks import attack
 from miaprune.config import attack_options
 from miaprune.files import FileError, load_metadata, whole
 
-SIGNALS = "*/*/**/signals.safetensors"
+
+@dataclass(frozen=True)
+class Given:
+    """A setting's signals in a run."""
+
+    run: Path
+    setting: grid.Setting
+    path: Path
+    seed: int
+    digest: str
 
 
-def compare(run: Path, setting: grid.Setting, name: str, recipe: str, options: dict, seed: int) -> dict:
+def compare(given: Given, name: str, recipe: str, options: dict) -> dict:
     """Accuracy, AUC and the CPU seconds of the fit, on one setting's signals; read back if computed before."""
-    kept = run / "recipes" / setting.path / f"{name}.{recipe}.json"
-    path = run / setting.path / "signals.safetensors"
-    computed_from = {"options": options, "seed": seed, "signals": hashlib.sha256(path.read_bytes()).hexdigest()}
-    with contextlib.suppress(OSError, ValueError, AttributeError):  # none there, or cut off
+    kept = given.run / "recipes" / given.setting.path / f"{name}.{recipe}.json"
+    computed_from = {"options": options, "seed": given.seed, "signals": given.digest}
+    if kept.exists():
         found = json.loads(kept.read_text())
         if computed_from.items() <= found.items():
             return found
-    victim, shadows = signals.load(path, "victim"), signals.load_shadows(path, grid.SHADOWS)
-    seed = grid.derive_seed(seed, setting.path, name)
+    victim, shadows = signals.load(given.path, "victim"), signals.load_shadows(given.path, grid.SHADOWS)
+    seed = grid.derive_seed(given.seed, given.setting.path, name)
     started = time.process_time()
     fitted = attack(name).fit(shadows, options, seed, "cpu")
     seconds = time.process_time() - started
@@ -52,26 +60,32 @@ def compare(run: Path, setting: grid.Setting, name: str, recipe: str, options: d
     }
     with whole(kept) as temporary:
         temporary.write_text(json.dumps(found))
-    print(f"{run.name} {setting.path} {name} {recipe}: {found['accuracy']:.4f}, {seconds:.1f} s", flush=True)
+    print(
+        f"{given.run.name} {given.setting.path} {name} {recipe}: {found['accuracy']:.4f}, {seconds:.1f} s", flush=True
+    )
     return found
 
 
-def settings_of(runs: list[Path]) -> list[tuple[Path, grid.Setting, int]]:
-    """Every setting of every run with its seed; all runs must have the same settings, each with a seed of its own."""
-    found = {
-        run: [grid.Setting.parse(path.parent.relative_to(run).as_posix()) for path in sorted(run.glob(SIGNALS))]
-        for run in runs
-    }
-    every = dict.fromkeys(setting for settings in found.values() for setting in settings)
-    if not every:
+def signals_of(runs: list[Path]) -> list[Given]:
+    """What is to be compared; raises FileError unless all runs have the same settings, each run with another seed."""
+    found = []
+    for run in runs:
+        for path in sorted(run.glob("*/*/**/signals.safetensors")):
+            setting = grid.Setting.parse(path.parent.relative_to(run).as_posix())
+            seed = load_metadata(path)["victim"]["seed"]
+            with open(path, "rb") as file:
+                found.append(Given(run, setting, path, seed, hashlib.file_digest(file, "sha256").hexdigest()))
+    if not found:
         raise FileError("no setting's signals.safetensors is in these folders")
-    for run, settings in found.items():
-        if lacks := [setting.path for setting in every if setting not in settings]:
+    for run in runs:
+        here = {given.setting for given in found if given.run == run}
+        if lacks := dict.fromkeys(given.setting.path for given in found if given.setting not in here):
             raise FileError(f"{run}: lacks the signals of {', '.join(lacks)}; give runs of the same settings")
-    seeds = {run: load_metadata(run / next(iter(every)).path / "signals.safetensors")["victim"]["seed"] for run in runs}
-    if len(set(seeds.values())) < len(runs):
-        raise FileError(f"each run must have another seed: {', '.join(f'{run} {seed}' for run, seed in seeds.items())}")
-    return [(run, setting, seeds[run]) for run in runs for setting in found[run]]
+    seeds = {(given.run, given.seed) for given in found}
+    if len(seeds) > len(runs) or len({seed for _, seed in seeds}) < len(runs):
+        told = ", ".join(f"{run} has {seed}" for run, seed in sorted(seeds))
+        raise FileError(f"each run must have one seed, and another than the others: {told}")
+    return found
 
 
 def table(found: dict[tuple[str, str, str], list[dict]], recipes: list[str]) -> str:
@@ -128,27 +142,29 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("runs", nargs="+", type=Path, help="results folders of runs that differ in their seed")
     parser.add_argument("--recipes", nargs="+", default=["paper", "fast"], help="names in config.yaml's attack_recipes")
     parser.add_argument("--attacks", nargs="+", default=grid.NEURAL_ATTACKS, choices=grid.NEURAL_ATTACKS)
-    parser.add_argument("--table", type=ours.page, help="where to write the table")
+    parser.add_argument("--table", type=Path, help="where to write the table")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     config = ours.configuration()
-    for option in ("runs", "recipes", "attacks"):
-        ours.each_once(parser, option, getattr(options, option))
-    if len(options.recipes) < 2 or (set(options.recipes) - set(config["attack_recipes"])):
+    ours.writable(parser, "--table", options.table)
+    for option in ("recipes", "attacks"):
+        ours.each_once(parser, f"--{option}", getattr(options, option))
+    if len(options.recipes) < 2 or set(options.recipes) - set(config["attack_recipes"]):
         parser.error(f"--recipes: two or more of {', '.join(config['attack_recipes'])}")
     found = defaultdict(list)
     try:
-        for run, setting, seed in settings_of(options.runs):
+        for given in signals_of(options.runs):
             for name in options.attacks:
                 for recipe in options.recipes:
-                    one = compare(run, setting, name, recipe, attack_options(config, name, recipe), seed)
-                    found[setting.path, name, recipe].append(one)
+                    one = compare(given, name, recipe, attack_options(config, name, recipe))
+                    found[given.setting.path, name, recipe].append(one)
     except (FileError, grid.GridError) as error:
         sys.exit(f"error: {error}")
     text = f"{summary(found, options.recipes)}\n\n{table(found, options.recipes)}"
     print(text)
     if options.table:
-        options.table.write_text(text + "\n")
+        with whole(options.table) as temporary:
+            temporary.write_text(text + "\n")
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--dataset", default="digits", choices=grid.DATASETS)
     parser.add_argument("--data-dir", type=Path, default=ours.ROOT / "data")
-    parser.add_argument("--out", type=ours.page, help="a Markdown file; default: none")
+    parser.add_argument("--out", type=Path, help="a Markdown file; default: none")
     options = parser.parse_args(arguments)
     try:
         path = ours.prepared(options.dataset, options.data_dir).resolve()

@@ -155,5 +155,5 @@ def main(out: Path) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--out", type=ours.page, default=Path(__file__).with_name("work.md"))
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("work.md"))
     main(parser.parse_args().out)

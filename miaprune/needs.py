@@ -16,10 +16,10 @@ NEEDS = {
 }
 """Minutes and MB of a stage at its first attempt; each further one asks for as much again.
 
-Memory is at least 1.8 times what was measured (benchmarks/memory.md; ``score`` was not). The six ResNet-18 of CIFAR-10
-took an H200 22 s to train and 17 to fine-tune, their signals 21, attacks 9, 12 and 1 (benchmarks/gpu.md); training for
-all epochs would take up to four times as long. The rest is room for slower cards (benchmarks/work.md says how slow)
-and, of attacks, for a CPU (benchmarks/hours_cpu.md).
+Memory is at least 1.9 times what was measured (benchmarks/memory.md; ``score`` was not). The six ResNet-18 of CIFAR-10
+took an H200 22 s to train and 17 to fine-tune, their signals 21, attacks 9, 12 and 1
+(benchmarks/bench_gpu_cifar10_jpeg.md); training for all epochs would take up to four times as long. The rest is room
+for slower cards (benchmarks/work.md says how slow) and, of attacks, for a CPU (benchmarks/hours_cpu.md).
 """
 
 MODEL_COST = {"densenet121": 4, "vgg16": 2, "fc": 0.25, "cnn": 0.25}

@@ -2,7 +2,9 @@
 
 import logging
 import re
-import shutil
+import signal
+import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import baseline
@@ -36,6 +38,10 @@ def tiny():
         for name, recipe in config["attack_recipes"].items()
     }
     return stages | {"attack_recipes": recipes, "datasets": ["location"], "device": "cpu"}
+
+
+NEAR_AND_FAR = [[0.52, 0.58, 0.71], [0.6, 0.7, 0.81]]
+SAME = [[0.1, 0.2], [0.9, 0.1], [0.6, 0.8]]
 
 
 @pytest.fixture(scope="module")
@@ -231,16 +237,15 @@ def test_the_cost_of_trainings_side_by_side():
 def test_precisions_are_compared_over_seeds(data):
     config = ours.configuration(tiny())
     found = precision.compare(data, "cnn", config, records=20, epochs=1, seeds=[0, 1])
-    for name in found["float32"]:
-        victims = 1 if name == "seconds" else len(grid.ROLES)
-        assert [len(each) for of in found.values() for each in of[name]] == [victims] * 4, "of each seed"
-    for of in found.values():
-        of[precision.DEAD] = [[0.0] * 6] * 2
-    table = precision.table(found, 20, 1)
+    for runs in found.values():
+        assert len(runs) == 2, "a run for each seed"
+        assert all(len(of) == len(grid.ROLES) for run in runs for of in (run.dead, *run.accuracies.values()))
+    alive = {p: [replace(run, dead=[False] * 6) for run in runs] for p, runs in found.items()}
+    table = precision.table(alive, 20, 1)
     assert [row.split("|")[1].strip() for row in table[2:4]] == list(precision.PRECISIONS)
     assert table[2].count(", none") == 3, "float32 is what is compared with"
-    assert "noise" in precision._difference([0.5, 0.6, 0.7], [0.52, 0.58, 0.71])
-    assert "**not noise**" in precision._difference([0.5, 0.6, 0.7], [0.6, 0.7, 0.81])
+    verdicts = (precision._difference(np.array([0.5, 0.6, 0.7]), np.array(other)) for other in NEAR_AND_FAR)
+    assert ["**not noise**" in verdict for verdict in verdicts] == [False, True]
 
 
 def test_each_model_is_a_victim_and_no_shadow_of_its_own(data, monkeypatch):
@@ -262,53 +267,59 @@ def test_each_model_is_a_victim_and_no_shadow_of_its_own(data, monkeypatch):
     assert pooled == others * len(precision.ATTACKS) * len(precision.PRECISIONS)
 
 
-def test_a_precision_is_what_the_victim_was_trained_in_and_its_own_scores(data, monkeypatch):
-    wraps, seeds = [], []
+def test_precisions_differ_in_what_the_models_are_trained_in(data, monkeypatch):
+    wraps, trained_on, trained = [], [], ours.train_models
 
-    def training(*arguments, wrap, **rest):
+    def training(*arguments, wrap):
         wraps.append(wrap)
-        models, facts = trained(*arguments, wrap=wrap, **rest)
-        seeds.append(arguments[2][0].train.tolist())
-        return models, [
-            fact | {"test_accuracy": 0.3, "majority_accuracy": (i == 4) * 0.3} for i, fact in enumerate(facts)
-        ]
+        trained_on.append(arguments[2][0].train.tolist())
+        return trained(*arguments, wrap=wrap)
 
-    def measuring(*arguments):
-        """Six victims whose members, of whom each has another number, are told apart by `conf`."""
-        return [told_apart(10 + 2 * i) for i in range(len(grid.ROLES))]
+    monkeypatch.setattr(ours, "train_models", training)
+    precision.compare(data, "cnn", ours.configuration(tiny()), records=20, epochs=1, seeds=[0, 1])
+    assert wraps == [None, Autocast] * 2, "float32 first, then bfloat16"
+    assert trained_on[0] == trained_on[1] != trained_on[2], "the splits are the seed's"
+    assert len(trained_on[0]) == 20
+
+
+def test_what_is_compared_of_the_precisions_is_each_victims_own(data, monkeypatch):
+    """Six victims, one dead, whose members `conf` tells from the others, whom the models get wrong."""
 
     def told_apart(members):
         made, inside = make_signals(40, 4, 0, 0.0), np.arange(40) < members
-        return signals.Signals(
-            np.eye(4, dtype=np.float32)[(made.labels + ~inside) % 4], made.sensitivities, made.labels, inside
-        )
+        posteriors = np.eye(4, dtype=np.float32)[(made.labels + ~inside) % 4]
+        return signals.Signals(posteriors, made.sensitivities, made.labels, inside)
 
-    trained = ours.train_models
-    monkeypatch.setattr(ours, "train_models", training)
-    monkeypatch.setattr(ours, "measure", measuring)
+    facts = [{"test_accuracy": 0.3, "majority_accuracy": 0.3 if i == 4 else 0.2} for i in range(6)]
+    monkeypatch.setattr(ours, "train_models", lambda *_, **__: ([], facts))
+    monkeypatch.setattr(ours, "measure", lambda *_: [told_apart(10 + 2 * i) for i in range(6)])
     monkeypatch.setattr(precision, "ATTACKS", ("conf",))
-    found = precision.compare(data, "cnn", ours.configuration(tiny()), records=20, epochs=1, seeds=[0, 1])
-    assert wraps == [None, Autocast] * 2, "float32 first, then bfloat16"
-    assert seeds[0] == seeds[1] != seeds[2], "the splits are the seed's"
-    for of in found.values():
-        assert of["accuracy of conf"] == [[1.0] * 6] * 2
-        assert of["test accuracy"] == [[0.0] * 6] * 2, "of the non-members, whom these models get wrong"
-        assert of[precision.DEAD] == [[0.0, 0.0, 0.0, 0.0, 1.0, 0.0]] * 2
+    found = precision.compare(data, "cnn", ours.configuration(tiny()), records=20, epochs=1, seeds=[0])
+    for (run,) in found.values():
+        assert run.accuracies == {"accuracy of conf": [1.0] * 6, "test accuracy": [0.0] * 6}
+        assert run.dead == [False, False, False, False, True, False]
 
 
 def test_a_victim_that_learnt_nothing_is_left_out_of_the_precisions():
-    names = ("test accuracy", "accuracy of samia", "accuracy of conf")
-    alive = {"seconds": [[2.0], [1.0], [3.0]], precision.DEAD: [[0.0, 0.0], [0.0, 0.0], [0.0, 0.0]]}
-    found = {p: {name: [[0.1, 0.2], [0.9, 0.1], [0.6, 0.8]] for name in names} | alive for p in precision.PRECISIONS}
-    found["bfloat16"] |= {precision.DEAD: [[1.0, 1.0], [0.0, 1.0], [0.0, 0.0]]}
-    found["bfloat16"] |= {"accuracy of conf": [[0.1, 0.2], [0.8, 0.1], [0.4, 0.6]]}
+    def runs(dead, accuracies):
+        names = ("test accuracy", "accuracy of samia", "accuracy of conf")
+        seeds = zip((2.0, 1.0, 3.0), dead, *(accuracies.get(name, SAME) for name in names), strict=True)
+        return [precision.Run(s, d, dict(zip(names, each, strict=True))) for s, d, *each in seeds]
+
+    alive = [[False, False]] * 3
+    found = {
+        "float32": runs(alive, {}),
+        "bfloat16": runs(
+            [[True, True], [False, True], [False, False]], {"accuracy of conf": [[0.1, 0.2], [0.8, 0.1], [0.4, 0.6]]}
+        ),
+    }
     *rows, _, told = precision.table(found, 400, 9)
     assert [row.count("80.00") for row in rows[2:]] == [3, 2], "the mean of 0.9 and of 0.6 and 0.8"
-    assert "65.00, -78.53 to +48.53 (noise)" in rows[3], "10 and 20 points less: -15, and half of 10 by t's quantile"
+    assert "65.00, -78.53 to +48.53 (noise)" in rows[3], "10 and 20 points less: -15, and 12.7 standard errors of 5"
     assert all(" 1.0 |" in row for row in rows[2:]), "the quickest seed's seconds"
     assert "Of those 6 victims 0 with float32 and 3 with bfloat16 had learnt nothing" in told and "3 are left" in told
-    found["bfloat16"][precision.DEAD] = [[1.0, 1.0], [1.0, 1.0], [0.0, 0.0]]
-    assert precision.table(found, 400, 9)[0].endswith("Too few to compare.")
+    found["bfloat16"] = runs([[True, True], [True, True], [False, False]], {})
+    assert precision.table(found, 400, 9)[0].endswith("2 are left. Too few to compare.")
 
 
 def test_bfloat16_is_trained_with_on_a_cpu_too(data):
@@ -381,65 +392,62 @@ def test_recipes_are_compared_on_the_same_signals_and_computed_once(tmp_path, mo
     assert capsys.readouterr().out.count(" s\n") == 2 * 2 * 4
     recipes.main(arguments)
     assert " s\n" not in capsys.readouterr().out
-    kept = tmp_path / "run_7/recipes/digits/fc/original/nn.fast.json"
-    kept.write_text(kept.read_text()[:20])  # cut off
-    signals.save(folder / "signals.safetensors", signals_of_six, {role: {"seed": 9} for role in grid.ROLES})  # run_8's
+    signals.save(folder / "signals.safetensors", signals_of_six, {role: {"seed": 9} for role in grid.ROLES})
     recipes.main(arguments)
-    assert capsys.readouterr().out.count(" s\n") == 1 + 2 * 4, "computed from something else"
-    with pytest.raises(SystemExit, match="each run must have another seed"):
-        shutil.copytree(tmp_path / "run_7", tmp_path / "run_7_again")
-        recipes.main([str(tmp_path / "run_7_again"), *arguments])
-    with pytest.raises(SystemExit, match="nonsuch: lacks the signals of digits/fc/original"):
-        recipes.main([str(tmp_path / "nonsuch"), *arguments])
-    for wrong, told in (
-        (["--attacks", "nn", "nn"], "attacks: nn is given twice"),
-        (["--recipes", "fast"], "two or more of paper, fast"),
-        (["--recipes", "fast", "nonsuch"], "two or more of paper, fast"),
-        (["--table", str(tmp_path)], "cannot be written"),
+    assert capsys.readouterr().out.count(" s\n") == 2 * 4, "run_8's signals changed"
+
+
+def test_runs_that_cannot_be_compared_are_refused(tmp_path):
+    for run, seed in (("run_7", 7), ("again", 7)):
+        (tmp_path / run / "digits/fc/original").mkdir(parents=True)
+        six = {role: make_signals(8, 4, i, 1.0) for i, role in enumerate(grid.ROLES)}
+        facts = {role: {"seed": seed} for role in grid.ROLES}
+        signals.save(tmp_path / run / "digits/fc/original/signals.safetensors", six, facts)
+    for other, told in (
+        ("again", "another than the others"),
+        ("nonsuch", "nonsuch: lacks the signals of digits/fc/or"),
     ):
-        with pytest.raises(SystemExit):
-            recipes.main([*arguments, *wrong])
-        assert told in capsys.readouterr().err
+        with pytest.raises(SystemExit, match=told):
+            recipes.main([str(tmp_path / "run_7"), str(tmp_path / other)])
 
 
 def test_what_cannot_be_compared_is_refused_before_anything_is_run(tmp_path, capsys):
     for script, wrong, told in (
         (bench.parse, ["--recipes", "fast", "fast"], "fast is given twice"),
         (bench.parse, ["--recipes", "nonsuch"], "config.yaml has no nonsuch"),
-        (bench.parse, ["--dataset", "location", "--model", "cnn"], "cnn takes no location"),
         (bench.parse, ["--out", str(tmp_path / "none" / "page.md")], "cannot be written"),
         (precision.main, ["--seeds", "0", "0"], "0 is given twice"),
         (precision.main, ["--seeds", "-1", "0"], "from 0 to"),
         (precision.main, ["--dataset", "location"], "invalid choice"),
         (precision.main, ["--out", str(tmp_path)], "cannot be written"),
         (hours.main, ["--out", str(tmp_path)], "cannot be written"),
+        (recipes.main, ["run", "--attacks", "nn", "nn"], "--attacks: nn is given twice"),
+        (recipes.main, ["run", "--recipes", "fast"], "two or more of paper, fast"),
+        (recipes.main, ["run", "--recipes", "fast", "nonsuch"], "two or more of paper, fast"),
+        (recipes.main, ["run", "--table", str(tmp_path)], "cannot be written"),
     ):
         with pytest.raises(SystemExit):
             script(wrong)
         assert told in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="model cnn does not take location"):
+        bench.parse(["--dataset", "location", "--model", "cnn"])
+    with pytest.raises(SystemExit, match=r"cifar-10-python\.tar\.gz"):  # where to get it, and where to put it
+        precision.main(["--dataset", "cifar10", "--data-dir", str(tmp_path)])
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit, match="Not a directory"):
+        precision.main(["--data-dir", str(tmp_path / "file")])
 
 
 def test_a_benchmark_that_is_stopped_stops_its_workflow(tmp_path, monkeypatch):
-    """Popen's stand-in is told to end, and waited for."""
-    told = []
-
-    class Process:
-        def __init__(self, *arguments, **rest):
-            pass
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *error):
-            told.append("waited for")
-
-        def wait(self):
-            raise SystemExit("stopped")
-
-        def terminate(self):
-            told.append("told")
-
-    monkeypatch.setattr(ours.subprocess, "Popen", Process)
-    with pytest.raises(SystemExit, match="stopped"):
-        ours.snakemake(tmp_path, {}, "nothing")
-    assert told == ["told", "waited for"]
+    snakemake = tmp_path / "python"
+    snakemake.write_text(f"#!/bin/sh\ntrap 'kill $!; touch {tmp_path}/interrupted; exit' INT\nsleep 60 & wait\n")
+    snakemake.chmod(0o755)
+    monkeypatch.setattr(ours.sys, "executable", str(snakemake))
+    before = signal.signal(signal.SIGALRM, lambda *_: sys.exit("stopped"))
+    signal.setitimer(signal.ITIMER_REAL, 1)
+    try:
+        with pytest.raises(SystemExit, match="stopped"):
+            ours.snakemake(tmp_path, {}, "nothing")
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert (tmp_path / "interrupted").exists()
