@@ -51,8 +51,8 @@ def prepared(dataset: str, data_dir: Path) -> Path:
 
 
 def writable(parser: argparse.ArgumentParser, option: str, path: Path | None) -> None:
-    """Refuse a file that cannot be written before the work, not after it; none is none to write."""
-    if path and (path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK)):
+    """Refuse a file that `whole` cannot write, beside which it writes first, before the work; none is none to write."""
+    if path and (path.is_dir() or not os.access(path.parent, os.W_OK)):
         parser.error(f"{option}: {path} cannot be written; name a file in a folder where you may write")
 
 

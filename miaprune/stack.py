@@ -12,8 +12,7 @@ class Stack(nn.Module):
     """k models of one architecture side by side: [k, n, ...] in, [k, n, C] out, model i on the i-th records.
 
     One by one, small models keep a GPU waiting for launches; what this gains there has not been measured. Their
-    parameters are copies; `unstack` gives them back.
-    Dropout draws anew for each model.
+    parameters are copies; `unstack` gives them back. Dropout draws anew for each model.
     """
 
     def __init__(self, models: Sequence[nn.Module]) -> None:

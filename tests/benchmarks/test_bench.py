@@ -414,7 +414,7 @@ def test_runs_that_cannot_be_compared_are_refused(tmp_path):
 def test_what_cannot_be_compared_is_refused_before_anything_is_run(tmp_path, capsys):
     for script, wrong, told in (
         (bench.parse, ["--recipes", "fast", "fast"], "fast is given twice"),
-        (bench.parse, ["--recipes", "nonsuch"], "config.yaml has no nonsuch"),
+        (bench.parse, ["--recipes", "nonsuch"], "invalid choice: 'nonsuch'"),
         (bench.parse, ["--out", str(tmp_path / "none" / "page.md")], "cannot be written"),
         (precision.main, ["--seeds", "0", "0"], "0 is given twice"),
         (precision.main, ["--seeds", "-1", "0"], "from 0 to"),
@@ -422,8 +422,8 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_run(tmp_path, cap
         (precision.main, ["--out", str(tmp_path)], "cannot be written"),
         (hours.main, ["--out", str(tmp_path)], "cannot be written"),
         (recipes.main, ["run", "--attacks", "nn", "nn"], "--attacks: nn is given twice"),
-        (recipes.main, ["run", "--recipes", "fast"], "two or more of paper, fast"),
-        (recipes.main, ["run", "--recipes", "fast", "nonsuch"], "two or more of paper, fast"),
+        (recipes.main, ["run", "--recipes", "fast"], "two or more, to compare"),
+        (recipes.main, ["run", "--recipes", "fast", "nonsuch"], "invalid choice: 'nonsuch'"),
         (recipes.main, ["run", "--table", str(tmp_path)], "cannot be written"),
     ):
         with pytest.raises(SystemExit):
@@ -439,15 +439,23 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_run(tmp_path, cap
 
 
 def test_a_benchmark_that_is_stopped_stops_its_workflow(tmp_path, monkeypatch):
-    snakemake = tmp_path / "python"
-    snakemake.write_text(f"#!/bin/sh\ntrap 'kill $!; touch {tmp_path}/interrupted; exit' INT\nsleep 60 & wait\n")
+    snakemake, started, interrupted = (tmp_path / name for name in ("python", "started", "interrupted"))
+    script = f"trap 'kill $!; touch {interrupted}; exit' INT; sleep 60 & touch {started}; wait"
+    snakemake.write_text(f"#!/bin/sh\n{script}\n")
     snakemake.chmod(0o755)
     monkeypatch.setattr(ours.sys, "executable", str(snakemake))
-    before = signal.signal(signal.SIGALRM, lambda *_: sys.exit("stopped"))
-    signal.setitimer(signal.ITIMER_REAL, 1)
+
+    def stop(*_):
+        if started.exists():
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            sys.exit("stopped")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)
     try:
         with pytest.raises(SystemExit, match="stopped"):
             ours.snakemake(tmp_path, {}, "nothing")
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-    assert (tmp_path / "interrupted").exists()
+    assert interrupted.exists()
