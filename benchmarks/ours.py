@@ -6,7 +6,6 @@ import argparse
 import csv
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -93,8 +92,8 @@ def snakemake(folder: Path, config: Mapping[str, Any], *targets: str) -> float:
     with subprocess.Popen(command, env=os.environ | {"PYTHONPATH": path}) as process:
         try:
             failed = process.wait()
-        except SystemExit:  # told to stop: so is Snakemake with its jobs, as by Ctrl-C, which it gets from the terminal
-            process.send_signal(signal.SIGINT)
+        except SystemExit:  # told to stop: Snakemake ends its running jobs and starts no more; SIGINT it may ignore
+            process.terminate()
             raise
     if failed:
         sys.exit("error: the workflow failed; its own words are above")

@@ -439,8 +439,8 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_run(tmp_path, cap
 
 
 def test_a_benchmark_that_is_stopped_stops_its_workflow(tmp_path, monkeypatch):
-    snakemake, started, interrupted = (tmp_path / name for name in ("python", "started", "interrupted"))
-    script = f"trap 'kill $!; touch {interrupted}; exit' INT; sleep 60 & touch {started}; wait"
+    snakemake, started, told = (tmp_path / name for name in ("python", "started", "told"))
+    script = f"trap 'kill $!; touch {told}; exit' TERM; sleep 60 & touch {started}; wait"
     snakemake.write_text(f"#!/bin/sh\n{script}\n")
     snakemake.chmod(0o755)
     monkeypatch.setattr(ours.sys, "executable", str(snakemake))
@@ -458,4 +458,4 @@ def test_a_benchmark_that_is_stopped_stops_its_workflow(tmp_path, monkeypatch):
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-    assert interrupted.exists()
+    assert told.exists()
