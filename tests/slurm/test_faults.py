@@ -8,7 +8,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 
 import pytest
-from cluster import wait_for
+from cluster import ClusterError, wait_for
 from oncluster import OnCluster, results
 from runner import small_config
 
@@ -140,18 +140,18 @@ def tell(story):
 
     (job,) = story.victims("over its memory")
     asked = next(int(row["ReqMem"].rstrip("M")) for row in on.jobs() if row["JobIDRaw"] == job)
+    run.send_signal(signal.SIGSTOP)  # it is to learn of this only when it cannot submit the job again
     (on.folder / f"hungry.{job}").write_text(str(asked))  # and it has some already
     story.wait_for_state(job, {"FAILED", "OUT_OF_MEMORY", "CANCELLED"})
 
-    submitted = on.submitted_again(job)
     story.victims("slurmctld and slurmdbd restarted")
     for daemon in ("slurmctld", "slurmdbd"):
         cluster.stop_daemon(daemon)
+    run.send_signal(signal.SIGCONT)
     before = cluster.asked()  # as often as makes the plugin, by itself, forget all jobs, and more
     wait_for(lambda: cluster.asked() > before + 8, "Snakemake does not ask for its jobs", LONG)
     cluster.start_daemon("slurmdbd")
-    if not submitted:  # Snakemake learns only now that the last job has failed, and cannot submit it
-        wait_for(lambda: "takes no job just now" in (on.folder / "run.log").read_text(), "nothing submitted", LONG)
+    wait_for(lambda: "takes no job just now" in (on.folder / "run.log").read_text(), "no submission put off", LONG)
     cluster.start_daemon("slurmctld")
     story.victims("preempted")
     urgent = cluster.run("sbatch", "--parsable", "-p", "urgent", "--gres=gpu:2", "-o", "/dev/null", "--wrap", "sleep 1")
@@ -186,7 +186,12 @@ def story(on_cluster):
     on.add("pruning", FAILING)
     on.add("resume", HOLDING)
     story = Story(on)
-    tell(story)
+    try:
+        tell(story)
+    except ClusterError as error:
+        log = on.folder / "run.log"
+        error.add_note(f"Snakemake said last:\n{log.read_text()[-3000:] if log.exists() else 'nothing'}")
+        raise
     return story
 
 
