@@ -6,6 +6,8 @@ import getpass
 import importlib.util
 import os
 import platform
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -66,6 +68,26 @@ def started_in():
     return handler.olddir or Path.cwd()
 
 
+STOPPED = threading.Event()
+"""Set when the run is told to stop at once."""
+
+
+def squeue(*options):
+    """What SLURM's queue holds of this user's jobs: a line each, of ids and of what else ``options`` ask for."""
+    command = ["squeue", "--noheader", f"--user={getpass.getuser()}", *options]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+
+
+def cancel_until_gone(left):
+    """Cancel the jobs that ``left()`` finds in SLURM's queue until it finds none: a busy controller may not hear it at once."""
+    while not STOPPED.is_set():
+        with contextlib.suppress(subprocess.CalledProcessError):  # no answer: they may still be there
+            if not (jobs := left()):
+                return
+            subprocess.run(["scancel", *jobs])
+        time.sleep(2)
+
+
 def end_jobs_of_a_dead_run(needed):
     """Cancel what a killed Snakemake left in SLURM's queue for this folder, and wait until it is gone.
 
@@ -80,9 +102,7 @@ def end_jobs_of_a_dead_run(needed):
 
     def left():
         # %Z, the working directory, comes last: it may hold spaces
-        command = ["squeue", "--noheader", f"--user={getpass.getuser()}", "--format=%A %j %Z"]
-        lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
-        jobs = (line.split(maxsplit=2) for line in lines)
+        jobs = (line.split(maxsplit=2) for line in squeue("--format=%A %j %Z"))
         return [
             slurm_id
             for slurm_id, name, folder in jobs
@@ -94,11 +114,7 @@ def end_jobs_of_a_dead_run(needed):
 
     if jobs := left():
         print(f"cancelling SLURM jobs of an earlier run that was killed here: {', '.join(jobs)}", file=sys.stderr)
-        while jobs:
-            subprocess.run(["scancel", *jobs])  # again each time: a busy controller may not have heard it
-            time.sleep(2)
-            with contextlib.suppress(subprocess.CalledProcessError):  # no answer: they may still be there
-                jobs = left()
+        cancel_until_gone(left)
         sys.stdout.flush()
         workflow.persistence.unlock()  # a process that is replaced doesn't leave Snakemake's `with`
         os.chdir(started_in())  # its arguments are relative to it
@@ -224,10 +240,6 @@ if workflow.is_main_process:
     JobScheduler._schedule_reevalutation = reevaluate_once
 
 
-STOPPED = threading.Event()
-"""Set when the run is told to stop at once."""
-
-
 def without_by_whom(query):
     """The SLURM plugin's query for its jobs' states, with sacct's "CANCELLED by 0" as the "CANCELLED" that it looks for.
 
@@ -246,6 +258,19 @@ def without_by_whom(query):
 NOT_NOW = ("Unable to contact slurm controller", "MaxSubmitJob", "GrpSubmitJob")
 """What sbatch says if the controller is not there, and if an association or a QOS takes no more jobs for the moment."""
 
+NOT_ANSWERED = ("Socket timed out", "Zero Bytes were transmitted or received")
+"""What it says if a busy controller has not answered in time, and may have taken the job all the same."""
+
+
+def take_back(run, comment):
+    """Cancel what SLURM has taken of the run's submission with this comment, by which the plugin says what it is to do."""
+
+    def left():
+        jobs = (line.split(maxsplit=1) for line in squeue(f"--name={run}", "--format=%A %k"))
+        return [slurm_id for slurm_id, found in jobs if found == comment]
+
+    cancel_until_gone(left)
+
 
 def submitted_later(give_up):
     """The SLURM plugin's report of a failed submission, but for one that SLURM does not take just now.
@@ -254,9 +279,13 @@ def submitted_later(give_up):
     """
 
     def reported(executor, job_info, message):
-        if any(reason in message for reason in NOT_NOW):
+        comment = re.search(r" --comment (\S+)", message)
+        unanswered = comment and any(reason in message for reason in NOT_ANSWERED)
+        if unanswered or any(reason in message for reason in NOT_NOW):
             print(f"SLURM takes no job just now, trying again: {message.splitlines()[0]}", file=sys.stderr)
             if not STOPPED.wait(20):
+                if unanswered:  # or two jobs would write the same files
+                    take_back(executor.run_uuid, *shlex.split(comment[1]))
                 with contextlib.suppress(RuntimeError):  # the run is at its end
                     executor._job_submission_executor.submit(executor.run_job, job_info.job)
                     return

@@ -190,6 +190,9 @@ class Cluster:
             # Snakemake's executor clears SLURM_* before it calls srun, and so would lose SLURM_CONF.
             "srun": f"SLURM_CONF={self.folder}/slurm.conf",
             "sacct": f"echo >> {self.folder}/asked;",
+            # As of a busy controller: it takes the next job, but its answer does not arrive.
+            "sbatch": f'if rm {self.folder}/unanswered 2> /dev/null; then "$0" "$@" > {self.folder}/taken; echo '
+            "'sbatch: error: Batch job submission failed: Socket timed out on send/recv operation' >&2; exit 1; fi;",
         }
         for name, first in scripts.items():
             script = self.folder / "bin" / name

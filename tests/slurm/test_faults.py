@@ -176,8 +176,16 @@ def tell(story):
     story.output["status"] = run.wait()
     story.output["run"] = (on.folder / "run.log").read_text()
     story.output["without the poisoned"] = results(on.folder)
+
     (on.folder / "poisoned").unlink()
-    story.output["status again"], story.output["again"] = on.run("all", "again.log")
+    (on.folder / "held").touch()
+    (cluster.folder / "unanswered").touch()
+    again = on.start("all", "again.log")
+    wait_for(lambda: "has been submitted" in (on.folder / "again.log").read_text(), "not submitted again", LONG)
+    story.struck["taken without an answer"] = [(cluster.folder / "taken").read_text().strip()]
+    (on.folder / "held").unlink()
+    story.output["status again"] = again.wait()
+    story.output["again"] = (on.folder / "again.log").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -243,6 +251,15 @@ def test_a_fault_ends_its_job_and_another_goes_on_from_its_state(story, fault, s
         assert "resumes in epoch" in log or "finished by an earlier attempt" in log
     if fault == "over its memory":
         assert int(later[0]["ReqMem"].rstrip("M")) > int(struck["ReqMem"].rstrip("M"))
+
+
+def test_a_job_that_was_taken_without_an_answer_is_cancelled_before_it_is_submitted_again(story):
+    (number,) = story.struck["taken without an answer"]
+    taken, *others = [job for job in story.on.jobs() if int(job["JobIDRaw"]) >= int(number)]
+    (later,) = [job for job in others if job["Comment"] == taken["Comment"]]
+    assert taken["JobIDRaw"] == number and taken["State"].split()[0] == "CANCELLED"
+    assert later["State"] == "COMPLETED" and later["Start"] >= taken["End"]
+    assert "Socket timed out" in story.output["again"]
 
 
 def test_a_preempted_job_is_requeued_and_not_submitted_again(story):
