@@ -69,10 +69,10 @@ status: OF ?= all
 status: $(INSTALLED)
 	@$(BIN)/python workflow/status.py $(OF) $(WITH)
 
-# The tables and figures of what has been run, as one page, results/report_demo.html; or OF=all.
+# The claims, tables and figures of what has been run, as one page: results/demo/report.html, or OF=all results/report.html.
 report: OF ?= demo
 report: $(INSTALLED)
-	$(SNAKEMAKE) $(OF) --report "results/report_$(OF).html"
+	$(SNAKEMAKE) $(OF) --report "results/$(patsubst all/%,%,$(OF)/report.html)"
 
 # Resolve requirements.lock anew (needs uv).
 lock:

@@ -28,6 +28,23 @@ MODEL_COLUMNS = (
 NUMBERS = ["sparsity", "strength", "majority_accuracy", *(f"victim_{key}" for key in PRIVACY_KEYS)]
 """Columns of numbers that may be empty throughout."""
 
+HEADS = {
+    "paper_table": (
+        "attacks on undefended models",
+        "Percent: the victim's accuracy on test data, then each attack's accuracy, members and non-members weighing "
+        "the same (guessing: 50). The row `original` is the model before pruning. Matched adversaries: their shadow "
+        "models are pruned as the victim is.",
+    ),
+    "defense_table": (
+        "what defences do",
+        "Percent: the victim's accuracy on test data, and the accuracy of SAMIA and of the most accurate other attack, "
+        "members and non-members weighing the same (guessing: 50), by the adaptive adversary, whose shadow models are "
+        "defended alike, and by the unaware one, whose shadow models are not. A setting's first row is without a "
+        "defence: the matched adversary stands in for both. epsilon is what differential privacy guarantees.",
+    ),
+}
+"""Of a dataset's tables for people: what its title says, and how to read it."""
+
 PLACE = ["dataset", "model", "variant"]
 """What names an undefended setting: the three folders of its path."""
 
@@ -112,6 +129,15 @@ def defense_table(attacks: pd.DataFrame, dataset: str) -> pd.DataFrame:
     columns = ["model", "pruner", "sparsity", "defense", "strength", "test_accuracy", "epsilon"]
     columns += [f"{attack} {name}" for name in ("adaptive", "unaware") for attack in ("samia", "best other")]
     return pd.DataFrame([_defense_row(version) for version in sorted(versions, key=position)], columns=columns)
+
+
+def head(table: str, attacks: pd.DataFrame, dataset: str) -> str:
+    """What stands above `paper_table` or `defense_table`, by its name: Markdown that says how to read it."""
+    title, text = HEADS[table]
+    seeds = ", ".join(map(str, sorted(set(attacks["seed"]))))
+    interval = precision(attacks[attacks["dataset"] == dataset])
+    wide = f" The 95 % interval of an attack's accuracy with one seed is {interval}." if interval else ""
+    return f"# {dataset}: {title}\n\n{text}{wide} Seed {seeds}.\n\n"
 
 
 def spread_table(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:

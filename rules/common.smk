@@ -150,15 +150,16 @@ SIGNAL_FIGURES = ("signal_distributions", "gaps_per_class")
 
 def report_files(scope):
     root = f"{RESULTS}/{scope}"
-    tables = ["attacks", "models", *dict.fromkeys(s.dataset for s in settings_of(scope))]
+    tables = list(dict.fromkeys(s.dataset for s in settings_of(scope)))
     tables += [f"{d}_defenses" for d in dict.fromkeys(s.dataset for s in settings_of(scope) if s.defense)]
     figures = ["samia_vs_others", "gaps_vs_accuracy"]
     figures += [f"{figure}_{d}_{m}" for figure, of in PAIR_FIGURES.items() for d, m in of(scope)]
     figures += [f"{figure}_{d}_{m}_{p}" for figure in SIGNAL_FIGURES for d, m, p in families(scope)]
     return [
-        *(f"{root}tables/{name}.csv" for name in tables),
+        *(f"{root}tables/{name}.csv" for name in ("attacks", "models", *tables)),
+        *(f"{root}tables/{name}.html" for name in tables),
         *(f"{root}figures/{name}.{suffix}" for name in figures for suffix in ("pdf", "png")),
-        *(f"{root}{name}" for name in ("claims.csv", "claims.md", "summary.txt")),
+        *(f"{root}{name}" for name in ("claims.csv", "claims.md", "claims.html", "summary.txt")),
     ]
 
 

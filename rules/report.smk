@@ -22,11 +22,12 @@ rule paper_table:
     input:
         f"{RESULTS}/{{scope}}tables/attacks.csv",
     output:
-        report(
-            f"{RESULTS}/{{scope}}tables/{{dataset}}.csv",
-            caption="../workflow/report/paper_table.rst",
+        csv=f"{RESULTS}/{{scope}}tables/{{dataset}}.csv",
+        page=report(
+            f"{RESULTS}/{{scope}}tables/{{dataset}}.html",
+            caption="../workflow/report/page.rst",
             category="Tables",
-            labels={"dataset": "{dataset}"},
+            labels={"table": "{dataset}"},
         ),
     log:
         f"{RESULTS}/logs/{{scope}}tables_{{dataset}}.log",
@@ -41,11 +42,12 @@ rule defense_table:
     input:
         f"{RESULTS}/{{scope}}tables/attacks.csv",
     output:
-        report(
-            f"{RESULTS}/{{scope}}tables/{{dataset}}_defenses.csv",
-            caption="../workflow/report/defense_table.rst",
+        csv=f"{RESULTS}/{{scope}}tables/{{dataset}}_defenses.csv",
+        page=report(
+            f"{RESULTS}/{{scope}}tables/{{dataset}}_defenses.html",
+            caption="../workflow/report/page.rst",
             category="Tables",
-            labels={"dataset": "{dataset}, defences"},
+            labels={"table": "{dataset}, defences"},
         ),
     log:
         f"{RESULTS}/logs/{{scope}}tables_{{dataset}}_defenses.log",
@@ -62,7 +64,13 @@ rule claims:
         models=f"{RESULTS}/{{scope}}tables/models.csv",
     output:
         csv=f"{RESULTS}/{{scope}}claims.csv",
-        md=report(f"{RESULTS}/{{scope}}claims.md", caption="../workflow/report/claims.rst", category="Claims"),
+        md=f"{RESULTS}/{{scope}}claims.md",
+        page=report(
+            f"{RESULTS}/{{scope}}claims.html",
+            caption="../workflow/report/page.rst",
+            category="Claims",
+            labels={"claims": "the verdicts"},
+        ),
         summary=f"{RESULTS}/{{scope}}summary.txt",
     log:
         f"{RESULTS}/logs/{{scope}}claims.log",

@@ -115,6 +115,16 @@ def test_the_paper_table_starts_each_model_with_its_original():
     )
 
 
+@pytest.mark.parametrize("table", ["paper_table", "defense_table"])
+def test_the_head_of_a_table_says_how_to_read_it(table):
+    rows = [row(PRUNED, "samia", seed, 0.6) for seed in (8, 7)]
+    rows[0] |= {"accuracy_ci": [0.58, 0.62]}
+    head = tables.head(table, tables.attacks_table(rows), "location")
+    assert head.startswith("# location: ") and "guessing: 50" in head and head.endswith("Seed 7, 8.\n\n")
+    assert tables.precision(tables.attacks_table(rows)).startswith("at most ±")
+    assert tables.precision(tables.attacks_table(rows)) in head
+
+
 def test_undefended_averages_over_seeds_and_leaves_defences_out():
     rows = [row(PRUNED, "samia", seed, accuracy) for seed, accuracy in ((7, 0.6), (8, 0.8))]
     rows += [row(ORIGINAL, "samia", 7, 0.5), a_result(DEFENDED), a_result(DEFENDED, adversary="unaware")]

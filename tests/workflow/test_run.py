@@ -56,6 +56,15 @@ def test_figures_and_claims_are_drawn(run):
     assert {"samia_vs_others", "gaps_vs_accuracy", "frontier_digits_fc", "transfer_digits_cnn"} <= names
     assert {path.stem for path in (run.folder / "results/figures").glob("*.png")} == names
     assert "Claim 3" in (run.folder / "results/claims.md").read_text()
+    assert "<h2>Claim 3" in (run.folder / "results/claims.html").read_text()
+
+
+def test_the_report_holds_claims_figures_and_tables(run):
+    done = run.run("all", "--report", "results/report.html")
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = (run.folder / "results/report.html").read_text()
+    for name in ("claims.html", "samia_vs_others.png", "digits.html", "digits_defenses.html"):
+        assert name in report
 
 
 @pytest.mark.parametrize("folder", ["t", "t" * 120])

@@ -1,16 +1,19 @@
-"""The paper's claims, tested over a scope's results: claims.csv, claims.md and a summary for the terminal."""
+"""The paper's claims, tested over a scope's results: a table, a text, a page and a summary for the terminal."""
 
 from miaprune import claims, tables
 from miaprune.files import whole
 from miaprune.job import logged
+from miaprune.page import page
 
 with logged(snakemake.log[0]):
     attacks, models = tables.read_table(snakemake.input.attacks), tables.read_table(snakemake.input.models)
     guessing = tables.learnt_nothing(models)
     verdicts = claims.evaluate(attacks)
     tables.write_csv(snakemake.output.csv, claims.claims_table(verdicts))
+    markdown = claims.claims_markdown(verdicts, guessing)
     for path, text in (
-        (snakemake.output.md, claims.claims_markdown(verdicts, guessing)),
+        (snakemake.output.md, markdown),
+        (snakemake.output.page, page(markdown)),
         (snakemake.output.summary, claims.summary(attacks, verdicts, guessing)),
     ):
         with whole(path) as temporary:

@@ -1,9 +1,14 @@
 """One dataset's results for people: as the paper prints them (paper_table), or by defence (defense_table)."""
 
 from miaprune import tables
+from miaprune.files import whole
 from miaprune.job import logged
+from miaprune.page import page
 
 with logged(snakemake.log[0]):
-    attacks = tables.read_table(snakemake.input[0])
-    table = getattr(tables, snakemake.params.table)(attacks, snakemake.wildcards.dataset)
-    tables.write_csv(snakemake.output[0], table)
+    attacks, dataset = tables.read_table(snakemake.input[0]), snakemake.wildcards.dataset
+    table = getattr(tables, snakemake.params.table)(attacks, dataset)
+    head = tables.head(snakemake.params.table, attacks, dataset)
+    tables.write_csv(snakemake.output.csv, table)
+    with whole(snakemake.output.page) as temporary:
+        temporary.write_text(page(head + tables.to_markdown(table)), encoding="utf-8")
