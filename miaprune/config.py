@@ -102,10 +102,14 @@ def check_targets(
             raise GridError(f"{argument}: a mismatched adversary's victim is undefended and pruned otherwise than it")
         for setting in (victim, shadows):
             if setting not in settings:
+                fields = {key: value for key, value in vars(setting).items() if value is not None}
+                lacking = [f"{k} {v}" for k, v in fields.items() if v not in {getattr(s, k) for s in settings}]
                 near = [s for s in settings if (s.dataset, s.model) == (victim.dataset, victim.model)]
                 names = sorted(s.path.split("/", 2)[2] for s in near if bool(s.defense) == bool(setting.defense))
                 raise GridError(
-                    f"{argument}: {setting.path} is not in config.yaml's grid; extend its lists (there or by --config)"
+                    f"{argument}: {setting.path} is not in config.yaml's grid"
+                    + (f", which has no {' and no '.join(lacking)}" if lacking else "")
+                    + "; extend its lists (there or by --config)"
                     + (f" or use one of {', '.join(names)}" if names else "")
                 )
         stem, suffix = os.path.splitext(file)

@@ -53,14 +53,15 @@ class Archive:
 
 
 Reader = Callable[["DatasetSpec", Path], tuple[np.ndarray, np.ndarray]]
-"""(spec, folder of the archives) -> inputs uint8 [n, *input_shape], labels [n], 0-based."""
+"""(spec, folder of the archives) -> inputs uint8 or float32 [n, *input_shape], labels int [n], 0-based."""
 
 
 @dataclass(frozen=True)
 class DatasetSpec:
     """What a dataset must look like, and how its archives are read.
 
-    A raw uint8 input x is normalised to (x / scale - mean) / std per channel; tables are taken as they are.
+    A raw input x is normalised to (x / scale - mean) / std per channel; tables, whose features are 0 or 1, are taken as
+    they are.
     """
 
     name: str
@@ -80,7 +81,7 @@ class Dataset:
 
     Attributes
     ----------
-    inputs : uint8 [n, *input_shape], raw; or [n, ceil(width / 8)], eight features to the byte.
+    inputs : uint8 or float32 [n, *input_shape], raw; or [n, ceil(width / 8)], eight features to the byte.
     labels : int64 [n], 0-based.
     mean, std : float32, broadcastable to one input, in units of the raw inputs.
     width : number of features where they are packed; None where they are not.
@@ -138,7 +139,7 @@ def prepare(name: str, data_dir: str | Path, out: str | Path, download: bool = T
     GridError : on an unknown name.
     DatasetError : if an archive is missing, damaged, or not what its publisher describes.
     """
-    spec, folder = SPECS[known("dataset", name, SPECS)], Path(data_dir, name)
+    spec, folder = SPECS[known("dataset", name, SPECS, "SPECS in miaprune/datasets.py has")], Path(data_dir, name)
     for archive in spec.archives:
         path = folder / archive.name
         if path.exists():
@@ -152,9 +153,15 @@ def prepare(name: str, data_dir: str | Path, out: str | Path, download: bool = T
     if inputs.shape != (spec.records, *spec.input_shape) or labels.shape != (spec.records,):
         found = f"inputs {list(inputs.shape)}, labels {list(labels.shape)}"
         raise DatasetError(f"{where}: {found}, but {name} has {spec.records} records of {list(spec.input_shape)}")
-    if labels.max() >= spec.classes:
-        raise DatasetError(f"{where}: class {labels.max()} found, but {name} has {spec.classes} classes")
+    for label in (labels.min(), labels.max()):
+        if not 0 <= label < min(spec.classes, 256):  # a byte each
+            raise DatasetError(f"{where}: class {label} found, but {name} has {spec.classes} classes, of 256 at most")
     table = len(spec.input_shape) == 1
+    if table and not np.isin(inputs, (0, 1)).all():
+        raise DatasetError(
+            f"{where}: features other than 0 and 1, but a table's are bits; give numbers as inputs of the shape "
+            f"({spec.input_shape[0]}, 1, 1), in uint8 or float32"
+        )
     tensors = {
         "inputs": torch.from_numpy(np.packbits(inputs, axis=1) if table else inputs),
         "labels": torch.from_numpy(labels.astype(np.uint8)),
@@ -199,7 +206,7 @@ def check_archives(name: str, data_dir: str | Path) -> None:
     GridError : on an unknown name.
     DatasetError : if one is damaged, or is missing and has no address to download it from.
     """
-    for archive in SPECS[known("dataset", name, SPECS)].archives:
+    for archive in SPECS[known("dataset", name, SPECS, "SPECS in miaprune/datasets.py has")].archives:
         path = Path(data_dir, name, archive.name)
         if path.exists():
             _verify(path, archive)
@@ -241,6 +248,8 @@ def _fault(path: Path, archive: Archive) -> str | None:
         with open(path, "rb") as file:
             actual = f"{algorithm}:{hashlib.file_digest(file, algorithm).hexdigest()}"
         return None if actual == archive.checksum else f"checksum {actual} does not match {archive.checksum}"
+    if not archive.name.endswith((".tgz", ".tar.gz")):
+        return None
     try:
         with tarfile.open(path, "r:gz") as tar:
             for member in tar:

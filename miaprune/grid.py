@@ -154,21 +154,24 @@ def _either(names: Sequence[str]) -> str:
     return " or ".join(names) if len(names) < 3 else ", ".join(names[:-1]) + " or " + names[-1]
 
 
-def known(kind: str, name: object, names: Iterable[str]) -> str:
-    """Return ``name`` if it is one of ``names``; raise `GridError` naming the nearest valid one otherwise."""
+def known(kind: str, name: object, names: Iterable[str], where: str = "valid are") -> str:
+    """Return ``name`` if it is one of ``names``; raise `GridError` naming the nearest valid one otherwise.
+
+    ``where`` says whose ``names`` they are.
+    """
     names = list(names)
     if name in names:
         return str(name)
     nearest = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
     hint = f"did you mean {nearest[0]!r}? " if nearest else ""
-    raise GridError(f"unknown {kind} {str(name)!r}: {hint}valid are {', '.join(names)}")
+    raise GridError(f"unknown {kind} {str(name)!r}: {hint}{where} {', '.join(names)}")
 
 
 def sparsity_value(text: object) -> float:
     """The number behind a sparsity as written; raise `GridError` unless it lies strictly between 0 and 1."""
     value = _number(text)
     if not 0.0 < value < 1.0:
-        raise GridError(f"sparsity {text!r} must be a number above 0 and below 1, such as 0.7")
+        raise GridError(f"sparsity {text!r} must be a number above 0 and below 1, written as 0.7 is")
     return value
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
+from miaprune.grid import known
 from miaprune.layers import Linear
 
 
@@ -88,14 +89,14 @@ def initialise(model: nn.Module, generator: torch.Generator) -> nn.Module:
         elif isinstance(module, nn.BatchNorm2d):
             module.reset_parameters()
         elif [*module.parameters(recurse=False), *module.buffers(recurse=False)]:
-            raise TypeError(f"initialise knows no {type(module).__name__}: say there how it begins")
+            raise TypeError(f"initialise knows no {type(module).__name__}: say in miaprune/models.py how it begins")
     return model
 
 
 def _unfilled(name: str, input_shape: tuple[int, ...], classes: int) -> nn.Module:
     """A model with tensors not yet set: the architectures' own draws, not wanted here, take VGG-16 three seconds."""
     with torch.device("meta"):
-        model = MODELS[name](input_shape, classes)
+        model = MODELS[known("model", name, MODELS, "MODELS in miaprune/models.py has")](input_shape, classes)
     return model.to_empty(device="cpu")
 
 

@@ -78,12 +78,13 @@ def masks(model: nn.Module) -> dict[str, Tensor]:
 def layer_sparsity(model: nn.Module, pruner: str) -> dict[str, tuple[int, int]]:
     """Per layer, how many of the pruner's units are gone and how many there were.
 
-    The unit is a weight for `l1`, a filter for the structured pruners and a batch-norm channel for `slim`.
+    The unit is a filter for pruners named ``*_structured``, and a single weight for others: for `slim`, which masks
+    batch norms, a channel.
     """
     counts = {}
     for name, mask in masks(model).items():
         if name.endswith(".weight") or name == "weight":
-            units = mask.flatten() if pruner in ("l1", "slim") else mask.flatten(1)[:, 0]
+            units = mask.flatten(1)[:, 0] if pruner.endswith("_structured") else mask.flatten()
             counts[name.removesuffix(".weight")] = (int((units == 0).sum()), len(units))
     return counts
 
@@ -130,7 +131,11 @@ def _clear_dead_channels(model: nn.Module) -> None:
     def of(node: fx.Node) -> nn.Module | None:
         return modules[str(node.target)] if node.op == "call_module" else None
 
-    for node in _Layers().trace(model).nodes:
+    try:
+        nodes = _Layers().trace(model).nodes
+    except (fx.proxy.TraceError, TypeError, RuntimeError):  # control flow by an input's values: they cost space only
+        return
+    for node in nodes:
         layer, source = of(node), node.all_input_nodes[0] if node.all_input_nodes else node
         if isinstance(layer, nn.BatchNorm2d):
             conv = of(source)

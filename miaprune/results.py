@@ -102,7 +102,7 @@ def attack_result(
     }
 
 
-STAGE_KEYS = ("recipe", "device", "commit")
+STAGE_KEYS = ("recipe", "device", "commit", "torch")
 TRAINED_KEYS = (*STAGE_KEYS, "epoch", "epochs_run")
 GPU_ONLY = ("precision",)
 """Settings of a recipe that a CPU does not heed."""
@@ -114,7 +114,7 @@ def stage(recipe: Mapping[str, Any], device: str) -> dict[str, Any]:
     ``device`` is as `miaprune.gpu.name_of` has it.
     """
     heeded = {key: value for key, value in recipe.items() if not device.startswith("cpu") or key not in GPU_ONLY}
-    return {"recipe": heeded, "device": device, "commit": commit()}
+    return {"recipe": heeded, "device": device, "commit": commit(), "torch": version("torch")}
 
 
 def versions() -> dict[str, str | None]:

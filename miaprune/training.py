@@ -327,7 +327,7 @@ def train_roles(
     recipe: Mapping[str, Any],
     objectives: Mapping[str, Objective],
     seeds: Mapping[str, int],
-    states: States,
+    states: States | None = None,
 ) -> dict[str, Facts]:
     """Train a setting's models, by role, in as few stacks as there can be; arguments and facts as `train` has them.
 
@@ -350,7 +350,7 @@ def train_roles(
                 recipe,
                 objectives[roles[0]],
                 [seeds[role] for role in roles],
-                slot=states.slot("+".join(roles)),
+                slot=states.slot("+".join(roles)) if states else None,
                 name=f"{roles[0]}: " if beside else "",
                 more=after,
             )

@@ -366,5 +366,5 @@ onstart:
             - {str(file) for job in needed for file in job.output},
             config["seed"],
         )
-    except (ConfigError, OSError) as error:
+    except (ConfigError, grid.GridError, OSError) as error:
         sys.exit(f"error: {error}")

@@ -1,4 +1,4 @@
-# One victim and five shadow models per (dataset, model), alike but for the data.
+# One victim and five shadow models per (dataset, model), alike but for the data and the random draws.
 
 
 rule train:

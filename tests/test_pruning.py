@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn.utils import prune as torch_prune
 
 from miaprune import models, pruning
 
@@ -38,6 +39,12 @@ def test_pruning_leaves_no_graph_behind(pruner):
     assert masked and all(module.weight.grad_fn is None for module in masked)
     model(torch.zeros(2, *SHAPES["cnn"])).sum().backward()
     assert all(module.weight_orig.grad is not None for module in masked)
+
+
+def test_an_unstructured_pruner_of_ones_own_counts_weights():
+    model = nn.Linear(4, 2)
+    torch_prune.custom_from_mask(model, "weight", torch.tensor([[1, 0, 0, 0], [1, 1, 1, 1]]))
+    assert pruning.layer_sparsity(model, "random") == {"weight": (3, 8)}
 
 
 @given(st.sampled_from(["fc", "cnn"]), st.floats(0.01, 0.99))
@@ -173,6 +180,22 @@ def test_slimming_clears_what_only_dead_channels_write_or_read():
         if read is not None:
             weight[:, read] = 0
         assert torch.equal(after[f"{conv}.weight"], weight) and torch.equal(after[f"{conv}.bias"], bias)
+
+
+class Choosing(nn.Sequential):
+    """A network whose path depends on what flows through it."""
+
+    def forward(self, x):
+        x = super().forward(x)
+        return x if x.sum() > 0 else -x
+
+
+def test_a_network_that_cannot_be_traced_is_finalised_all_the_same():
+    model = Choosing(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4)).eval()
+    pruning.slim(model, 0.5)
+    x = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    before = model(x)
+    assert torch.equal(pruning.finalise(model)(x), before) and not pruning.masks(model)
 
 
 def test_a_channel_that_others_read_too_keeps_its_filter():

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from importlib.metadata import version
 
 import pytest
 from synthetic import make_signals
@@ -14,9 +15,10 @@ from miaprune import grid, metrics, results
 from miaprune.files import FileError
 
 MODEL = {"train_accuracy": 0.99, "dev_accuracy": 0.7, "test_accuracy": 0.6, "epoch": 12}
-TRAINED = {"recipe": {"epochs": 50}, "device": "NVIDIA H100", "commit": "0123456789ab", "epoch": 12, "epochs_run": 18}
-MEASURED = {"recipe": {"draws": 3}, "device": "cpu", "commit": "123456789abc"}
-FITTED = {"recipe": {"lr": 0.1}, "device": "cpu", "commit": None}
+TRAINED = {"recipe": {"epochs": 50}, "device": "NVIDIA H100", "commit": "0123456789ab", "torch": "2.12"}
+TRAINED |= {"epoch": 12, "epochs_run": 18}
+MEASURED = {"recipe": {"draws": 3}, "device": "cpu", "commit": "123456789abc", "torch": "2.12"}
+FITTED = {"recipe": {"lr": 0.1}, "device": "cpu", "commit": None, "torch": "2.12"}
 MODEL |= TRAINED | {"original": MEASURED | {"recipe": {}}, "signals": MEASURED, "data": "sha256:0"}
 ORIGINAL = grid.Setting("location", "fc")
 PRUNED = grid.Setting("location", "fc", "l1", "0.7")
@@ -81,7 +83,8 @@ def test_a_result_has_the_names_and_values_of_the_design():
 def test_a_stage_says_what_was_heeded_there():
     recipe = {"epochs": 50, "precision": "bfloat16"}
     on_cpu = results.stage(recipe, "cpu, AVX2")
-    assert on_cpu == {"recipe": {"epochs": 50}, "device": "cpu, AVX2", "commit": results.commit()}
+    made_by = {"device": "cpu, AVX2", "commit": results.commit(), "torch": version("torch")}
+    assert on_cpu == {"recipe": {"epochs": 50}} | made_by
     assert results.stage(recipe, "NVIDIA H100")["recipe"] == recipe
 
 

@@ -353,20 +353,29 @@ def table(found: Sequence[Cell], known: Mapping[Job, str], estimate: Estimate) -
     ]
 
 
-def read_config(file: str, overrides: Sequence[str]) -> dict[str, Any]:
-    """The configuration that Snakemake has with the same file and ``--config`` entries; raises as `check_config`."""
+def read_config(directory: str, file: str | None, overrides: Sequence[str]) -> dict[str, Any]:
+    """The configuration that Snakemake has there: config.yaml, what ``file`` and the ``--config`` entries change in it.
+
+    Raises as `check_config`.
+    """
     import yaml
 
+    path = Path(directory, "config.yaml")
+    config: dict[str, Any] = {}
     try:
-        config: dict[str, Any] = yaml.safe_load(Path(file).read_text())
-        if overrides:
+        if path.exists() or file is None:
+            config = yaml.safe_load(path.read_text())
+        if file or overrides:
             # Snakemake's own reading of them, so that paths are what the run wrote.
             from snakemake.cli import parse_config
             from snakemake.utils import update_config
 
+            if file:
+                path = Path(file)
+                update_config(config, yaml.safe_load(path.read_text()))
             update_config(config, parse_config(overrides))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{file}: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from None
     except ValueError as error:
         raise ConfigError(f"--config: {error}") from None
     read_words(config)
@@ -378,14 +387,14 @@ def main() -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # piped into head, say
     parser = argparse.ArgumentParser(prog="python workflow/status.py", description=str(__doc__).split("\n\n")[0])
     parser.add_argument("scope", nargs="?", choices=("all", "demo"), default="all", help="which grid (all)")
-    parser.add_argument("--configfile", default="config.yaml", help="as the run's (config.yaml)")
+    parser.add_argument("--configfile", help="as the run's: it extends config.yaml")
     parser.add_argument("--config", nargs="+", default=[], metavar="KEY=VALUE", help="as the run's")
     parser.add_argument("--directory", default=".", help="the folder that Snakemake runs in (.)")
     options = parser.parse_args()
     if not Path(options.directory).is_dir():
         parser.error(f"--directory: {options.directory} is no folder")
     try:
-        config = read_config(options.configfile, options.config)
+        config = read_config(options.directory, options.configfile, options.config)
         demo = config["demo"]
         settings = grid.settings(*demo["grid"]) if options.scope == "demo" else grid.settings(config)
         attacked = grid.attacked(settings, demo if options.scope == "demo" else config)

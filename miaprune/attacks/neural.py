@@ -133,7 +133,11 @@ def fit(
     seed: int,
     device: str,
 ) -> Fitted:
-    """Train the attack's network on the pooled shadows and return its weights."""
+    """Train the attack's network on the pooled shadows and return its weights.
+
+    An epoch's batches are of nearly equal size, the recipe's at most: a remainder of one record would be no batch for
+    SAMIA's batch norm.
+    """
     x = torch.from_numpy(features(shadows)).to(device)
     y = torch.from_numpy(shadows.members.astype(np.int64)).to(device)
     with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):

@@ -40,7 +40,7 @@ def refused(workflow, *arguments):
         ("results/digits/fc/l1_1/samia.json", "sparsity '1' must be"),
         ("results/digits/fc/l1_1.7/samia.json", "sparsity '1.7' must be"),
         ("results/digits/fc/l1_high/samia.json", "sparsity 'high' must be"),
-        ("results/digits/fc/l1_0.55/samia.json", "not in config.yaml's grid"),
+        ("results/digits/fc/l1_0.55/samia.json", "not in config.yaml's grid, which has no sparsity 0.55; extend"),
         ("results/digits/fc/l1_0.5/victm.safetensors", "did you mean 'victim'?"),
         ("results/digits/fc/l1_0.5/pbb_4/samia.json", "unknown defense 'pbb': did you mean 'ppb'?"),
         ("results/digits/fc/l1_0.5/dp_0/samia.json", "strength '0' of defense dp must be a number from 1e-06 to 1e9"),

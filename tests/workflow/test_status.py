@@ -300,6 +300,12 @@ def test_the_command_reads_the_configuration_as_snakemake_does(tmp_path):
     assert row(done.stdout, "total")[0] == [[2, 0, 0, 0]]
 
 
+def test_a_file_of_ones_own_extends_config_yaml(tmp_path):
+    (tmp_path / "mine.yaml").write_text("sparsities: [0.5]\ndefenses: []\ntransfer: none\n")
+    done = command("--configfile", str(tmp_path / "mine.yaml"), "--config", "datasets=[location]")
+    assert row(done.stdout, "total")[0] == [[0, 0, 0, 2]], done.stderr
+
+
 def test_the_demo_is_another_grid():
     assert row(command("demo").stdout, "total")[0][0] != row(command().stdout, "total")[0][0]
 

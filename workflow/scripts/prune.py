@@ -1,5 +1,7 @@
 """Prune the six original models of one (dataset, model), fine-tune them, defended or not, and write checkpoints."""
 
+import torch
+
 from miaprune import datasets, defenses, grid, models, pruning, resume, splits
 from miaprune.files import check_facts, load_metadata, load_tensors, save_tensors
 from miaprune.gpu import name_of
@@ -11,11 +13,13 @@ params, wildcards = snakemake.params, snakemake.wildcards
 setting = grid.Setting(**dict(wildcards.items()))
 
 
-def pruned(original, data, device):
+def pruned(original, data, device, seed):
     state, facts = load_tensors(original)
     check_facts(original, facts, {"data": data.digest})
     model = models.load(setting.model, data.input_shape, data.classes, state).to(device)
-    pruning.PRUNERS[setting.pruner](model, float(setting.sparsity))
+    prune = pruning.PRUNERS[grid.known("pruner", setting.pruner, pruning.PRUNERS, "PRUNERS in miaprune/pruning.py has")]
+    torch.manual_seed(seed)  # ours draw nothing, another's may
+    prune(model, float(setting.sparsity))
     return model
 
 
@@ -31,7 +35,7 @@ def main(device, states):
     seeds = {role: grid.derive_seed(params.seed, setting.undefended.path, role) for role in grid.ROLES}
     parts = {role: splits.of_role(role, len(data), params.seed) for role in grid.ROLES}
     originals = dict(zip(grid.ROLES, snakemake.input, strict=False))
-    trained = {role: pruned(path, data, device) for role, path in originals.items()}
+    trained = {role: pruned(path, data, device, seeds[role]) for role, path in originals.items()}
     achieved = {role: pruning.achieved_sparsity(model, setting.pruner) for role, model in trained.items()}
     layers = {role: pruning.layer_sparsity(model, setting.pruner) for role, model in trained.items()}
     for role in grid.ROLES:
