@@ -26,6 +26,7 @@ from snakemake.dag import DAG
 from snakemake.exceptions import WorkflowError
 from snakemake.scheduling.job_scheduler import JobScheduler
 from snakemake.script import PythonScript
+from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 
 from miaprune import grid, resume
 from miaprune.config import ConfigError, check_device, check_files
@@ -294,6 +295,31 @@ def submitted_later(give_up):
     return reported
 
 
+def saying_why(print_error):
+    """Snakemake's report of a failed job, with the SLURM plugin's reason, which it leaves out where the job is a group."""
+
+    def printed(executor, job_info, msg=None, **about):
+        if job_info.job.is_group() and msg:
+            reason = " ".join(msg.partition("\n    sbatch call:")[0].split())
+            print(f"{job_info.job.groupid}: {reason}", file=sys.stderr)
+        print_error(executor, job_info, msg, **about)
+
+    return printed
+
+
+def reported_of_groups(run_job):
+    """The SLURM plugin's ``run_job``, whose report of what went wrong itself fails for a group: the run would wait for ever."""
+
+    def run(executor, job):
+        try:
+            run_job(executor, job)
+        except Exception as error:
+            message = f"not submitted: {error.__context__ or error}"
+            executor._report_job_error_threadsafe(SubmittedJobInfo(job), message)
+
+    return run
+
+
 def cancelled_by_name(cancel):
     """The SLURM plugin's ``cancel_jobs``, which also cancels the submissions that wait, and those that it doesn't know.
 
@@ -347,6 +373,8 @@ onstart:
 
         plugin.query_job_status = without_by_whom(plugin.query_job_status)
         plugin.Executor._report_job_error_threadsafe = submitted_later(plugin.Executor._report_job_error_threadsafe)
+        plugin.Executor.print_job_error = saying_why(plugin.Executor.print_job_error)
+        plugin.Executor.run_job = reported_of_groups(plugin.Executor.run_job)
         plugin.Executor.cancel_jobs = cancelled_by_name(plugin.Executor.cancel_jobs)
     if shutil.which("squeue"):
         try:

@@ -186,17 +186,19 @@ class Cluster:
             (self.folder / name).write_text(text)
             (self.folder / name).chmod(0o600 if name == "slurmdbd.conf" else 0o644)
         (self.folder / "bin").mkdir(exist_ok=True)
+        own = {name: shutil.which(name, path=search_path()) for name in ("srun", "sacct", "sbatch")}
         scripts = {  # in front of SLURM's own
             # Snakemake's executor clears SLURM_* before it calls srun, and so would lose SLURM_CONF.
             "srun": f"SLURM_CONF={self.folder}/slurm.conf",
             "sacct": f"echo >> {self.folder}/asked;",
-            # As of a busy controller: it takes the next job, but its answer does not arrive.
-            "sbatch": f'if rm {self.folder}/unanswered 2> /dev/null; then "$0" "$@" > {self.folder}/taken; echo '
-            "'sbatch: error: Batch job submission failed: Socket timed out on send/recv operation' >&2; exit 1; fi;",
+            # As of a busy controller, which takes the next job, but whose answer does not arrive; or none can be read.
+            "sbatch": f'if rm {self.folder}/unanswered 2> /dev/null; then {own["sbatch"]} "$@" > {self.folder}/taken; '
+            "echo 'sbatch: error: Batch job submission failed: Socket timed out on send/recv operation' >&2; exit 1;"
+            f"fi; if rm {self.folder}/unreadable 2> /dev/null; then echo 'Thank you.'; exit 0; fi;",
         }
         for name, first in scripts.items():
             script = self.folder / "bin" / name
-            script.write_text(f'#!/bin/sh\n{first} exec {shutil.which(name, path=search_path())} "$@"\n')
+            script.write_text(f'#!/bin/sh\n{first} exec {own[name]} "$@"\n')
             script.chmod(0o755)
         key = self.folder / "munge.key"
         key.write_bytes(os.urandom(128))

@@ -179,7 +179,8 @@ def tell(story):
 
     (on.folder / "poisoned").unlink()
     (on.folder / "held").touch()
-    (cluster.folder / "unanswered").touch()
+    for fault in ("unanswered", "unreadable"):
+        (cluster.folder / fault).touch()
     again = on.start("all", "again.log")
     wait_for(lambda: "has been submitted" in (on.folder / "again.log").read_text(), "not submitted again", LONG)
     story.struck["taken without an answer"] = [(cluster.folder / "taken").read_text().strip()]
@@ -249,6 +250,9 @@ def test_a_fault_ends_its_job_and_another_goes_on_from_its_state(story, fault, s
         setting = re.match(r"rule_(.*?)_attack", struck["Comment"])[1]
         log = (story.on.folder / f"results/logs/{setting}/prune.log").read_text()
         assert "resumes in epoch" in log or "finished by an earlier attempt" in log
+        if fault != "its Snakemake killed":
+            says = rf"^{setting}: SLURM-job '{number}' failed, SLURM status is: '({'|'.join(states)})'"
+            assert re.search(says, story.output["run"], flags=re.M)
     if fault == "over its memory":
         assert int(later[0]["ReqMem"].rstrip("M")) > int(struck["ReqMem"].rstrip("M"))
 
@@ -260,6 +264,10 @@ def test_a_job_that_was_taken_without_an_answer_is_cancelled_before_it_is_submit
     assert taken["JobIDRaw"] == number and taken["State"].split()[0] == "CANCELLED"
     assert later["State"] == "COMPLETED" and later["Start"] >= taken["End"]
     assert "Socket timed out" in story.output["again"]
+
+
+def test_a_submission_that_fails_within_the_plugin_is_a_failed_attempt(story):
+    assert len(re.findall(r"not submitted: .*Thank you", story.output["again"])) == 1
 
 
 def test_a_preempted_job_is_requeued_and_not_submitted_again(story):
