@@ -72,6 +72,7 @@ status: $(INSTALLED)
 # The claims, tables and figures of what has been run, as one page: results/demo/report.html, or OF=all results/report.html.
 report: OF ?= demo
 report: $(INSTALLED)
+	@mkdir -p results/demo
 	$(SNAKEMAKE) $(OF) --report "results/$(patsubst all/%,%,$(OF)/report.html)"
 
 # Resolve requirements.lock anew (needs uv).

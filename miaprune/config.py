@@ -132,7 +132,7 @@ def check_reports(arguments: Iterable[str], results_dir: str, reports: Iterable[
     for argument in arguments:
         name = os.path.relpath(argument or ".", results_dir)
         kind = os.path.dirname(name).removeprefix("demo/").removesuffix("s")
-        if kind in ("table", "figure") and name.endswith((".csv", ".pdf", ".png")) and name not in known:
+        if kind in ("table", "figure") and name.endswith((".csv", ".html", ".pdf", ".png")) and name not in known:
             nearest = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {os.path.join(results_dir, nearest[0])}?" if nearest else ""
             raise GridError(f"{argument}: config.yaml's grid has nothing for such a {kind}{hint}")

@@ -139,7 +139,7 @@ def prepare(name: str, data_dir: str | Path, out: str | Path, download: bool = T
     GridError : on an unknown name.
     DatasetError : if an archive is missing, damaged, or not what its publisher describes.
     """
-    spec, folder = SPECS[known("dataset", name, SPECS, "SPECS in miaprune/datasets.py has")], Path(data_dir, name)
+    spec, folder = _spec(name), Path(data_dir, name)
     for archive in spec.archives:
         path = folder / archive.name
         if path.exists():
@@ -150,20 +150,9 @@ def prepare(name: str, data_dir: str | Path, out: str | Path, download: bool = T
             raise DatasetError(_missing(path, archive))
     inputs, labels = spec.read(spec, folder)
     where = folder / spec.archives[0].name if spec.archives else name
-    if inputs.shape != (spec.records, *spec.input_shape) or labels.shape != (spec.records,):
-        found = f"inputs {list(inputs.shape)}, labels {list(labels.shape)}"
-        raise DatasetError(f"{where}: {found}, but {name} has {spec.records} records of {list(spec.input_shape)}")
-    for label in (labels.min(), labels.max()):
-        if not 0 <= label < min(spec.classes, 256):  # a byte each
-            raise DatasetError(f"{where}: class {label} found, but {name} has {spec.classes} classes, of 256 at most")
-    table = len(spec.input_shape) == 1
-    if table and not np.isin(inputs, (0, 1)).all():
-        raise DatasetError(
-            f"{where}: features other than 0 and 1, but a table's are bits; give numbers as inputs of the shape "
-            f"({spec.input_shape[0]}, 1, 1), in uint8 or float32"
-        )
+    _check(spec, where, inputs, labels)
     tensors = {
-        "inputs": torch.from_numpy(np.packbits(inputs, axis=1) if table else inputs),
+        "inputs": torch.from_numpy(np.packbits(inputs != 0, axis=1) if len(spec.input_shape) == 1 else inputs),
         "labels": torch.from_numpy(labels.astype(np.uint8)),
     }
     facts = asdict(spec)
@@ -206,7 +195,7 @@ def check_archives(name: str, data_dir: str | Path) -> None:
     GridError : on an unknown name.
     DatasetError : if one is damaged, or is missing and has no address to download it from.
     """
-    for archive in SPECS[known("dataset", name, SPECS, "SPECS in miaprune/datasets.py has")].archives:
+    for archive in _spec(name).archives:
         path = Path(data_dir, name, archive.name)
         if path.exists():
             _verify(path, archive)
@@ -214,9 +203,35 @@ def check_archives(name: str, data_dir: str | Path) -> None:
             raise DatasetError(_missing(path, archive))
 
 
+def _spec(name: str) -> DatasetSpec:
+    return SPECS[known("dataset", name, SPECS, "SPECS in miaprune/datasets.py has")]
+
+
+def _check(spec: DatasetSpec, where: Path | str, inputs: np.ndarray, labels: np.ndarray) -> None:
+    """Raise `DatasetError` unless a reader's arrays are what its line of `SPECS` says, and can be stored whole."""
+    if inputs.shape != (spec.records, *spec.input_shape) or labels.shape != (spec.records,):
+        found = f"inputs {list(inputs.shape)}, labels {list(labels.shape)}"
+        raise DatasetError(f"{where}: {found}, but {spec.name} has {spec.records} records of {list(spec.input_shape)}")
+    if spec.classes > 256:
+        raise DatasetError(f"{spec.name}: {spec.classes} classes, but labels are stored in a byte: 256 at most")
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise DatasetError(f"{where}: labels are {labels.dtype}; they must be integers from 0 on")
+    for label in (labels.min(), labels.max()):
+        if not 0 <= label < spec.classes:
+            raise DatasetError(f"{where}: class {label} found, but {spec.name} has {spec.classes} classes from 0 on")
+    if np.issubdtype(inputs.dtype, np.floating) and not np.isfinite(inputs).all():
+        raise DatasetError(f"{where}: inputs that are no finite numbers; take these records or features out")
+    # Record by record: a comparison of all of Texas at once takes gigabytes.
+    if len(spec.input_shape) == 1 and not all(((record == 0) | (record == 1)).all() for record in inputs):
+        raise DatasetError(
+            f"{where}: features other than 0 and 1, but a table's are bits; give numbers as inputs of the shape "
+            f"({spec.input_shape[0]}, 1, 1), in uint8 or float32"
+        )
+
+
 def _missing(path: Path, archive: Archive) -> str:
-    source = f"get it from {archive.url}" if archive.url else f"get it ({archive.checksum})"
-    return f"{path} is missing: {source} and put it there"
+    source = f" from {archive.url}" if archive.url else f" ({archive.checksum})" if archive.checksum else ""
+    return f"{path} is missing: get it{source} and put it there"
 
 
 def _download(path: Path, archive: Archive) -> None:
@@ -242,7 +257,7 @@ def _verify(path: Path, archive: Archive) -> None:
 
 
 def _fault(path: Path, archive: Archive) -> str | None:
-    """What is wrong with an archive: its checksum or, where none is published, its list of members."""
+    """What is wrong with an archive: its checksum or, of a tar for which none is published, its list of members."""
     if archive.checksum is not None:
         algorithm = archive.checksum.split(":")[0]
         with open(path, "rb") as file:

@@ -134,8 +134,8 @@ def defense_table(attacks: pd.DataFrame, dataset: str) -> pd.DataFrame:
 def head(table: str, attacks: pd.DataFrame, dataset: str) -> str:
     """What stands above `paper_table` or `defense_table`, by its name: Markdown that says how to read it."""
     title, text = HEADS[table]
-    seeds = ", ".join(map(str, sorted(set(attacks["seed"]))))
-    interval = precision(attacks[attacks["dataset"] == dataset])
+    rows = attacks[attacks["dataset"] == dataset]
+    seeds, interval = ", ".join(map(str, sorted(set(rows["seed"])))), precision(rows)
     wide = f" The 95 % interval of an attack's accuracy with one seed is {interval}." if interval else ""
     return f"# {dataset}: {title}\n\n{text}{wide} Seed {seeds}.\n\n"
 

@@ -7,7 +7,6 @@ import importlib.util
 import os
 import platform
 import re
-import shlex
 import shutil
 import signal
 import subprocess
@@ -76,7 +75,8 @@ STOPPED = threading.Event()
 def squeue(*options):
     """What SLURM's queue holds of this user's jobs: a line each, of ids and of what else ``options`` ask for."""
     command = ["squeue", "--noheader", f"--user={getpass.getuser()}", *options]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    done = subprocess.run(command, check=True, capture_output=True, text=True, errors="replace")
+    return done.stdout.splitlines()
 
 
 def cancel_until_gone(left):
@@ -86,7 +86,7 @@ def cancel_until_gone(left):
             if not (jobs := left()):
                 return
             subprocess.run(["scancel", *jobs])
-        time.sleep(2)
+        STOPPED.wait(2)
 
 
 def end_jobs_of_a_dead_run(needed):
@@ -267,8 +267,8 @@ def take_back(run, comment):
     """Cancel what SLURM has taken of the run's submission with this comment, by which the plugin says what it is to do."""
 
     def left():
-        jobs = (line.split(maxsplit=1) for line in squeue(f"--name={run}", "--format=%A %k"))
-        return [slurm_id for slurm_id, found in jobs if found == comment]
+        jobs = (line.partition(" ") for line in squeue(f"--name={run}", "--format=%A %k"))
+        return [slurm_id for slurm_id, _, found in jobs if found == comment]
 
     cancel_until_gone(left)
 
@@ -280,13 +280,13 @@ def submitted_later(give_up):
     """
 
     def reported(executor, job_info, message):
-        comment = re.search(r" --comment (\S+)", message)
+        comment = re.search(r" --comment ('[^']*'|\S+)", message)
         unanswered = comment and any(reason in message for reason in NOT_ANSWERED)
         if unanswered or any(reason in message for reason in NOT_NOW):
             print(f"SLURM takes no job just now, trying again: {message.splitlines()[0]}", file=sys.stderr)
             if not STOPPED.wait(20):
                 if unanswered:  # or two jobs would write the same files
-                    take_back(executor.run_uuid, *shlex.split(comment[1]))
+                    take_back(executor.run_uuid, comment[1].strip("'"))
                 with contextlib.suppress(RuntimeError):  # the run is at its end
                     executor._job_submission_executor.submit(executor.run_job, job_info.job)
                     return

@@ -439,13 +439,21 @@ def test_normalisation_is_torchvisions(name, tmp_path, monkeypatch):
     torch.testing.assert_close(load(tmp_path / "out").batch(index), expected, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize(("label", "classes"), [(10, 10), (-1, 10), (256, 300)])
-def test_class_beyond_the_last(label, classes, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("label", "classes", "message"),
+    [
+        (10, 10, "digits: class 10 found, but digits has 10 classes"),
+        (-1, 10, "digits: class -1 found, but digits has 10 classes"),
+        (1.5, 10, "digits: labels are float64; they must be integers"),
+        (256, 300, "digits: 300 classes, but labels are stored in a byte"),
+    ],
+)
+def test_class_that_there_is_not(label, classes, message, tmp_path, monkeypatch):
     def read(spec, folder):
         return np.zeros((2, 1, 8, 8), np.uint8), np.array([9, label])
 
     monkeypatch.setitem(SPECS, "digits", replace(SPECS["digits"], records=2, read=read, classes=classes))
-    with pytest.raises(DatasetError, match=f"digits: class {label} found, but digits has {classes} classes"):
+    with pytest.raises(DatasetError, match=message):
         prepare("digits", tmp_path, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
@@ -466,10 +474,26 @@ def test_a_tables_features_are_bits(number, tmp_path, monkeypatch):
             np.testing.assert_array_equal(all_inputs(load(tmp_path / "out")).reshape(2, 3), inputs)
 
 
+def test_a_table_of_floats_that_are_bits(tmp_path, monkeypatch):
+    inputs = np.array([[0, 1, 1], [1, 0, 0]], np.float32)
+    spec = replace(SPECS["digits"], records=2, input_shape=(3,), read=lambda *_: (inputs, np.array([0, 1])))
+    monkeypatch.setitem(SPECS, "digits", spec)
+    prepare("digits", tmp_path, tmp_path / "out")
+    np.testing.assert_array_equal(all_inputs(load(tmp_path / "out")), inputs)
+
+
+def test_inputs_that_are_no_numbers(tmp_path, monkeypatch):
+    inputs = np.full((2, 1, 8, 8), np.nan, np.float32)
+    spec = replace(SPECS["digits"], records=2, read=lambda *_: (inputs, np.array([0, 1])))
+    monkeypatch.setitem(SPECS, "digits", spec)
+    with pytest.raises(DatasetError, match="digits: inputs that are no finite numbers"):
+        prepare("digits", tmp_path, tmp_path / "out")
+
+
 def test_an_archive_of_ones_own_need_be_no_tar(tmp_path, monkeypatch):
     archive = Archive("mine.npz", None, None)
     monkeypatch.setitem(SPECS, "digits", replace(SPECS["digits"], archives=(archive,)))
-    with pytest.raises(DatasetError, match=r"mine\.npz is missing"):
+    with pytest.raises(DatasetError, match=r"mine\.npz is missing: get it and put it there"):
         check_archives("digits", tmp_path)
     (tmp_path / "digits").mkdir()
     (tmp_path / "digits/mine.npz").write_bytes(b"numbers")

@@ -165,6 +165,8 @@ def test_accuracy_has_a_panel_per_pruner_a_line_per_attack_and_the_originals_bes
         np.testing.assert_allclose(line.get_ydata(), original)
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels == ["samia", "conf", "its original", "guessing"]
+    units = {axes.get_title(): axes.get_xlabel() for axes in figure.axes if axes.axison}
+    assert units["slim"] == "sparsity (fraction of channels)" and units["l1"] == "sparsity (fraction of weights)"
 
 
 def test_no_two_attacks_or_datasets_look_alike():

@@ -360,24 +360,28 @@ def read_config(directory: str, file: str | None, overrides: Sequence[str]) -> d
     """
     import yaml
 
-    path = Path(directory, "config.yaml")
-    config: dict[str, Any] = {}
-    try:
-        if path.exists() or file is None:
-            config = yaml.safe_load(path.read_text())
-        if file or overrides:
-            # Snakemake's own reading of them, so that paths are what the run wrote.
-            from snakemake.cli import parse_config
-            from snakemake.utils import update_config
+    def load(path: Path) -> dict[str, Any]:
+        try:
+            loaded = yaml.safe_load(path.read_text())
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise ConfigError(f"{path}: {' '.join(str(error).split())}") from None
+        if not isinstance(loaded, dict):
+            raise ConfigError(f"{path}: no mapping; write lines such as seed: 7")
+        return loaded
 
-            if file:
-                path = Path(file)
-                update_config(config, yaml.safe_load(path.read_text()))
+    base = Path(directory, "config.yaml")
+    config = load(base) if base.exists() or file is None else {}
+    if file or overrides:
+        # Snakemake's own reading of them, so that paths are what the run wrote.
+        from snakemake.cli import parse_config
+        from snakemake.utils import update_config
+
+        if file:
+            update_config(config, load(Path(file)))
+        try:
             update_config(config, parse_config(overrides))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from None
-    except ValueError as error:
-        raise ConfigError(f"--config: {error}") from None
+        except ValueError as error:
+            raise ConfigError(f"--config: {error}") from None
     read_words(config)
     check_config(config, SCHEMA)
     return config

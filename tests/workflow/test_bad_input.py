@@ -52,6 +52,7 @@ def refused(workflow, *arguments):
         ("results/digits/fc/l1_0.7/shadows_l1_0.9/nn.json", "nn is not among config.yaml's attacks; extend them"),
         ("results/figures/samia_vs_other.png", "a figure; did you mean results/figures/samia_vs_others.png?"),
         ("results/figures/signal_distributions_digits_fc_slim.pdf", "config.yaml's grid has nothing for such a figure"),
+        ("results/tables/digits_defenses.html", "config.yaml's grid has nothing for such a table"),
         ("results/demo/tables/location.csv", "config.yaml's grid has nothing for such a table"),
     ],
 )

@@ -314,6 +314,7 @@ def test_the_demo_is_another_grid():
     ("arguments", "message"),
     [
         (["--configfile", "nowhere.yaml"], "nowhere.yaml"),
+        (["--configfile", os.devnull], "/dev/null: no mapping; write lines such as seed: 7"),
         (["--config", "datasets=[digit]"], "did you mean 'digits'?"),
         (["--config", "seed"], "--config: Invalid config definition"),
         (["--config", "results=x"], "unknown key in config.yaml: 'results': did you mean 'results_dir'?"),

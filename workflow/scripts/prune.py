@@ -18,7 +18,7 @@ def pruned(original, data, device, seed):
     check_facts(original, facts, {"data": data.digest})
     model = models.load(setting.model, data.input_shape, data.classes, state).to(device)
     prune = pruning.PRUNERS[grid.known("pruner", setting.pruner, pruning.PRUNERS, "PRUNERS in miaprune/pruning.py has")]
-    torch.manual_seed(seed)  # ours draw nothing, another's may
+    torch.manual_seed(grid.derive_seed(seed, "pruning"))  # ours draw nothing, another's may
     prune(model, float(setting.sparsity))
     return model
 
