@@ -69,11 +69,12 @@ status: OF ?= all
 status: $(INSTALLED)
 	@$(BIN)/python workflow/status.py $(OF) $(WITH)
 
-# The claims, tables and figures of what has been run, as one page: results/demo/report.html, or OF=all results/report.html.
+# The claims, tables and figures of what has been run, as one page: results/demo/report.html, or OF=all
+# results/report.html. WITH as above.
 report: OF ?= demo
 report: $(INSTALLED)
 	@mkdir -p results/demo
-	$(SNAKEMAKE) $(OF) --report "results/$(patsubst all/%,%,$(OF)/report.html)"
+	$(SNAKEMAKE) $(OF) --report "results/$(patsubst all/%,%,$(OF)/report.html)" $(WITH)
 
 # Resolve requirements.lock anew (needs uv).
 lock:

@@ -40,7 +40,7 @@ def check_config(config: Mapping[str, Any], schema: str | Path) -> None:
     validator = Draft202012Validator(json.loads(Path(schema).read_text()))
     error = best_match(validator.iter_errors(config))
     if error is not None:
-        where = ".".join(["config.yaml", *map(str, error.absolute_path)])
+        where = ".".join(["the configuration", *map(str, error.absolute_path)])
         if error.validator == "additionalProperties":
             for key in error.instance:
                 grid.known(f"key in {where}:", key, error.schema["properties"])

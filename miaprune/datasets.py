@@ -53,15 +53,15 @@ class Archive:
 
 
 Reader = Callable[["DatasetSpec", Path], tuple[np.ndarray, np.ndarray]]
-"""(spec, folder of the archives) -> inputs uint8 or float32 [n, *input_shape], labels int [n], 0-based."""
+"""(spec, folder of the archives) -> inputs uint8 or floats [n, *input_shape], labels int [n], 0-based."""
 
 
 @dataclass(frozen=True)
 class DatasetSpec:
     """What a dataset must look like, and how its archives are read.
 
-    A raw input x is normalised to (x / scale - mean) / std per channel; tables, whose features are 0 or 1, are taken as
-    they are.
+    A raw input x is normalised to (x / scale - mean) / std per channel, or with ``mean`` and ``std`` empty and a
+    ``scale`` of 1 taken as it is; so are tables, whose features are 0 or 1.
     """
 
     name: str
@@ -151,6 +151,8 @@ def prepare(name: str, data_dir: str | Path, out: str | Path, download: bool = T
     inputs, labels = spec.read(spec, folder)
     where = folder / spec.archives[0].name if spec.archives else name
     _check(spec, where, inputs, labels)
+    if np.issubdtype(inputs.dtype, np.floating):
+        inputs = inputs.astype(np.float32)
     tensors = {
         "inputs": torch.from_numpy(np.packbits(inputs != 0, axis=1) if len(spec.input_shape) == 1 else inputs),
         "labels": torch.from_numpy(labels.astype(np.uint8)),
@@ -225,7 +227,7 @@ def _check(spec: DatasetSpec, where: Path | str, inputs: np.ndarray, labels: np.
     if len(spec.input_shape) == 1 and not all(((record == 0) | (record == 1)).all() for record in inputs):
         raise DatasetError(
             f"{where}: features other than 0 and 1, but a table's are bits; give numbers as inputs of the shape "
-            f"({spec.input_shape[0]}, 1, 1), in uint8 or float32"
+            f"({spec.input_shape[0]}, 1, 1), in uint8 or floats"
         )
 
 

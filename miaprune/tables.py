@@ -40,7 +40,8 @@ HEADS = {
         "Percent: the victim's accuracy on test data, and the accuracy of SAMIA and of the most accurate other attack, "
         "members and non-members weighing the same (guessing: 50), by the adaptive adversary, whose shadow models are "
         "defended alike, and by the unaware one, whose shadow models are not. A setting's first row is without a "
-        "defence: the matched adversary stands in for both. epsilon is what differential privacy guarantees.",
+        "defence: the matched adversary stands in for both. epsilon is what dp guarantees for the fine-tuning alone, "
+        "not for the original model; its delta is in `attacks.csv`.",
     ),
 }
 """Of a dataset's tables for people: what its title says, and how to read it."""

@@ -335,19 +335,20 @@ def table(found: Sequence[Cell], known: Mapping[Job, str], estimate: Estimate) -
         pair = (cell.victim.dataset, cell.victim.model)
         counts[pair][cell.column, cell_state(cell, known)] += 1
         unfinished[pair] += [job for job in cell.jobs if known[job] != "done"]
+    wide = max(13, *(len(dataset) + 1 for dataset, _ in counts))
     columns = [column for column in COLUMNS if any(cell.column == column for cell in found)]
 
     def line(names: Sequence[str], count: Counter[tuple[str, str]], time: str) -> str:
         groups = ("".join(f"{count[column, state] or '.':>5}" for state in STATES) for column in columns)
-        return f"{names[0]:<13}{names[1]:<12}" + " |".join(groups) + f" |{time:>9}"
+        return f"{names[0]:<{wide}}{names[1]:<12}" + " |".join(groups) + f" |{time:>9}"
 
     groups = (f"{column:>20}" for column in columns)
     states = " |".join(" done  run fail miss" for _ in columns)
     every = [job for jobs in unfinished.values() for job in jobs]
     total = sum(counts.values(), Counter[tuple[str, str]]())
     return [
-        " " * 25 + " |".join(groups) + " |",
-        f"{'dataset':<13}{'model':<12}{states} |{'left':>9}",
+        " " * (wide + 12) + " |".join(groups) + " |",
+        f"{'dataset':<{wide}}{'model':<12}{states} |{'left':>9}",
         *(line(pair, counts[pair], left(unfinished[pair], estimate)) for pair in counts),
         line(("total", ""), total, left(every, estimate)),
     ]

@@ -317,7 +317,7 @@ def test_the_demo_is_another_grid():
         (["--configfile", os.devnull], "/dev/null: no mapping; write lines such as seed: 7"),
         (["--config", "datasets=[digit]"], "did you mean 'digits'?"),
         (["--config", "seed"], "--config: Invalid config definition"),
-        (["--config", "results=x"], "unknown key in config.yaml: 'results': did you mean 'results_dir'?"),
+        (["--config", "results=x"], "unknown key in the configuration: 'results': did you mean 'results_dir'?"),
     ],
 )
 def test_a_configuration_that_cannot_be_read(arguments, message):
