@@ -64,7 +64,8 @@ PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 KillWait={kill_wait}
 OverTimeLimit=0
-MinJobAge=300
+# What has ended stays known to squeue for as long as the tests may ask.
+MinJobAge=3600
 SchedulerParameters=batch_sched_delay=0,sched_min_interval=100000,bf_interval=2
 SlurmdParameters=config_overrides
 NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory={memory} Gres=gpu:{gpus} State=UNKNOWN
