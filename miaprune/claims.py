@@ -141,14 +141,20 @@ def claims_table(claims: Sequence[Claim]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def claims_markdown(claims: Sequence[Claim], guessing: Sequence[str] = ()) -> str:
+def claims_markdown(claims: Sequence[Claim], guessing: Sequence[str] = (), source: str = "") -> str:
     """The claims in plain language: what was claimed, what was seen, the verdict and how it was reached.
 
-    ``guessing`` names settings as `miaprune.tables.learnt_nothing` does.
+    ``guessing`` names settings as `miaprune.tables.learnt_nothing` does, ``source`` is `miaprune.tables.source`'s.
     """
     kinds = dict.fromkeys((c.number, c.adversary) for c in claims)
     warning = f"\n{_warning(guessing)}\n" if guessing else ""
-    return HEAD + warning + "".join(_section([c for c in claims if (c.number, c.adversary) == kind]) for kind in kinds)
+    said = f"\n{source}\n" if source else ""
+    return (
+        HEAD
+        + said
+        + warning
+        + "".join(_section([c for c in claims if (c.number, c.adversary) == kind]) for kind in kinds)
+    )
 
 
 def summary(attacks: pd.DataFrame, claims: Sequence[Claim], guessing: Sequence[str] = ()) -> str:

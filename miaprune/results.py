@@ -36,7 +36,7 @@ VICTIM_KEYS = (
 PRIVACY_KEYS = ("epsilon", "delta")
 """Of a victim trained with differential privacy: what its row in a table says of its "privacy" block."""
 
-TEXTS = ("dataset", "model", "pruner", "defense", "adversary", "attack")
+TEXTS = ("dataset", "model", "pruner", "defense", "adversary", "attack", "versions_commit")
 MAY_LACK = ("sparsity", "strength", *(f"victim_{key}" for key in PRIVACY_KEYS))
 """Of a row's columns: what is text, and which numbers may be missing."""
 
@@ -178,7 +178,7 @@ def read_result_in_place(path: str | Path, results_dir: str, seed: int) -> dict[
 
 
 def flat(result: Mapping[str, Any]) -> dict[str, Any]:
-    """A result's row of the attacks table: names flattened, ROC points, recipes and versions left out."""
+    """A result's row of the attacks table: names flattened, ROC points, recipes and packages' versions left out."""
     low, high = result["accuracy_ci"]
     victim = result["victim"]
     privacy = victim.get("privacy") or dict.fromkeys(PRIVACY_KEYS)
@@ -195,6 +195,7 @@ def flat(result: Mapping[str, Any]) -> dict[str, Any]:
         "non_members": result["non_members"],
         **{f"victim_{key}": victim[key] for key in VICTIM_KEYS},
         **{f"victim_{key}": privacy[key] for key in PRIVACY_KEYS},
+        "versions_commit": result["versions"].get("commit"),
     }
 
 

@@ -18,7 +18,7 @@ import pandas as pd
 
 from miaprune import grid
 from miaprune.files import whole
-from miaprune.results import PRIVACY_KEYS, SETTING_KEYS, ResultError, flat
+from miaprune.results import PRIVACY_KEYS, SETTING_KEYS, TEXTS, ResultError, flat
 
 MODEL_COLUMNS = (
     *SETTING_KEYS[:-1],
@@ -51,7 +51,7 @@ PLACE = ["dataset", "model", "variant"]
 
 
 def attacks_table(results: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """A row per attack JSON in the order given, names flattened; ROC points and versions are left out."""
+    """A row per attack JSON in the order given, as `miaprune.results.flat` has it."""
     return _typed(pd.DataFrame([flat(result) for result in results]))
 
 
@@ -136,9 +136,16 @@ def head(table: str, attacks: pd.DataFrame, dataset: str) -> str:
     """What stands above `paper_table` or `defense_table`, by its name: Markdown that says how to read it."""
     title, text = HEADS[table]
     rows = attacks[attacks["dataset"] == dataset]
-    seeds, interval = ", ".join(map(str, sorted(set(rows["seed"])))), precision(rows)
+    interval = precision(rows)
     wide = f" The 95 % interval of an attack's accuracy with one seed is {interval}." if interval else ""
-    return f"# {dataset}: {title}\n\n{text}{wide} Seed {seeds}.\n\n"
+    return f"# {dataset}: {title}\n\n{text}{wide} {source(rows)}\n\n"
+
+
+def source(attacks: pd.DataFrame) -> str:
+    """By which seed the results in an attacks table are, and by the code of which commit the attacks were scored."""
+    seeds, commits = sorted(set(attacks["seed"])), sorted(set(attacks.get("versions_commit", pd.Series()).dropna()))
+    code = f", attacks scored by commit {', '.join(commits)}" if commits else ""
+    return f"Seed {', '.join(map(str, seeds))}{code}."
 
 
 def spread_table(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -225,7 +232,7 @@ def _typed(frame: pd.DataFrame) -> pd.DataFrame:
     # the type of text differs between versions of pandas: fix both.
     for column in frame.columns.intersection(NUMBERS):
         frame[column] = frame[column].astype("float64")
-    for column in frame.columns.intersection([*PLACE, "pruner", "defense", "adversary", "attack", "role"]):
+    for column in frame.columns.intersection([*PLACE, *TEXTS, "role"]):
         text = frame[column].astype(object)
         frame[column] = text.where(text.notna(), None)
     return frame

@@ -263,8 +263,8 @@ def test_the_table_has_a_row_per_claim_and_scope(tmp_path):
 
 
 def test_the_text_says_what_was_claimed_seen_and_decided():
-    text = claims.claims_markdown(claims.evaluate(pd.DataFrame(family([61, 62, 63, 64, 65]))))
-    assert "## Claim 1: supported\n\nClaimed: pruning makes membership inference easier" in text
+    text = claims.claims_markdown(claims.evaluate(pd.DataFrame(family([61, 62, 63, 64, 65]))), source="Seed 7.")
+    assert "\n\nSeed 7.\n\n## Claim 1: supported\n\nClaimed: pruning makes membership inference easier" in text
     assert "above 0 in 5 of 5 settings; on average +3.00 points (95 % interval +1.80 to +4.20)" in text
     assert "sign test p = 0.031" in text
     assert "| location | 5 | 5 | +3.00 | +1.80 to +4.20 | 0.031 | supported |" in text

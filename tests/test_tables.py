@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from test_results import DEFENDED, MODEL, ORIGINAL, PRIVATE, PRUNED, a_result
 
-from miaprune import grid, tables
+from miaprune import grid, results, tables
 from miaprune.results import ResultError
 
 
@@ -59,7 +59,7 @@ def test_an_attacks_table_has_the_names_of_the_json_flattened():
         "dataset,model,pruner,sparsity,defense,strength,adversary,attack,seed,accuracy,accuracy_ci_lo,accuracy_ci_hi,"
         "auc,tpr_at_fpr_0.01,tpr_at_fpr_0.001,members,non_members,victim_train_accuracy,victim_test_accuracy,"
         "victim_sparsity,victim_generalization_gap,victim_confidence_gap,victim_sensitivity_gap,victim_epsilon,"
-        "victim_delta"
+        "victim_delta,versions_commit"
     )
     result, only = a_result(), table.iloc[0]
     assert only["accuracy_ci_hi"] == result["accuracy_ci"][1]
@@ -115,12 +115,15 @@ def test_the_paper_table_starts_each_model_with_its_original():
     )
 
 
+BY = f", attacks scored by commit {results.commit()}" if results.commit() else ""
+
+
 @pytest.mark.parametrize("table", ["paper_table", "defense_table"])
 def test_the_head_of_a_table_says_how_to_read_it(table):
     rows = [row(PRUNED, "samia", seed, 0.6) for seed in (8, 7)]
     rows[0] |= {"accuracy_ci": [0.58, 0.62]}
     head = tables.head(table, tables.attacks_table(rows), "location")
-    assert head.startswith("# location: ") and "guessing: 50" in head and head.endswith("Seed 7, 8.\n\n")
+    assert head.startswith("# location: ") and "guessing: 50" in head and head.endswith(f"Seed 7, 8{BY}.\n\n")
     assert tables.precision(tables.attacks_table(rows)).startswith("at most ±")
     assert tables.precision(tables.attacks_table(rows)) in head
 

@@ -10,7 +10,7 @@ with logged(snakemake.log[0]):
     guessing = tables.learnt_nothing(models)
     verdicts = claims.evaluate(attacks)
     tables.write_csv(snakemake.output.csv, claims.claims_table(verdicts))
-    markdown = claims.claims_markdown(verdicts, guessing)
+    markdown = claims.claims_markdown(verdicts, guessing, tables.source(attacks))
     for path, text in (
         (snakemake.output.md, markdown),
         (snakemake.output.page, page(markdown)),
