@@ -185,7 +185,7 @@ def write_csv(path: str | Path, frame: pd.DataFrame) -> None:
 def read_table(path: str | Path) -> pd.DataFrame:
     """Read an attacks or models table; raises `ResultError` if it is missing or something else."""
     try:
-        frame = _typed(pd.read_csv(path))
+        frame = _typed(pd.read_csv(path, dtype={"versions_commit": str}))  # some look like numbers: 12345e678901
         of_attacks = (*SETTING_KEYS, "attack", "accuracy", "victim_test_accuracy", "seed")
         columns = of_attacks if "attack" in frame.columns else MODEL_COLUMNS
         if missing := [column for column in columns if column not in frame.columns]:

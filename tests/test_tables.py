@@ -48,9 +48,13 @@ def test_a_file_that_is_no_table_is_named(tmp_path, content):
 
 @pytest.mark.parametrize("settings", [[ORIGINAL], [PRUNED], [DEFENDED, ORIGINAL, PRIVATE]])
 def test_an_attacks_table_is_the_same_after_a_file(tmp_path, settings):
-    table = tables.attacks_table(a_result(s, a, shift=0.01) for s in settings for a in ("conf", "samia"))
-    tables.write_csv(tmp_path / "attacks.csv", table)
-    pd.testing.assert_frame_equal(tables.read_table(tmp_path / "attacks.csv"), table, check_exact=True)
+    found = [a_result(s, a, shift=0.01) for s in settings for a in ("conf", "samia")]
+    for commit in ("12345e678901", "012345678901", None):
+        for result in found:
+            result["versions"] = result["versions"] | {"commit": commit}
+        table = tables.attacks_table(found)
+        tables.write_csv(tmp_path / "attacks.csv", table)
+        pd.testing.assert_frame_equal(tables.read_table(tmp_path / "attacks.csv"), table, check_exact=True)
 
 
 def test_an_attacks_table_has_the_names_of_the_json_flattened():
