@@ -37,7 +37,7 @@ from scipy.stats import binomtest
 
 from miaprune import datasets, grid, models, splits
 from miaprune.config import ConfigError, check_device
-from miaprune.files import FileError, whole
+from miaprune.files import FileError, write_text
 
 HERE = Path(__file__).resolve().parent
 FAMILIES = {name: ", ".join(attacks) for name, attacks in grid.ATTACK_FAMILIES.items()}
@@ -219,8 +219,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 def told_so_far(lines: Sequence[str], out: Path | None) -> None:
     """Write what is known by now: a run that is cut off keeps it."""
     if out:
-        with whole(out) as temporary:
-            temporary.write_text("\n".join(lines) + "\n")
+        write_text(out, "\n".join(lines) + "\n")
 
 
 def gpu_parts(

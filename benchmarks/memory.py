@@ -25,7 +25,7 @@ import torch
 from miaprune import datasets, grid, job, signals, splits
 from miaprune.attacks import attack
 from miaprune.config import attack_options
-from miaprune.files import load_tensors, save_tensors, whole
+from miaprune.files import load_tensors, save_tensors, write_text
 from miaprune.models import build
 from miaprune.training import EVALUATION_BATCH
 
@@ -190,8 +190,7 @@ size, and the signals file was filled up to the real number of records. A neural
 {FIT_SECONDS} s of CPU time. SVHN's archive cannot be generated (its checksum is published), so its `prepare` was not
 measured.
 """
-    with whole(Path(__file__).with_suffix(".md")) as temporary_file:
-        temporary_file.write_text(text)
+    write_text(Path(__file__).with_suffix(".md"), text)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from torch import nn
 
 from miaprune import grid, models, pruning, signals
 from miaprune.datasets import FORMAT, SPECS, Dataset, load, prepare
-from miaprune.files import FileError, load_metadata, save_tensors, whole
+from miaprune.files import FileError, load_metadata, save_tensors, write_text
 from miaprune.gpu import Autocast
 from miaprune.signals import Signals
 from miaprune.splits import Split
@@ -229,8 +229,7 @@ def write_page(
     text = "\n".join([f"# {title}", "", f"    {command}", "", f"{machine}.", "", *lines]) + "\n"
     print(f"\n{text}")  # first: it is not lost then where it cannot be written
     if out:
-        with whole(out) as temporary:
-            temporary.write_text(text)
+        write_text(out, text)
 
 
 def resident(field: str) -> int:

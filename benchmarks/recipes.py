@@ -24,7 +24,7 @@ from scipy.stats import ttest_1samp
 from miaprune import grid, metrics, signals
 from miaprune.attacks import attack
 from miaprune.config import attack_options
-from miaprune.files import FileError, load_metadata, whole
+from miaprune.files import FileError, load_metadata, write_text
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,7 @@ def compare(given: Given, name: str, recipe: str, options: dict) -> dict:
         "seconds": seconds,
         **computed_from,
     }
-    with whole(kept) as temporary:
-        temporary.write_text(json.dumps(found))
+    write_text(kept, json.dumps(found))
     print(
         f"{given.run.name} {given.setting.path} {name} {recipe}: {found['accuracy']:.4f}, {seconds:.1f} s", flush=True
     )
@@ -166,8 +165,7 @@ def main(arguments: list[str]) -> None:
     text = f"{summary(found, options.recipes)}\n\n{table(found, options.recipes)}"
     print(text)
     if options.table:
-        with whole(options.table) as temporary:
-            temporary.write_text(text + "\n")
+        write_text(options.table, text + "\n")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from miaprune import figures, metrics, models, signals, splits
 from miaprune.attacks import attack
 from miaprune.config import attack_options
-from miaprune.files import whole
+from miaprune.files import write_text
 from miaprune.signals import Signals, pool
 
 HERE = Path(__file__).resolve().parent
@@ -270,8 +270,7 @@ their curves end at 480 000 records, as the grid's largest pool has 444 000 (fro
 
 ![Time and memory against records, classes and shadow models](scaling.png)
 """
-    with whole(HERE / "scaling.md") as temporary:
-        temporary.write_text(text)
+    write_text(HERE / "scaling.md", text)
     plot(curves, HERE / "scaling")
     print(text)
     return int(any(not line.startswith("samia against classes") for line in fast))

@@ -26,7 +26,7 @@ from miaprune.attacks import attack
 from miaprune.attacks.neural import epochs_of
 from miaprune.config import attack_options, training_recipe
 from miaprune.datasets import SPECS
-from miaprune.files import whole
+from miaprune.files import write_text
 from miaprune.needs import minutes
 from miaprune.signals import Signals
 
@@ -148,8 +148,7 @@ def main(out: Path) -> None:
         at_50=total / 50e12 / 3600,
         rates=", ".join(f"{NEEDS[phase]} {rate:.2g}" for phase, rate in rates.items()),
     )
-    with whole(out) as temporary:
-        temporary.write_text(text)
+    write_text(out, text)
     print(text)
 
 

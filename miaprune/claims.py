@@ -148,13 +148,8 @@ def claims_markdown(claims: Sequence[Claim], guessing: Sequence[str] = (), sourc
     """
     kinds = dict.fromkeys((c.number, c.adversary) for c in claims)
     warning = f"\n{_warning(guessing)}\n" if guessing else ""
-    said = f"\n{source}\n" if source else ""
-    return (
-        HEAD
-        + said
-        + warning
-        + "".join(_section([c for c in claims if (c.number, c.adversary) == kind]) for kind in kinds)
-    )
+    head = HEAD + (f"\n{source}\n" if source else "") + warning
+    return head + "".join(_section([c for c in claims if (c.number, c.adversary) == kind]) for kind in kinds)
 
 
 def summary(attacks: pd.DataFrame, claims: Sequence[Claim], guessing: Sequence[str] = ()) -> str:

@@ -151,10 +151,11 @@ def prepare(name: str, data_dir: str | Path, out: str | Path, download: bool = T
     inputs, labels = spec.read(spec, folder)
     where = folder / spec.archives[0].name if spec.archives else name
     _check(spec, where, inputs, labels)
+    table = len(spec.input_shape) == 1
     if np.issubdtype(inputs.dtype, np.floating):
-        inputs = inputs.astype(np.float32)
+        inputs = inputs.astype(np.uint8 if table else np.float32)
     tensors = {
-        "inputs": torch.from_numpy(np.packbits(inputs != 0, axis=1) if len(spec.input_shape) == 1 else inputs),
+        "inputs": torch.from_numpy(np.packbits(inputs, axis=1) if table else inputs),
         "labels": torch.from_numpy(labels.astype(np.uint8)),
     }
     facts = asdict(spec)

@@ -156,7 +156,7 @@ def accuracy_vs_sparsity(attacks: pd.DataFrame, dataset: str, model: str) -> Fig
             mine = mine[mine["pruner"] == pruner].sort_values("sparsity")
             axes.plot(mine["sparsity"] + single * aside[name], 100 * mine["accuracy"], **line)
         axes.set_xticks(list(places), places.values(), rotation=90 if len(levels) > 6 else 0)
-        axes.set(title=pruner, xlabel=_sparsity_of(pruner))
+        axes.set(title=pruner, xlabel=f"sparsity (fraction of {grid.unit(pruner)})")
     _blank(panels[len(pruners) or 1 :])
     _label_rows(panels, columns, "attack accuracy (%)")
     handles = [Line2D([], [], label=name, **_line(name)) for name in names]
@@ -297,7 +297,11 @@ def defense_effect(attacks: pd.DataFrame, dataset: str, model: str) -> Figure:
         for here, line in lines.values():
             mine = rows[here & (rows["pruner"] == pruner)].sort_values("sparsity")
             axes.plot(mine["sparsity"], 100 * mine["accuracy"], **line)
-        axes.set(title=pruner, xlabel=_sparsity_of(pruner), xticks=sorted(set(rows["sparsity"].dropna())))
+        axes.set(
+            title=pruner,
+            xlabel=f"sparsity (fraction of {grid.unit(pruner)})",
+            xticks=sorted(set(rows["sparsity"].dropna())),
+        )
     _blank(panels[len(pruners) :])
     if not pruners:
         panels[0].set_title("no model defended by PPB", loc="left")
@@ -508,12 +512,6 @@ def _finish(figure: Figure, title: str, caption: str) -> None:
     figure.supxlabel(
         "\n".join(textwrap.wrap(caption, 126, break_on_hyphens=False)), x=0.01, ha="left", fontsize=7, linespacing=1.3
     )
-
-
-def _sparsity_of(pruner: str) -> str:
-    """An axis' label that says what the pruner prunes, as `miaprune.pruning.layer_sparsity` counts it."""
-    unit = "channels" if pruner == "slim" else "filters" if pruner.endswith("_structured") else "weights"
-    return f"sparsity (fraction of {unit})"
 
 
 def _label_rows(panels: Sequence[Axes], columns: int, ylabel: str) -> None:

@@ -37,6 +37,12 @@ def whole(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text, in UTF-8, whole or not at all."""
+    with whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 def check_facts(path: str | Path, facts: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
     """Raise `FileError` if what the file at ``path`` says of itself is not what is expected; it may say less."""
     for key, value in expected.items():

@@ -167,6 +167,11 @@ def known(kind: str, name: object, names: Iterable[str], where: str = "valid are
     raise GridError(f"unknown {kind} {str(name)!r}: {hint}{where} {', '.join(names)}")
 
 
+def unit(pruner: str) -> str:
+    """What a pruner removes, and its sparsity is a share of: weights, filters or a batch norm's channels."""
+    return "channels" if pruner == "slim" else "filters" if pruner.endswith("_structured") else "weights"
+
+
 def sparsity_value(text: object) -> float:
     """The number behind a sparsity as written; raise `GridError` unless it lies strictly between 0 and 1."""
     value = _number(text)

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils import prune as torch_prune
 
+from miaprune.grid import unit
+
 
 @torch.no_grad()
 def l1(model: nn.Module, sparsity: float) -> None:
@@ -78,13 +80,12 @@ def masks(model: nn.Module) -> dict[str, Tensor]:
 def layer_sparsity(model: nn.Module, pruner: str) -> dict[str, tuple[int, int]]:
     """Per layer, how many of the pruner's units are gone and how many there were.
 
-    The unit is a filter for pruners named ``*_structured``, and a single weight for others: for `slim`, which masks
-    batch norms, a channel.
+    The unit is `miaprune.grid.unit`'s: a filter, or else what a single number in the mask stands for.
     """
     counts = {}
     for name, mask in masks(model).items():
         if name.endswith(".weight") or name == "weight":
-            units = mask.flatten(1)[:, 0] if pruner.endswith("_structured") else mask.flatten()
+            units = mask.flatten(1)[:, 0] if unit(pruner) == "filters" else mask.flatten()
             counts[name.removesuffix(".weight")] = (int((units == 0).sum()), len(units))
     return counts
 

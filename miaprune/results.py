@@ -18,7 +18,7 @@ import numpy as np
 
 import miaprune
 from miaprune import grid, metrics
-from miaprune.files import FileError, check_facts, whole
+from miaprune.files import FileError, check_facts, write_text
 from miaprune.signals import Signals
 
 FPRS = ("0.01", "0.001")
@@ -151,8 +151,7 @@ def _git(root: Path, *arguments: str) -> str:
 def write_json(path: str | Path, result: Mapping[str, Any]) -> None:
     """Write a result whole or not at all; raises `ValueError` on NaN and infinity: JSON has none."""
     text = json.dumps(result, indent=2, allow_nan=False) + "\n"
-    with whole(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(path, text)
 
 
 def read_result(path: str | Path) -> dict[str, Any]:

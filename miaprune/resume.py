@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from miaprune.files import FileError, digest, load_tensors, save_tensors, whole
+from miaprune.files import FileError, digest, load_tensors, save_tensors, whole, write_text
 from miaprune.grid import Setting
 from miaprune.job import Stopped, on_stop, slurm_ends_it
 
@@ -194,8 +194,7 @@ class States:
                     with whole(self.folder / Path(output).name) as temporary:
                         os.link(output, temporary)
                 kept = {Path(output).name: _sha(output) for output in outputs}
-                with whole(self.folder / OUTPUTS) as temporary:
-                    temporary.write_text(json.dumps({"fits": self.fits, "outputs": kept}, indent=1))
+                write_text(self.folder / OUTPUTS, json.dumps({"fits": self.fits, "outputs": kept}, indent=1))
                 _remove(self.folder, f"*{STATE}", f"*{UNFIT}")
                 return
             except OSError as error:  # such as on a file system without hard links

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from miaprune import grid
-from miaprune.files import whole
+from miaprune.files import whole, write_text
 from miaprune.results import PRIVACY_KEYS, SETTING_KEYS, TEXTS, ResultError, flat
 
 MODEL_COLUMNS = (
@@ -220,8 +220,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     try:
         text = to_markdown(spread_table([read_table(path) for path in options.tables]))
-        with whole(options.output) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(options.output, text)
     except OSError as error:
         sys.exit(f"error: {error}")
 

@@ -335,7 +335,7 @@ def table(found: Sequence[Cell], known: Mapping[Job, str], estimate: Estimate) -
         pair = (cell.victim.dataset, cell.victim.model)
         counts[pair][cell.column, cell_state(cell, known)] += 1
         unfinished[pair] += [job for job in cell.jobs if known[job] != "done"]
-    wide = max(13, *(len(dataset) + 1 for dataset, _ in counts))
+    wide = max([13, *(len(dataset) + 1 for dataset, _ in counts)])
     columns = [column for column in COLUMNS if any(cell.column == column for cell in found)]
 
     def line(names: Sequence[str], count: Counter[tuple[str, str]], time: str) -> str:

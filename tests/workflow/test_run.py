@@ -63,8 +63,8 @@ def test_the_report_holds_claims_figures_and_tables(run):
     done = run.run("all", "--report", "results/report.html")
     assert done.returncode == 0, done.stdout + done.stderr
     report = (run.folder / "results/report.html").read_text()
-    for name in ("claims.html", "samia_vs_others.png", "digits.html", "digits_defenses.html"):
-        assert name in report
+    for name in ("claims.html", "figures/samia_vs_others.png", "tables/digits.html", "tables/digits_defenses.html"):
+        assert f'"results/{name}": {{"name"' in report, "shown, not only named as a rule's output"
 
 
 @pytest.mark.parametrize("folder", ["t", "t" * 120])

@@ -1,7 +1,7 @@
 """The paper's claims, tested over a scope's results: a table, a text, a page and a summary for the terminal."""
 
 from miaprune import claims, tables
-from miaprune.files import whole
+from miaprune.files import write_text
 from miaprune.job import logged
 from miaprune.page import page
 
@@ -16,5 +16,4 @@ with logged(snakemake.log[0]):
         (snakemake.output.page, page(markdown)),
         (snakemake.output.summary, claims.summary(attacks, verdicts, guessing)),
     ):
-        with whole(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(path, text)

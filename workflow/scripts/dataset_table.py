@@ -1,7 +1,7 @@
 """One dataset's results for people: as the paper prints them (paper_table), or by defence (defense_table)."""
 
 from miaprune import tables
-from miaprune.files import whole
+from miaprune.files import write_text
 from miaprune.job import logged
 from miaprune.page import page
 
@@ -10,5 +10,4 @@ with logged(snakemake.log[0]):
     table = getattr(tables, snakemake.params.table)(attacks, dataset)
     head = tables.head(snakemake.params.table, attacks, dataset)
     tables.write_csv(snakemake.output.csv, table)
-    with whole(snakemake.output.page) as temporary:
-        temporary.write_text(page(head + tables.to_markdown(table)), encoding="utf-8")
+    write_text(snakemake.output.page, page(head + tables.to_markdown(table)))
