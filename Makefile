@@ -48,7 +48,7 @@ location: $(INSTALLED)
 	for seed in 7 8 9; do \
 	  $(SNAKEMAKE) all --quiet rules --config 'datasets=[location]' 'defenses=[]' \
 	    transfer=none seed=$$seed results_dir=results/location_seed_$$seed || exit; done
-	$(BIN)/python -m miaprune.tables results/location_spread.md results/location_seed_*/tables/attacks.csv
+	$(BIN)/python -m miaprune.report.tables results/location_spread.md results/location_seed_*/tables/attacks.csv
 	@cat results/location_spread.md
 
 # A plain baseline beside ours, on one full cell: some minutes on digits; DATASET=location, whose archive is to lie in

@@ -1,16 +1,23 @@
+from pathlib import Path
+
 from snakemake.utils import min_version
 
 min_version("9.27")
 
 
-configfile: "config.yaml"
+# A config.yaml of yours in the working folder extends ours; so does --configfile, and --config both.
+configfile: f"{workflow.current_basedir}/config.yaml"
+
+
+if Path("config.yaml").exists():
+
+    configfile: "config.yaml"
 
 
 report: "workflow/report/workflow.rst"
 
 
 include: "rules/common.smk"
-include: "rules/run.smk"
 include: "rules/data.smk"
 include: "rules/train.smk"
 include: "rules/prune.smk"
@@ -47,3 +54,16 @@ rule demo:
     input:
         attack_results(DEMO),
         report_files("demo/"),
+
+
+onstart:
+    check_run()
+
+
+onsuccess:
+    resume.forget_finished(RESULTS)
+
+
+onerror:
+    resume.forget_finished(RESULTS)
+    say_what_failed()

@@ -24,15 +24,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from configuration import attack_options, training_recipe
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import prune
 from torch.utils.data import DataLoader, TensorDataset
 
-from miaprune import grid, metrics, models, signals, splits
-from miaprune.config import attack_options, training_recipe
-from miaprune.datasets import Dataset
+from miaprune import grid, metrics, signals
+from miaprune.data import splits
+from miaprune.data.datasets import Dataset
 from miaprune.files import load_tensors, save_tensors
+from miaprune.networks import models
 from miaprune.signals import Signals, pool
 
 WORKERS = min(4, os.cpu_count() or 1)

@@ -33,11 +33,13 @@ import ours
 import precision
 import torch
 import work
+from configuration import ConfigError, check_device
 from scipy.stats import binomtest
 
-from miaprune import datasets, grid, models, splits
-from miaprune.config import ConfigError, check_device
+from miaprune import grid
+from miaprune.data import datasets, splits
 from miaprune.files import FileError, write_text
+from miaprune.networks import models
 
 HERE = Path(__file__).resolve().parent
 FAMILIES = {name: ", ".join(attacks) for name, attacks in grid.ATTACK_FAMILIES.items()}

@@ -19,10 +19,13 @@ import torch
 import yaml
 from torch import nn
 
-from miaprune import grid, models, pruning, results, signals, splits
+from miaprune import grid, signals
 from miaprune.attacks import attack
-from miaprune.datasets import SPECS
+from miaprune.data import splits
+from miaprune.data.datasets import SPECS
 from miaprune.files import save_tensors
+from miaprune.networks import models, pruning
+from miaprune.report import results
 from miaprune.signals import Signals
 
 ROOT = Path(__file__).resolve().parents[1]

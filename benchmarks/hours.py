@@ -28,15 +28,17 @@ from typing import Any
 import numpy as np
 import ours
 import torch
+from configuration import ConfigError, attack_options, check_device, training_recipe
+from job import keep_freed_memory
 from torch import nn
 
-from miaprune import datasets, defenses, grid, splits
+from miaprune import grid
 from miaprune.attacks import attack
 from miaprune.attacks.neural import epochs_of
-from miaprune.config import ConfigError, attack_options, check_device, training_recipe
-from miaprune.job import keep_freed_memory
+from miaprune.data import datasets, splits
 from miaprune.signals import Signals
-from miaprune.training import CrossEntropy, Objective
+from miaprune.training import defenses
+from miaprune.training.loop import CrossEntropy, Objective
 
 STAGES = {"originals": "training", "pruned": "finetuning"}
 PHASES = (*STAGES, "signals", *grid.ATTACK_FAMILIES)

@@ -18,16 +18,18 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import job
 import numpy as np
 import ours
 import torch
+from configuration import attack_options
 
-from miaprune import datasets, grid, job, signals, splits
+from miaprune import grid, signals
 from miaprune.attacks import attack
-from miaprune.config import attack_options
+from miaprune.data import datasets, splits
 from miaprune.files import load_tensors, save_tensors, write_text
-from miaprune.models import build
-from miaprune.training import EVALUATION_BATCH
+from miaprune.networks.models import build
+from miaprune.training.loop import EVALUATION_BATCH
 
 CELLS = {"purchase": "fc", "svhn": "resnet18"}
 LIMIT = 8e9  # bytes

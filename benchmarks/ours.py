@@ -22,13 +22,14 @@ import torch
 import yaml
 from torch import nn
 
-from miaprune import grid, models, pruning, signals
-from miaprune.datasets import FORMAT, SPECS, Dataset, load, prepare
+from miaprune import grid, signals
+from miaprune.data.datasets import FORMAT, SPECS, Dataset, load, prepare
+from miaprune.data.splits import Split
+from miaprune.devices import Autocast
 from miaprune.files import FileError, load_metadata, save_tensors, write_text
-from miaprune.gpu import Autocast
+from miaprune.networks import models, pruning
 from miaprune.signals import Signals
-from miaprune.splits import Split
-from miaprune.training import CrossEntropy, Objective, train_roles
+from miaprune.training.loop import CrossEntropy, Objective, train_roles
 
 ROOT = Path(__file__).resolve().parents[1]
 PRUNER, SPARSITY = "l1", 0.7
@@ -188,7 +189,7 @@ def generated(name: str, records: int | None = None, classes: int | None = None)
 
 
 def write_generated(name: str, out: Path, records: int | None = None, classes: int | None = None) -> None:
-    """The same as a prepared file, as `miaprune.datasets.prepare` writes it.
+    """The same as a prepared file, as `miaprune.data.datasets.prepare` writes it.
 
     Each class has a pattern that shows through the noise, so that there is something to learn.
     """

@@ -3,8 +3,8 @@
     python benchmarks/precision.py                     # digits/cnn, whole, on the CPU: half an hour
     python benchmarks/precision.py --dataset cifar10_jpeg --model resnet18 --records 1280 --epochs 8 --device cuda
 
-The workflow trains in bfloat16 on a GPU only. Here a CPU does too, by the same `miaprune.gpu.Autocast`: it rounds to
-the same format, if not in the same order. Signals are taken in float32 after both, as everywhere. Each of a seed's six
+The workflow trains in bfloat16 on a GPU only. Here a CPU does too, by the same `Autocast` of `miaprune.devices`: it rounds
+to the same format, if not in the same order. Signals are taken in float32 after both, as everywhere. Each of a seed's six
 models is a victim once, with the other five as its shadows: which epoch's weights a single victim keeps can move an
 attack on it by ten points and more. On a CPU take `cnn`: see precision.md for what happened to ResNet-18.
 """
@@ -22,13 +22,14 @@ from typing import Any
 import hours
 import numpy as np
 import ours
+from configuration import ConfigError, attack_options, check_device, training_recipe
 from scipy.stats import ttest_rel
 
-from miaprune import datasets, grid, metrics, splits
+from miaprune import grid, metrics
 from miaprune.attacks import attack
-from miaprune.config import ConfigError, attack_options, check_device, training_recipe
+from miaprune.data import datasets, splits
+from miaprune.devices import Autocast
 from miaprune.files import FileError
-from miaprune.gpu import Autocast
 from miaprune.signals import pool
 
 PRECISIONS = ("float32", "bfloat16")

@@ -22,13 +22,16 @@ import matplotlib
 import numpy as np
 import ours
 import torch
+from configuration import attack_options
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from miaprune import figures, metrics, models, signals, splits
+from miaprune import metrics, signals
 from miaprune.attacks import attack
-from miaprune.config import attack_options
+from miaprune.data import splits
 from miaprune.files import write_text
+from miaprune.networks import models
+from miaprune.report import figures
 from miaprune.signals import Signals, pool
 
 HERE = Path(__file__).resolve().parent

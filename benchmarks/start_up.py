@@ -18,7 +18,8 @@ from pathlib import Path
 
 import ours
 
-from miaprune import datasets, grid
+from miaprune import grid
+from miaprune.data import datasets
 from miaprune.files import FileError
 
 SHARED = ["miaprune.imports"]

@@ -18,28 +18,30 @@ from typing import Any
 import numpy as np
 import ours
 import torch
+from configuration import attack_options, training_recipe
+from needs import minutes
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from miaprune import grid, layers, models, splits
+from miaprune import grid
 from miaprune.attacks import attack
 from miaprune.attacks.neural import epochs_of
-from miaprune.config import attack_options, training_recipe
-from miaprune.datasets import SPECS
+from miaprune.data import splits
+from miaprune.data.datasets import SPECS
 from miaprune.files import write_text
-from miaprune.needs import minutes
+from miaprune.networks import layers, models
 from miaprune.signals import Signals
 
 STAGES = {"originals": "training", "pruned": "finetuning"}
 NEEDS = {**STAGES, "signals": "signals", "samia": "samia", "nn": "nn"}
-"""What miaprune.needs calls a phase."""
+"""What needs calls a phase."""
 
 
 def _linear_flops(x: tuple[int, ...], weight: tuple[int, ...], *_: Any, **__: Any) -> int:
     return 2 * math.prod(x) * weight[0]
 
 
-# oneDNN's product, which `miaprune.layers.Linear` is on a CPU and torch's counter does not know.
+# oneDNN's product, which `miaprune.networks.layers.Linear` is on a CPU and torch's counter does not know.
 COUNTED = {torch.ops.mkldnn._linear_pointwise: _linear_flops} if layers.ONEDNN else {}
 
 
@@ -110,7 +112,7 @@ pair's original and all its pruned settings, attacked.
 that sustains 10 TFLOP/s, {at_50:.0f} at 50. What a card sustains with batches of 128 small images, `make bench-gpu`
 measures.
 
-The time limits of `miaprune/needs.py` suffice for undefended settings, in the worst pair, at the first attempt, for a
+The time limits of `workflow/needs.py` suffice for undefended settings, in the worst pair, at the first attempt, for a
 card that sustains, in TFLOP/s: {rates}.
 A third attempt has three times as long.
 """

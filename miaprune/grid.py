@@ -45,11 +45,10 @@ NEURAL_ATTACKS = ("samia", "nn", "nn_top3", "nn_cls")
 ATTACKS = (*NEURAL_ATTACKS, *THRESHOLD_ATTACKS, "blindmi")
 
 ATTACK_FAMILIES: dict[str, tuple[str, ...]] = {
-    "samia": ("samia",),
-    "nn": ("nn", "nn_top3", "nn_cls"),
+    "neural": NEURAL_ATTACKS,
     "cheap": (*THRESHOLD_ATTACKS, "blindmi"),
 }
-"""Attacks that share a job: all of a family are cheap, or want the same resources."""
+"""Attacks that share a job: those that train networks, and those that take a second."""
 
 DEFENSES = ("ppb", "adv", "dp")
 
@@ -137,11 +136,6 @@ class Setting:
         return self
 
 
-def family_of(attack: str) -> str:
-    """The one of `ATTACK_FAMILIES` that an attack is in."""
-    return next(family for family, attacks in ATTACK_FAMILIES.items() if attack in attacks)
-
-
 def _halves(path: str, name: str, form: str) -> tuple[str, str]:
     """Split ``pruner_sparsity`` or ``defense_strength`` at its last underscore."""
     kind, _, value = name.rpartition("_")
@@ -154,22 +148,42 @@ def _either(names: Sequence[str]) -> str:
     return " or ".join(names) if len(names) < 3 else ", ".join(names[:-1]) + " or " + names[-1]
 
 
+FEW = 5
+"""Of what exists, an error names so many, the nearest, and counts the rest."""
+
+
 def known(kind: str, name: object, names: Iterable[str], where: str = "valid are") -> str:
-    """Return ``name`` if it is one of ``names``; raise `GridError` naming the nearest valid one otherwise.
+    """Return ``name`` if it is one of ``names``; raise `GridError` naming the nearest valid ones otherwise.
 
     ``where`` says whose ``names`` they are.
     """
     names = list(names)
     if name in names:
         return str(name)
-    nearest = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
-    hint = f"did you mean {nearest[0]!r}? " if nearest else ""
-    raise GridError(f"unknown {kind} {str(name)!r}: {hint}{where} {', '.join(names)}")
+    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise GridError(f"unknown {kind} {str(name)!r}: {hint}{where} {nearest(str(name), names)}")
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """The `FEW` of ``names`` that are most like ``name``, in their own order, and how many more there are."""
+    names = list(names)
+    few = difflib.get_close_matches(name, names, n=FEW, cutoff=0.0) if len(names) > FEW + 1 else names
+    more = f" and {len(names) - len(few)} more" if len(few) < len(names) else ""
+    return ", ".join(each for each in names if each in few) + more
 
 
 def unit(pruner: str) -> str:
     """What a pruner removes, and its sparsity is a share of: weights, filters or a batch norm's channels."""
     return "channels" if pruner == "slim" else "filters" if pruner.endswith("_structured") else "weights"
+
+
+def written(number: object) -> str:
+    """The one way in which paths write a sparsity or a strength: 0.7 of "0.70", 4 of 4.0. No number stays as it is."""
+    try:
+        return f"{float(str(number)):.12g}"
+    except ValueError:
+        return str(number)
 
 
 def sparsity_value(text: object) -> float:
@@ -193,16 +207,11 @@ def strength_value(defense: str, text: object) -> float:
 
 
 def _number(text: object) -> float:
-    """NaN unless it is written plainly: a path must hold it, and no two ways of writing it may mean one setting."""
-    return float(str(text)) if re.fullmatch(r"[0-9]+(\.[0-9]+)?(e[-+]?[0-9]+)?", str(text), re.ASCII) else math.nan
-
-
-def _written_once(kind: str, texts: Iterable[object]) -> None:
-    """Raise `GridError` if one number is written in two ways: that would be one setting under two names."""
-    seen: dict[float, str] = {}
-    for text in map(str, texts):
-        if seen.setdefault(float(text), text) != text:
-            raise GridError(f"{kind} {seen[float(text)]!r} and {text!r} are the same; write it in one way")
+    """NaN if it is no number that a path can hold; raise `GridError` if it is written in another way than `written`."""
+    value = float(str(text)) if re.fullmatch(r"[0-9]+(\.[0-9]+)?(e[-+]?[0-9]+)?", str(text), re.ASCII) else math.nan
+    if isinstance(text, str) and math.isfinite(value) and written(text) != text:
+        raise GridError(f"{text!r} has one name in paths; write {written(text)}")
+    return value
 
 
 def originals(grid: Mapping[str, Sequence[Any]]) -> list[Setting]:
@@ -225,13 +234,13 @@ def originals(grid: Mapping[str, Sequence[Any]]) -> list[Setting]:
 
 def pruned(grid: Mapping[str, Sequence[Any]]) -> list[Setting]:
     """Every pruned setting of a grid block that exists: 255 for the paper's grid."""
-    for sparsity in grid["sparsities"]:
+    sparsities = _unique(map(written, grid["sparsities"]))
+    for sparsity in sparsities:
         sparsity_value(sparsity)
-    _written_once("sparsities", grid["sparsities"])
     return [
-        Setting(o.dataset, o.model, pruner, str(sparsity))
+        Setting(o.dataset, o.model, pruner, sparsity)
         for o in originals(grid)
-        for pruner, sparsity in product(_unique(grid["pruners"]), _unique(grid["sparsities"]))
+        for pruner, sparsity in product(_unique(grid["pruners"]), sparsities)
         if o.model in PRUNER_MODELS[known("pruner", pruner, PRUNERS)]
     ]
 
@@ -255,15 +264,12 @@ def attacked(settings: Sequence[Setting], block: Mapping[str, Any]) -> list[Atta
     pairs = [(s, "matched") for s in settings]
     for entry in block["defenses"]:
         known("defense", entry["defense"], DEFENSES)
-        for strength in entry["strengths"]:
+        for strength in map(written, entry["strengths"]):
             strength_value(entry["defense"], strength)
             for s in _part(settings, block, entry["part"]):
-                victim = replace(s, defense=entry["defense"], strength=str(strength))
+                victim = replace(s, defense=entry["defense"], strength=strength)
                 # The adaptive adversary is the matched one: its shadows are pruned and defended like the victim.
                 pairs += [(victim, "matched" if a == "adaptive" else a) for a in entry["adversaries"]]
-    for defense in DEFENSES:
-        strengths = [text for e in block["defenses"] if e["defense"] == defense for text in e["strengths"]]
-        _written_once(f"strengths of {defense}", strengths)
     crossed = _part(settings, block, block["transfer"]) if block["transfer"] != "none" else []
     pairs += [
         (victim, f"shadows_{shadows.variant}")
@@ -274,15 +280,27 @@ def attacked(settings: Sequence[Setting], block: Mapping[str, Any]) -> list[Atta
     return _unique(pairs)
 
 
-def _part(settings: Iterable[Setting], block: Mapping[str, Any], name: str) -> list[Setting]:
-    """The pruned settings that a named part of the grid picks: per kind the values it keeps, all if it names none."""
-    kinds = {"datasets": "dataset", "models": "model", "pruners": "pruner", "sparsities": "sparsity"}
+def _part(settings: Sequence[Setting], block: Mapping[str, Any], name: str) -> list[Setting]:
+    """The pruned settings that a named part of the grid picks: per kind the values it keeps, all if it names none.
+
+    Raises `GridError` if it picks none although the grid has settings of its data sets and models.
+    """
     kept = block["parts"][known("part", name, block["parts"])]
-    return [
-        s
-        for s in settings
-        if s.pruner is not None and all(getattr(s, kinds[key]) in map(str, values) for key, values in kept.items())
-    ]
+    lists = {key: set(map(written, values)) for key, values in kept.items()}
+
+    def picked(setting: Setting, keys: Sequence[str]) -> bool:
+        return all(getattr(setting, KINDS[key]) in lists[key] for key in keys if key in lists)
+
+    pruned = [s for s in settings if s.pruner is not None]
+    found = [s for s in pruned if picked(s, list(KINDS))]
+    if not found and any(picked(s, ("datasets", "models")) for s in pruned):
+        here = {key: _unique(getattr(s, kind) for s in pruned) for key, kind in KINDS.items() if key in lists}
+        raise GridError(f"part {name} picks no setting: it keeps {dict(kept)}, the grid has {here}")
+    return found
+
+
+KINDS = {"datasets": "dataset", "models": "model", "pruners": "pruner", "sparsities": "sparsity"}
+"""A part's lists and the field of a `Setting` that each is about."""
 
 
 def folder(victim: Setting, adversary: str) -> str:

@@ -18,8 +18,8 @@ from miaprune.files import FileError, load_arrays, save_tensors
 if TYPE_CHECKING:  # attacks and figures read signals, and start faster without torch
     from torch import nn
 
-    from miaprune.datasets import Dataset
-    from miaprune.splits import Split
+    from miaprune.data.datasets import Dataset
+    from miaprune.data.splits import Split
 
 BATCH = 1024
 
@@ -74,7 +74,7 @@ def measure(model: nn.Module, data: Dataset, split: Split, draws: int, epsilon: 
     import torch
     from torch.nn import functional as F
 
-    from miaprune.gpu import searched
+    from miaprune.devices import searched
 
     device = data.inputs.device
     index = torch.from_numpy(np.concatenate([split.train, split.test])).to(device)
@@ -115,10 +115,9 @@ def save(path: str | Path, signals: Mapping[str, Signals], metadata: Mapping[str
     """Write the signals of several models, by role (``victim``, ``shadow_0``, ...), and facts about each."""
     arrays: dict[str, np.ndarray] = {}
     for role, s in signals.items():
-        if s.classes > 256:
-            raise ValueError(f"{s.classes} classes; labels are stored in a byte: at most 256")
+        smallest = np.min_scalar_type(s.classes - 1)
         arrays[f"{role}/posteriors"], arrays[f"{role}/sensitivities"] = s.posteriors, s.sensitivities
-        arrays[f"{role}/labels"], arrays[f"{role}/members"] = s.labels.astype(np.uint8), s.members
+        arrays[f"{role}/labels"], arrays[f"{role}/members"] = s.labels.astype(smallest), s.members
     save_tensors(path, arrays, metadata)
 
 

@@ -25,8 +25,7 @@ rule signals:
         "../workflow/scripts/signals.py"
 
 
-# A setting's jobs, from pruning on, are one group: one submission to a cluster, on one GPU. The families of attacks run
-# side by side there; their networks are small enough to share it.
+# A setting's jobs, from pruning on, are one group: one submission to a cluster, on one GPU.
 #
 # A family of attacks is one job: it fits each on the setting's shadows and scores the setting's victim.
 for family_name, members in grid.ATTACK_FAMILIES.items():
@@ -48,7 +47,7 @@ for family_name, members in grid.ATTACK_FAMILIES.items():
         threads: 1
         resources:
             **needs(family_name),
-            card=int(family_name != "cheap"),
+            card=int(family_name == "neural"),
         params:
             options={attack: attack_options(config, attack) for attack in members},
             seed=config["seed"],

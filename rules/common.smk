@@ -4,29 +4,19 @@ import sys
 from functools import cache
 from pathlib import Path
 
+sys.path.insert(0, f"{Path(workflow.current_basedir).parent}/workflow")
+import configuration
+from configuration import attack_options, training_recipe
+from needs import megabytes, minutes
+
 from miaprune import grid
-from miaprune.config import (
-    ConfigError,
-    attack_options,
-    check_config,
-    check_reports,
-    check_targets,
-    read_words,
-    training_recipe,
-)
-from miaprune.needs import megabytes, minutes
+from miaprune.training import resume
 
-# A submitted job's arguments also name what it waits for, this option's what no grid need make any more.
-NAMES_TARGETS = workflow.is_main_process and not {"--cleanup-metadata", "--cm"} & set(sys.argv)
-
-read_words(config)
 try:
-    check_config(config, f"{workflow.basedir}/workflow/schemas/config.schema.json")
+    configuration.read(config)
     GRID = grid.attacked(grid.settings(config), config)
     DEMO = grid.attacked(grid.settings(*config["demo"]["grid"]), config["demo"])
-    if NAMES_TARGETS:
-        check_targets(sys.argv[1:], config["results_dir"], GRID + DEMO, config["attacks"])
-except (ConfigError, grid.GridError) as error:
+except (configuration.ConfigError, grid.GridError) as error:
     sys.exit(f"error: {error}")
 
 
@@ -34,24 +24,25 @@ RESULTS = config["results_dir"]
 DATA = config["data_dir"]
 # What is attacked, by the folder of its report: the whole grid's lies in {results_dir}, the demo's in demo/.
 SCOPES = {"": GRID, "demo/": DEMO}
-SETTINGS = list(dict.fromkeys(victim for victim, _ in GRID + DEMO))
 
 
 def any_of(names):
-    return "|".join(sorted({re.escape(str(name)) for name in names if name is not None}))
+    return "|".join(sorted(map(re.escape, names)))
 
 
-PRUNED = rf"({any_of(s.pruner for s in SETTINGS)})_({any_of(s.sparsity for s in SETTINGS)})"
+NUMBER = r"[0-9][0-9.e+-]*"
+PRUNED = f"({any_of(grid.PRUNERS)})_{NUMBER}"
+SETTING = f"({any_of(grid.DATASETS)})/({any_of(grid.MODELS)})/(original|{PRUNED}(/({any_of(grid.DEFENSES)})_{NUMBER})?)"
 
 
 wildcard_constraints:
-    dataset=any_of(s.dataset for s in SETTINGS),
-    model=any_of(s.model for s in SETTINGS),
-    pruner=any_of(s.pruner for s in SETTINGS),
-    sparsity=any_of(s.sparsity for s in SETTINGS),
+    dataset=any_of(grid.DATASETS),
+    model=any_of(grid.MODELS),
+    pruner=any_of(grid.PRUNERS),
+    sparsity=NUMBER,
     defense=any_of(grid.DEFENSES),
-    strength=any_of(s.strength for s in SETTINGS) or "none",
-    setting=rf"[^/]+/[^/]+/(original|{PRUNED}(/({any_of(grid.DEFENSES)})_[^/]+)?)",
+    strength=NUMBER,
+    setting=SETTING,
     variant=PRUNED,
     shadows=PRUNED,
     scope=any_of(SCOPES),
@@ -78,22 +69,12 @@ def checkpoints(folder):
 
 
 def trained(folder):
-    """The checkpoints as outputs, which go when no planned job needs them any more, if config.yaml says so."""
+    """Pruned models as outputs, which go when no planned job needs them any more, if config.yaml says so."""
     return checkpoints(folder) if config["keep_checkpoints"] else list(map(temp, checkpoints(folder)))
 
 
 def signals_of(settings):
     return [f"{RESULTS}/{s.path}/signals.safetensors" for s in settings]
-
-
-@cache
-def made_from_originals(dataset, model):
-    """For each setting that starts from these originals, in the first scope that has any, files that show that it has."""
-    found = [[s for s in settings_of(scope) if (s.dataset, s.model) == (dataset, model)] for scope in SCOPES]
-    return [
-        signals_of([s]) + ([f"{RESULTS}/{s.path}/victim.safetensors"] if s.pruner else [])
-        for s in next(filter(None, found))
-    ]
 
 
 def settings_of(scope):
@@ -143,18 +124,20 @@ PAIR_FIGURES = {
     "defense_effect": defended_pairs,
     "transfer": transfer_pairs,
 }
-
-
 SIGNAL_FIGURES = ("signal_distributions", "gaps_per_class")
+
+
+def attack_figures(scope):
+    """Names of the figures that are drawn from the attacks table alone."""
+    of_pairs = [f"{figure}_{d}_{m}" for figure, of in PAIR_FIGURES.items() for d, m in of(scope)]
+    return ["samia_vs_others", "gaps_vs_accuracy", *of_pairs]
 
 
 def report_files(scope):
     root = f"{RESULTS}/{scope}"
     tables = list(dict.fromkeys(s.dataset for s in settings_of(scope)))
     tables += [f"{d}_defenses" for d in dict.fromkeys(s.dataset for s in settings_of(scope) if s.defense)]
-    figures = ["samia_vs_others", "gaps_vs_accuracy"]
-    figures += [f"{figure}_{d}_{m}" for figure, of in PAIR_FIGURES.items() for d, m in of(scope)]
-    figures += [f"{figure}_{d}_{m}_{p}" for figure in SIGNAL_FIGURES for d, m, p in families(scope)]
+    figures = attack_figures(scope) + [f"{f}_{d}_{m}_{p}" for f in SIGNAL_FIGURES for d, m, p in families(scope)]
     return [
         *(f"{root}tables/{name}.csv" for name in ("attacks", "models", *tables)),
         *(f"{root}tables/{name}.html" for name in tables),
@@ -163,11 +146,45 @@ def report_files(scope):
     ]
 
 
-if NAMES_TARGETS:
+if workflow.dag_settings:
     try:
-        check_reports(sys.argv[1:], RESULTS, [file for scope in SCOPES for file in report_files(scope)])
+        configuration.check_targets(
+            workflow.dag_settings.targets,
+            RESULTS,
+            DATA,
+            config["attacks"],
+            [file for scope in SCOPES for file in report_files(scope)],
+        )
     except grid.GridError as error:
         sys.exit(f"error: {error}")
+
+
+def check_run():
+    """What can be known of a run's machine and files before its first job starts."""
+    needed = list(workflow.dag.needrun_jobs())
+    made = {str(file) for job in needed for file in job.output}
+    try:
+        if workflow.local_exec:
+            for device in {job.params.get("device") for job in needed}:
+                configuration.check_device(device)
+        configuration.check_files(
+            RESULTS,
+            DATA,
+            [job.wildcards.dataset for job in needed if job.rule.name.endswith("prepare")],
+            {str(file) for job in needed for file in job.input} - made,
+            config["seed"],
+        )
+    except (configuration.ConfigError, grid.GridError, OSError) as error:
+        sys.exit(f"error: {error}")
+
+
+def say_what_failed():
+    """End with the logs of jobs that have begun and not finished; those of no other do anybody any good."""
+    logs = sorted(str(log.with_suffix("")) for log in Path(RESULTS, "logs").rglob("*.unfinished"))
+    print(
+        "\nNot all is done; the same command tries again.", "Begun and not finished, see:" * bool(logs), file=sys.stderr
+    )
+    print(*(f"  {log}" for log in logs), sep="\n", file=sys.stderr)
 
 
 def data_of(wildcards):

@@ -79,50 +79,32 @@ rule claims:
         "../workflow/scripts/claims.py"
 
 
-rule attack_figure:
-    input:
-        f"{RESULTS}/{{scope}}tables/attacks.csv",
-    output:
-        pdf=f"{RESULTS}/{{scope}}figures/{{figure}}.pdf",
-        png=report(
-            f"{RESULTS}/{{scope}}figures/{{figure}}.png",
-            caption="../workflow/report/figure.rst",
-            category="Figures",
-            labels={"figure": "{figure}"},
-        ),
-    log:
-        f"{RESULTS}/logs/{{scope}}figures/{{figure}}.log",
-    wildcard_constraints:
-        figure="samia_vs_others|gaps_vs_accuracy",
-    localrule: True
-    params:
-        figure="{figure}",
-        of={},
-    script:
-        "../workflow/scripts/attack_figure.py"
+# All figures of a scope that the attacks table is enough for: one job, as they take less than starting one for each.
+for scope_folder in SCOPES:
 
-
-rule pair_figure:
-    input:
-        f"{RESULTS}/{{scope}}tables/attacks.csv",
-    output:
-        pdf=f"{RESULTS}/{{scope}}figures/{{figure}}_{{dataset}}_{{model}}.pdf",
-        png=report(
-            f"{RESULTS}/{{scope}}figures/{{figure}}_{{dataset}}_{{model}}.png",
-            caption="../workflow/report/figure.rst",
-            category="Figures",
-            labels={"figure": "{figure}, {dataset}, {model}"},
-        ),
-    log:
-        f"{RESULTS}/logs/{{scope}}figures/{{figure}}_{{dataset}}_{{model}}.log",
-    wildcard_constraints:
-        figure=any_of(PAIR_FIGURES),
-    localrule: True
-    params:
-        figure="{figure}",
-        of=lambda wildcards: {"dataset": wildcards.dataset, "model": wildcards.model},
-    script:
-        "../workflow/scripts/attack_figure.py"
+    rule:
+        name:
+            f"figures{'_' if scope_folder else ''}{scope_folder.rstrip('/')}"
+        input:
+            f"{RESULTS}/{scope_folder}tables/attacks.csv",
+        output:
+            pdf=[f"{RESULTS}/{scope_folder}figures/{figure}.pdf" for figure in attack_figures(scope_folder)],
+            png=[
+                report(
+                    f"{RESULTS}/{scope_folder}figures/{figure}.png",
+                    caption="../workflow/report/figure.rst",
+                    category="Figures",
+                    labels={"figure": figure},
+                )
+                for figure in attack_figures(scope_folder)
+            ],
+        log:
+            f"{RESULTS}/logs/{scope_folder}figures.log",
+        localrule: True
+        params:
+            pairs={figure: of(scope_folder) for figure, of in PAIR_FIGURES.items()},
+        script:
+            "../workflow/scripts/figures.py"
 
 
 rule signal_figures:

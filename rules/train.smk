@@ -5,7 +5,7 @@ rule train:
     input:
         data=f"{DATA}/{{dataset}}/{{dataset}}.safetensors",
     output:
-        trained(f"{RESULTS}/{{dataset}}/{{model}}/original"),
+        checkpoints(f"{RESULTS}/{{dataset}}/{{model}}/original"),  # kept: all pruned models start from them
     log:
         f"{RESULTS}/logs/{{dataset}}/{{model}}/original/train.log",
     benchmark:

@@ -19,7 +19,7 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory):
     """The bundled digits as a prepared dataset."""
-    from miaprune import datasets
+    from miaprune.data import datasets
 
     path = tmp_path_factory.mktemp("digits") / "digits.safetensors"
     datasets.prepare("digits", path.parent, path)

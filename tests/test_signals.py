@@ -6,8 +6,10 @@ import torch
 from synthetic import make_signals
 from torch import nn
 
-from miaprune import models, signals, splits
+from miaprune import signals
+from miaprune.data import splits
 from miaprune.files import FileError
+from miaprune.networks import models
 
 SPLIT = splits.victim_split(1797, 7)
 

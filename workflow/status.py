@@ -22,7 +22,6 @@ import argparse
 import base64
 import binascii
 import contextlib
-import fcntl
 import math
 import os
 import re
@@ -36,13 +35,14 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import configuration
+from configuration import ConfigError
+
 from miaprune import grid
-from miaprune.config import ConfigError, check_config, read_words
 from miaprune.grid import Attacked, GridError, Setting
 
 UNKNOWN = "no finished job"
 STATES = ("done", "running", "failed", "missing")
-SCHEMA = Path(__file__).parent / "schemas/config.schema.json"
 ATTEMPT = re.compile(r"[-\d]+ [:\d]+ started on ")
 """The line that every attempt at a job begins its log with."""
 TAIL = 64 << 10
@@ -156,21 +156,8 @@ class Results:
 
     @cached_property
     def alive(self) -> bool:
-        """Whether a Snakemake runs in the folder: it holds a lock that dies with it (rules/run.smk)."""
-        try:
-            # NFS locks only what is open for writing; a folder that is read-only can still be asked elsewhere.
-            file = os.open(self.snakemake / "alive", os.O_RDWR if os.access(self.snakemake, os.W_OK) else os.O_RDONLY)
-        except FileNotFoundError:
-            return False
-        except OSError:
-            return True  # it cannot be asked, and the marks are all there is
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return False
-        except OSError:
-            return True  # it is locked, or the file system has no such locks
-        finally:
-            os.close(file)
+        """Whether a Snakemake runs in the folder, by its locks. They outlive one that was killed, until --unlock."""
+        return any((self.snakemake / "locks").glob("*.lock"))
 
     def under_way(self, job: Job) -> bool:
         return any(output in self.marked for output in job.outputs)
@@ -195,7 +182,7 @@ class Results:
                 lines = file.read().decode(errors="replace").splitlines()
         except OSError as error:
             return f"its log cannot be read: {error.strerror}"
-        # A log starts with earlier attempts (miaprune.job); their errors are not this one's.
+        # A log starts with earlier attempts (job); their errors are not this one's.
         last = max((i for i, line in enumerate(lines) if ATTEMPT.match(line)), default=-1)
         end = lines[last] if last >= 0 else "(empty)"
         lines = [line for line in lines[last + 1 :] if line.strip()]
@@ -357,7 +344,7 @@ def table(found: Sequence[Cell], known: Mapping[Job, str], estimate: Estimate) -
 def read_config(directory: str, file: str | None, overrides: Sequence[str]) -> dict[str, Any]:
     """The configuration that Snakemake has there: config.yaml, what ``file`` and the ``--config`` entries change in it.
 
-    Raises as `check_config`.
+    Raises as `configuration.read`.
     """
     import yaml
 
@@ -370,21 +357,22 @@ def read_config(directory: str, file: str | None, overrides: Sequence[str]) -> d
             raise ConfigError(f"{path}: no mapping; write lines such as seed: 7")
         return loaded
 
-    base = Path(directory, "config.yaml")
-    config = load(base) if base.exists() or file is None else {}
-    if file or overrides:
+    config = load(Path(__file__).parents[1] / "config.yaml")
+    own = Path(directory, "config.yaml")
+    if own.exists() or file or overrides:
         # Snakemake's own reading of them, so that paths are what the run wrote.
         from snakemake.cli import parse_config
         from snakemake.utils import update_config
 
+        if own.exists():
+            update_config(config, load(own))
         if file:
             update_config(config, load(Path(file)))
         try:
             update_config(config, parse_config(overrides))
         except ValueError as error:
             raise ConfigError(f"--config: {error}") from None
-    read_words(config)
-    check_config(config, SCHEMA)
+    configuration.read(config)
     return config
 
 

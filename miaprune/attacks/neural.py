@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from miaprune.attacks.base import Attack, Fitted, Options
-from miaprune.gpu import Captured
-from miaprune.layers import Dropout, Linear
-from miaprune.optim import SGD, Adam, Optimizer, one_cycle
+from miaprune.devices import Captured
+from miaprune.networks.layers import Dropout, Linear
 from miaprune.signals import Signals
+from miaprune.training.optim import SGD, Adam, Optimizer, one_cycle
 
 SCORE_BATCH = 1024
 

@@ -9,8 +9,9 @@ import yaml
 from synthetic import make_signals
 from torch import nn
 
-from miaprune import grid, layers, metrics
+from miaprune import grid, metrics
 from miaprune.attacks import attack, neural
+from miaprune.networks import layers
 
 RECIPES = yaml.safe_load(Path("config.yaml").read_text())["attack_recipes"]
 RECIPES = {name: recipe | {"epochs": recipe["epochs"]["samia"]} for name, recipe in RECIPES.items()}

@@ -22,11 +22,12 @@ import torch
 import work
 from synthetic import make_signals
 
-from miaprune import grid, signals, splits
+from miaprune import grid, signals
 from miaprune.attacks import attack
 from miaprune.attacks.thresholds import best_threshold
+from miaprune.data import splits
+from miaprune.devices import Autocast
 from miaprune.files import save_tensors
-from miaprune.gpu import Autocast
 
 
 def tiny():

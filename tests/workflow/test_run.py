@@ -8,7 +8,7 @@ import pytest
 from runner import Workflow, small_config
 
 from miaprune import grid
-from miaprune.results import read_result
+from miaprune.report.results import read_result
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,12 @@ reads attackers that were fitted on another setting's shadows.
 
 from pathlib import Path
 
-from miaprune import grid, results, signals
+from job import logged, running
+
+from miaprune import grid, signals
 from miaprune.attacks import attack
 from miaprune.files import load_arrays, load_metadata, save_tensors
-from miaprune.job import logged, running
+from miaprune.report import results
 
 params, path, names = snakemake.params, snakemake.input.victim, list(snakemake.params.options)
 jsons = snakemake.output[: len(names)]
@@ -41,7 +43,7 @@ def main(device, where):
 
 if set(names) & set(grid.NEURAL_ATTACKS):
     with running(snakemake.log[0], snakemake.threads, params.device) as device:
-        from miaprune.gpu import name_of  # imports torch
+        from miaprune.devices import name_of  # imports torch
 
         main(str(device), name_of(device))
 else:  # without a card

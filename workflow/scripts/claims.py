@@ -1,9 +1,10 @@
 """The paper's claims, tested over a scope's results: a table, a text, a page and a summary for the terminal."""
 
-from miaprune import claims, tables
+from job import logged
+
 from miaprune.files import write_text
-from miaprune.job import logged
-from miaprune.page import page
+from miaprune.report import claims, tables
+from miaprune.report.page import page
 
 with logged(snakemake.log[0]):
     attacks, models = tables.read_table(snakemake.input.attacks), tables.read_table(snakemake.input.models)

@@ -1,9 +1,10 @@
 """One dataset's results for people: as the paper prints them (paper_table), or by defence (defense_table)."""
 
-from miaprune import tables
+from job import logged
+
 from miaprune.files import write_text
-from miaprune.job import logged
-from miaprune.page import page
+from miaprune.report import tables
+from miaprune.report.page import page
 
 with logged(snakemake.log[0]):
     attacks, dataset = tables.read_table(snakemake.input[0]), snakemake.wildcards.dataset

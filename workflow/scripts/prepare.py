@@ -1,7 +1,8 @@
 """Read a dataset's archive, downloading it if it is missing, and write it as one prepared file."""
 
-from miaprune.datasets import prepare
-from miaprune.job import logged
+from job import logged
+
+from miaprune.data.datasets import prepare
 
 with logged(snakemake.log[0]):
     prepare(snakemake.wildcards.dataset, snakemake.params.data_dir, snakemake.output[0])

@@ -1,13 +1,16 @@
 """Prune the six original models of one (dataset, model), fine-tune them, defended or not, and write checkpoints."""
 
 import torch
+from job import running, states_of
 
-from miaprune import datasets, defenses, grid, models, pruning, resume, splits
+from miaprune import grid
+from miaprune.data import datasets, splits
+from miaprune.devices import name_of
 from miaprune.files import check_facts, load_metadata, load_tensors, save_tensors
-from miaprune.gpu import name_of
-from miaprune.job import running
-from miaprune.results import TRAINED_KEYS, stage
-from miaprune.training import CrossEntropy, train_roles
+from miaprune.networks import models, pruning
+from miaprune.report.results import TRAINED_KEYS, stage
+from miaprune.training import defenses
+from miaprune.training.loop import CrossEntropy, train_roles
 
 params, wildcards = snakemake.params, snakemake.wildcards
 setting = grid.Setting(**dict(wildcards.items()))
@@ -17,7 +20,7 @@ def pruned(original, data, device, seed):
     state, facts = load_tensors(original)
     check_facts(original, facts, {"data": data.digest})
     model = models.load(setting.model, data.input_shape, data.classes, state).to(device)
-    prune = pruning.PRUNERS[grid.known("pruner", setting.pruner, pruning.PRUNERS, "PRUNERS in miaprune/pruning.py has")]
+    prune = pruning.PRUNERS[grid.known("pruner", setting.pruner, pruning.PRUNERS, "PRUNERS has")]
     torch.manual_seed(grid.derive_seed(seed, "pruning"))  # ours draw nothing, another's may
     prune(model, float(setting.sparsity))
     return model
@@ -53,7 +56,7 @@ def main(device, states):
 
 
 with running(snakemake.log[0], snakemake.threads, params.device) as device:
-    states = resume.States.of_job(snakemake.config, setting, params.items(), snakemake.input, device, __file__)
+    states = states_of(snakemake.config, setting, params.items(), snakemake.input, device, __file__)
     with states.stoppable():
         if not states.put_back(snakemake.output):
             main(device, states)

@@ -1,7 +1,9 @@
 """Draw what members and non-members look like to an attacker, the original beside a family of pruned models."""
 
-from miaprune import figures, signals
-from miaprune.job import logged
+from job import logged
+
+from miaprune import signals
+from miaprune.report import figures
 
 with logged(snakemake.log[0]):
     original, *pruned = (signals.load(path, "victim") for path in snakemake.input)

@@ -3,11 +3,15 @@
 import logging
 import time
 
-from miaprune import datasets, grid, models, signals, splits
+from job import running
+
+from miaprune import grid, signals
+from miaprune.data import datasets, splits
+from miaprune.devices import name_of
 from miaprune.files import check_facts, load_tensors
-from miaprune.gpu import name_of
-from miaprune.job import running, span
-from miaprune.results import stage
+from miaprune.networks import models
+from miaprune.report.results import stage
+from miaprune.training.stopping import span
 
 params = snakemake.params
 setting = grid.Setting.parse(snakemake.wildcards.setting)

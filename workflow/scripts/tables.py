@@ -2,9 +2,11 @@
 
 from dataclasses import asdict
 
-from miaprune import grid, results, tables
+from job import logged
+
+from miaprune import grid
 from miaprune.files import load_metadata
-from miaprune.job import logged
+from miaprune.report import results, tables
 
 with logged(snakemake.log[0]):
     attacks = [

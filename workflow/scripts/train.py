@@ -1,11 +1,14 @@
 """Train the victim and the shadow models of one (dataset, model) and write their checkpoints."""
 
-from miaprune import datasets, grid, models, resume, splits
+from job import running, states_of
+
+from miaprune import grid
+from miaprune.data import datasets, splits
+from miaprune.devices import name_of
 from miaprune.files import save_tensors
-from miaprune.gpu import name_of
-from miaprune.job import running
-from miaprune.results import stage
-from miaprune.training import CrossEntropy, train_roles
+from miaprune.networks import models
+from miaprune.report.results import stage
+from miaprune.training.loop import CrossEntropy, train_roles
 
 params, wildcards = snakemake.params, snakemake.wildcards
 setting = grid.Setting(wildcards.dataset, wildcards.model)
@@ -37,7 +40,7 @@ def main(device, states):
 
 
 with running(snakemake.log[0], snakemake.threads, params.device) as device:
-    states = resume.States.of_job(snakemake.config, setting, params.items(), snakemake.input, device, __file__)
+    states = states_of(snakemake.config, setting, params.items(), snakemake.input, device, __file__)
     with states.stoppable():
         if not states.put_back(snakemake.output):
             main(device, states)

@@ -1,0 +1,321 @@
+"""The paper's claims as tests over the grid, with verdicts that the numbers can refute (method, section 11).
+
+The rule is fixed before any number is seen and is the same for every claim. A claim says that a difference of
+attack accuracies is above 0, and each pruned setting gives one difference (a mean over seeds where there are
+several). The claim is *supported* if the 95 % bootstrap interval of the mean difference lies above 0 and a
+one-sided paired sign test gives p < `ALPHA`: a few large differences do not carry it, nor do many tiny ones
+that larger ones outweigh. Otherwise it is *not supported*, or, below `MIN_SETTINGS` settings, there are *too
+few settings to tell*.
+
+Claims 1 and 2 count undefended victims and matched adversaries only. Claim 3 is decided twice, against the
+adaptive and against the unaware adversary; each defended setting is compared with itself undefended.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from miaprune import metrics
+from miaprune.grid import PPB_STRENGTH
+from miaprune.report.tables import PLACE, defense_table, over_seeds, paper_table, precision, to_markdown, undefended
+
+ALPHA = 0.05
+"""Level of the sign test."""
+
+MIN_SETTINGS = 5
+"""Fewest settings that get a verdict: even 4 of 4 gives p = 1/16, so 4 could never support a claim."""
+
+MAX_EXCEPTIONS = 10
+"""How many settings where a claim does not hold are named, the largest first; the rest are counted."""
+
+SEED = 0
+"""Seed of the bootstrap: the verdicts are a function of the attacks table alone."""
+
+SUPPORTED, NOT_SUPPORTED, TOO_FEW = "supported", "not supported", "too few settings to tell"
+
+STATEMENTS = {
+    1: "pruning makes membership inference easier: SAMIA is more accurate than on the original",
+    2: "SAMIA is the strongest attack on pruned models: more accurate than the best of the others",
+    3: f"PPB (strength {PPB_STRENGTH:g}) protects pruned models: SAMIA is less accurate with it than without",
+}
+DIFFERENCES = {
+    1: "SAMIA's accuracy on the pruned model minus its accuracy on the original",
+    2: "SAMIA's accuracy minus that of the most accurate other attack on the same pruned model",
+    3: "SAMIA's accuracy without PPB, by the matched adversary, minus its accuracy with PPB",
+}
+
+HEAD = f"""# The paper's claims, tested
+
+Differences are in percentage points of attack accuracy (members and non-members weigh the same), one per
+pruned setting. The rule, fixed beforehand: a claim is **{SUPPORTED}** if the 95 % bootstrap interval of the
+mean difference lies above 0 and a one-sided paired sign test gives p < {ALPHA:g}; otherwise it is
+**{NOT_SUPPORTED}**, or, below {MIN_SETTINGS} settings, there are **{TOO_FEW}**. Settings that share an original
+model are not independent, so the p-values are on the small side; the rows of single datasets are not corrected
+for there being several.
+
+Claims 1 and 2 count undefended models and matched adversaries only. Claim 3 counts settings pruned with and
+without PPB, against an adversary who knows of it and defends the shadow models alike (adaptive), and against one
+who doesn't (unaware). The rule asks whether PPB lowers SAMIA's accuracy at all; what SAMIA still reaches, and the
+test accuracy that PPB costs, are stated beside it.
+"""
+
+
+SUMMARY_HEAD = """\
+How often each attack tells members (records the model was trained on) from non-members, in percent: 50 is a
+coin toss, 100 is certainty. "test" is the attacked model's own accuracy on unseen records, in percent; rows
+named "original" are models before pruning."""
+
+DEFENSES_HEAD = """\
+with defences: an adaptive adversary defends the shadow models like the victim, an unaware one does
+not. epsilon is what dp guarantees for the fine-tuning alone."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What was seen of one claim within one scope.
+
+    Attributes
+    ----------
+    adversary : "matched"; for claim 3 "adaptive" or "unaware".
+    scope : "all", or the dataset whose settings alone were counted.
+    settings, holds : pruned settings with a difference, and those where it is above 0.
+    effect, interval : mean difference and its 95 % bootstrap interval, in percentage points; NaN if there are
+        no settings, the interval already if there is only one.
+    p_value : of the one-sided sign test; settings with a difference of exactly 0 do not enter it.
+    left : claim 3: SAMIA's mean accuracy with PPB, in percent; NaN for the others.
+    cost, cost_interval : claim 3: mean test accuracy that the victims lose to PPB and its 95 % bootstrap interval,
+        in percentage points; NaN for the others.
+    detail : which settings, and those where the claim does not hold, with their differences in points.
+    """
+
+    number: int
+    adversary: str
+    scope: str
+    statement: str
+    settings: int
+    holds: int
+    effect: float
+    interval: tuple[float, float]
+    p_value: float
+    left: float
+    cost: float
+    cost_interval: tuple[float, float]
+    verdict: str
+    detail: str
+
+
+def evaluate(attacks: pd.DataFrame) -> list[Claim]:
+    """Every claim over all settings, then dataset by dataset, from an attacks table."""
+    accuracies = undefended(attacks).pivot(index=PLACE, columns="attack", values="accuracy") * 100
+    if "samia" not in accuracies:
+        accuracies["samia"] = math.nan
+    pruned = accuracies.index.get_level_values("variant") != "original"
+    others = accuracies[pruned].drop(columns="samia")
+    nothing = pd.DataFrame(columns=["left", "cost"], dtype="float64")
+    claims = _by_scope(1, "matched", _over_original(accuracies["samia"], pruned), nothing)
+    best_other, note = others.max(axis=1), f". Others: {', '.join(others.columns)}"
+    claims += _by_scope(2, "matched", accuracies["samia"][pruned] - best_other, nothing, note)
+    without = _samia_and_test(attacks[attacks["defense"].isna()], "matched")
+    ppb = attacks[(attacks["defense"] == "ppb") & (attacks["strength"] == PPB_STRENGTH)]
+    for name, adversary in (("adaptive", "matched"), ("unaware", "unaware")):
+        left = _samia_and_test(ppb, adversary)
+        lost = without - left
+        claims += _by_scope(3, name, lost["samia"], pd.DataFrame({"left": left["samia"], "cost": lost["test"]}))
+    return claims
+
+
+def claims_table(claims: Sequence[Claim]) -> pd.DataFrame:
+    """A row per claim, adversary and scope; an interval in two columns."""
+    rows = []
+    for claim in claims:
+        row: dict[str, Any] = {}
+        for name, value in asdict(claim).items():
+            row |= {f"{name}_lo": value[0], f"{name}_hi": value[1]} if name.endswith("interval") else {name: value}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def claims_markdown(claims: Sequence[Claim], guessing: Sequence[str] = (), source: str = "") -> str:
+    """The claims in plain language: what was claimed, what was seen, the verdict and how it was reached.
+
+    ``guessing`` and ``source`` are as `miaprune.report.tables.learnt_nothing` and `source` there give them.
+    """
+    kinds = dict.fromkeys((c.number, c.adversary) for c in claims)
+    warning = f"\n{_warning(guessing)}\n" if guessing else ""
+    head = HEAD + (f"\n{source}\n" if source else "") + warning
+    return head + "".join(_section([c for c in claims if (c.number, c.adversary) == kind]) for kind in kinds)
+
+
+def summary(attacks: pd.DataFrame, claims: Sequence[Claim], guessing: Sequence[str] = ()) -> str:
+    """What a run found, for a reader at a terminal who knows neither the paper nor this project.
+
+    ``guessing`` names settings as `miaprune.report.tables.learnt_nothing` does.
+    """
+    width = precision(attacks)
+    blocks = [SUMMARY_HEAD + (f" An accuracy's 95 % interval is\n{width}." if width else "")]
+    for dataset in dict.fromkeys(attacks["dataset"]):
+        table = paper_table(attacks, dataset).rename(columns={"test_accuracy": "test"})
+        blocks.append(f"{dataset}\n{table.to_string(index=False)}")
+        table = defense_table(attacks, dataset).rename(columns={"test_accuracy": "test"})
+        if len(table):
+            blocks.append(f"{dataset}, {DEFENSES_HEAD}\n{table.to_string(index=False)}")
+    if guessing:
+        blocks.append(_warning(guessing))
+    defended = attacks["defense"].notna().any()
+    for claim in claims:
+        if claim.scope == "all" and (claim.number < 3 or defended):
+            seen = (
+                f"the difference is above 0 in {claim.holds} of {claim.settings} settings, on average "
+                f"{claim.effect:+.2f} points (95 % interval {_range(claim.interval)}){_left_and_cost(claim)}"
+                if claim.settings
+                else claim.detail
+            )
+            statement = f"Claim {claim.number}, {claim.statement}{_against(claim)}"
+            blocks.append(f"{statement}\n  {claim.verdict.upper()}: {seen}.")
+    return "\n\n".join(blocks) + "\n"
+
+
+def _warning(guessing: Sequence[str]) -> str:
+    named = ", ".join(guessing[:MAX_EXCEPTIONS])
+    more = f" and {len(guessing) - MAX_EXCEPTIONS} more settings" if len(guessing) > MAX_EXCEPTIONS else ""
+    return f"Models that learnt nothing, on test no better than always saying one class: {named}{more}."
+
+
+def _over_original(accuracies: pd.Series, pruned: np.ndarray) -> pd.Series:
+    before, after = accuracies[~pruned].droplevel("variant"), accuracies[pruned]
+    return after - before.reindex(after.droplevel("variant").index).to_numpy()
+
+
+def _samia_and_test(attacks: pd.DataFrame, adversary: str) -> pd.DataFrame:
+    """SAMIA's accuracy and its pruned victims' test accuracy (columns samia, test), in percent, by `PLACE`."""
+    rows = attacks[(attacks["adversary"] == adversary) & (attacks["attack"] == "samia") & attacks["pruner"].notna()]
+    rows = over_seeds(rows).set_index(PLACE)
+    return pd.DataFrame({"samia": 100 * rows["accuracy"], "test": 100 * rows["victim_test_accuracy"]})
+
+
+def _by_scope(number: int, adversary: str, differences: pd.Series, beside: pd.DataFrame, note: str = "") -> list[Claim]:
+    """A claim over all settings, then dataset by dataset; ``beside`` holds left and cost where there are any."""
+    # Means over seeds leave rounding noise where two accuracies are equal; a tie must stay one.
+    differences = differences.astype("float64").dropna().round(9)
+    datasets = differences.index.get_level_values("dataset")
+    scopes = {"all": differences} | {name: differences[datasets == name] for name in dict.fromkeys(datasets)}
+    return [_claim(number, adversary, scope, some, beside, note) for scope, some in scopes.items()]
+
+
+def _claim(number: int, adversary: str, scope: str, differences: pd.Series, beside: pd.DataFrame, note: str) -> Claim:
+    values = differences.to_numpy()
+    interval = _mean_interval(values)
+    p_value = metrics.sign_test(values)
+    if len(values) < MIN_SETTINGS:
+        verdict = TOO_FEW
+    else:
+        verdict = SUPPORTED if interval[0] > 0 and p_value < ALPHA else NOT_SUPPORTED
+    here = beside[beside.index.isin(differences.index)]
+    return Claim(
+        number,
+        adversary,
+        scope,
+        STATEMENTS[number],
+        settings=len(values),
+        holds=int((values > 0).sum()),
+        effect=_mean(values),
+        interval=interval,
+        p_value=p_value,
+        left=_mean(here["left"].to_numpy()),
+        cost=_mean(here["cost"].to_numpy()),
+        cost_interval=_mean_interval(here["cost"].to_numpy()),
+        verdict=verdict,
+        detail=_detail(differences) + (note if len(values) else ""),
+    )
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else math.nan
+
+
+def _mean_interval(values: np.ndarray) -> tuple[float, float]:
+    return metrics.bootstrap_mean_interval(values, SEED) if len(values) > 1 else (math.nan, math.nan)
+
+
+def _detail(differences: pd.Series) -> str:
+    """Which settings, brief even for a whole grid: a model's pruners with the same sparsities go together."""
+    if differences.empty:
+        return "no setting has the results that this claim compares"
+    sparsities: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for dataset, model, variant in differences.index.to_list():
+        pruner, _, sparsity = variant.rpartition("_")
+        sparsities.setdefault((dataset, model), {}).setdefault(pruner, []).append(sparsity)
+    places = []
+    for (dataset, model), of_pruner in sparsities.items():
+        pruners: dict[str, list[str]] = {}
+        for pruner, levels in of_pruner.items():
+            pruners.setdefault(", ".join(levels), []).append(pruner)
+        ways = "; ".join(f"{', '.join(names)} at {levels}" for levels, names in pruners.items())
+        places.append(f"{dataset}/{model} ({ways})")
+    failing = differences[differences <= 0].sort_values(kind="stable")
+    named = zip(failing.index.to_list()[:MAX_EXCEPTIONS], failing.to_list(), strict=False)
+    exceptions = ", ".join(f"{'/'.join(place)} ({value:+.2f})" for place, value in named) or "none"
+    more = f" and {len(failing) - MAX_EXCEPTIONS} more" if len(failing) > MAX_EXCEPTIONS else ""
+    return f"{', '.join(places)}. Not above 0: {exceptions}{more}"
+
+
+def _section(claims: Sequence[Claim]) -> str:
+    overall = claims[0]
+    kind = f"Claim {overall.number}" + (f", {overall.adversary} adversary" if overall.number == 3 else "")
+    lines = [f"\n## {kind}: {overall.verdict}\n", f"Claimed: {overall.statement}{_against(overall)}.\n"]
+    if overall.settings:
+        lines.append(
+            f"Seen: {DIFFERENCES[overall.number]} is above 0 in {overall.holds} of {overall.settings} settings; "
+            f"on average {overall.effect:+.2f} points (95 % interval {_range(overall.interval)}); "
+            f"sign test p = {overall.p_value:.2g}{_left_and_cost(overall)}.\n"
+        )
+        lines.append(f"Settings: {overall.detail}.\n")
+    else:
+        lines.append(f"Seen: nothing yet; {overall.detail}.\n")
+    return "\n".join([*lines, to_markdown(pd.DataFrame(map(_cells, claims)))])
+
+
+def _cells(claim: Claim) -> dict[str, str]:
+    """A claim's row in its section's table."""
+    cells = {
+        "scope": claim.scope,
+        "settings": str(claim.settings),
+        "above 0": str(claim.holds),
+        "mean (points)": f"{claim.effect:+.2f}" if claim.settings else "",
+        "95 % interval": _range(claim.interval) if claim.settings else "",
+        "sign test p": f"{claim.p_value:.2g}",
+    }
+    if claim.number == 3:
+        cells |= {
+            "SAMIA with PPB (%)": f"{claim.left:.2f}" if claim.settings else "",
+            "cost (points)": f"{claim.cost:+.2f}" if claim.settings else "",
+            "cost, 95 % interval": _range(claim.cost_interval) if claim.settings else "",
+        }
+    return cells | {"verdict": claim.verdict}
+
+
+def _against(claim: Claim) -> str:
+    return {
+        "matched": "",
+        "adaptive": ", against an adversary who knows of it",
+        "unaware": ", against an adversary who doesn't know of it",
+    }[claim.adversary]
+
+
+def _left_and_cost(claim: Claim) -> str:
+    if claim.number != 3:
+        return ""
+    return (
+        f"; with PPB SAMIA still reaches {claim.left:.2f} % on average (guessing: 50 %), and PPB costs "
+        f"{claim.cost:+.2f} points of test accuracy (95 % interval {_range(claim.cost_interval)})"
+    )
+
+
+def _range(interval: tuple[float, float]) -> str:
+    return "none from one setting" if math.isnan(interval[0]) else f"{interval[0]:+.2f} to {interval[1]:+.2f}"

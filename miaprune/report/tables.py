@@ -1,0 +1,307 @@
+"""Tables made of many results, for programs (attacks, models) and for people (the paper's, defences, spread).
+
+In the tables for programs accuracies are fractions; sparsity and strength are float64, NaN where they don't
+apply; pruner and defense are text, None where they don't apply. Those read back with `read_table` are equal to
+those written. Tables for people are text, accuracies in percent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from miaprune import grid
+from miaprune.files import whole, write_text
+from miaprune.report.results import PRIVACY_KEYS, SETTING_KEYS, TEXTS, ResultError, flat
+
+MODEL_COLUMNS = (
+    *SETTING_KEYS[:-1],
+    *("role", "epoch", "train_accuracy", "dev_accuracy", "test_accuracy"),
+    *("majority_accuracy", "achieved_sparsity", "seed"),
+)
+NUMBERS = ["sparsity", "strength", "majority_accuracy", *(f"victim_{key}" for key in PRIVACY_KEYS)]
+"""Columns of numbers that may be empty throughout."""
+
+HEADS = {
+    "paper_table": (
+        "attacks on undefended models",
+        "Percent: the victim's accuracy on test data, then each attack's accuracy, members and non-members weighing "
+        "the same (guessing: 50). The row `original` is the model before pruning. Matched adversaries: their shadow "
+        "models are pruned as the victim is.",
+    ),
+    "defense_table": (
+        "what defences do",
+        "Percent: the victim's accuracy on test data, and the accuracy of SAMIA and of the most accurate other attack, "
+        "members and non-members weighing the same (guessing: 50), by the adaptive adversary, whose shadow models are "
+        "defended alike, and by the unaware one, whose shadow models are not. A setting's first row is without a "
+        "defence: the matched adversary stands in for both. epsilon is what dp guarantees for the fine-tuning alone, "
+        "not for the original model; its delta is in `attacks.csv`.",
+    ),
+}
+"""Of a dataset's tables for people: what its title says, and how to read it."""
+
+PLACE = ["dataset", "model", "variant"]
+"""What names an undefended setting: the three folders of its path."""
+
+
+def attacks_table(results: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """A row per attack JSON in the order given, as `miaprune.report.results.flat` has it."""
+    return _typed(pd.DataFrame([flat(result) for result in results]))
+
+
+def models_table(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """A row per trained model in the order given.
+
+    ``rows`` hold a setting's fields and a checkpoint's facts (`dataclasses.asdict(setting) | facts`); what is
+    not a column is left out, and what a row does not have (defense and strength, say) stays empty.
+    """
+    return _typed(pd.DataFrame([{name: row.get(name) for name in MODEL_COLUMNS} for row in rows]))
+
+
+def learnt_nothing(models: pd.DataFrame) -> list[str]:
+    """The settings of a models table with models no better on test than a guess, as "digits/cnn/slim_0.7 (2 of 6)"."""
+    settings = _with_variant(models)
+    defenses = [
+        "" if pd.isna(defense) else f"/{defense}_{strength:g}"
+        for defense, strength in zip(models["defense"], models["strength"], strict=True)
+    ]
+    places = settings["dataset"] + "/" + settings["model"] + "/" + settings["variant"] + defenses
+    guesses = models["test_accuracy"] <= models["majority_accuracy"]
+    counts = guesses.groupby(places, sort=False).agg(["sum", "size"])
+    return [f"{place} ({guessing} of {of})" for place, guessing, of in counts.itertuples() if guessing]
+
+
+def over_seeds(attacks: pd.DataFrame) -> pd.DataFrame:
+    """The attacks averaged over seeds.
+
+    Two more columns: ``variant``, how the victim was pruned as in its path ("original", "l1_0.7"), and ``seeds``,
+    how many were averaged. Setting, adversary and attack are unique together, in order of appearance.
+    """
+    keys = ["pruner", "sparsity", "defense", "strength", "adversary", "attack"]
+    groups = _with_variant(attacks).groupby([*PLACE, *keys], sort=False, dropna=False)
+    means = groups.mean(numeric_only=True).drop(columns="seed")
+    means["seeds"] = groups["seed"].nunique()
+    return _typed(means.reset_index())
+
+
+def undefended(attacks: pd.DataFrame) -> pd.DataFrame:
+    """`over_seeds` of the matched adversary's attacks on undefended victims.
+
+    (dataset, model, variant, attack) is unique.
+    """
+    return over_seeds(_undefended_rows(attacks))
+
+
+def paper_table(attacks: pd.DataFrame, dataset: str) -> pd.DataFrame:
+    """One dataset as the paper prints it: accuracies in percent, as text with two decimals, means over seeds.
+
+    Rows are (model, pruner, sparsity), each model's original first; columns the victim's test accuracy, then
+    each attack's accuracy, empty where there is none. Undefended victims and matched adversaries only.
+    """
+    table = _wide(attacks[attacks["dataset"] == dataset], lambda values, _: f"{100 * values.mean():.2f}")
+    return table.drop(columns=["dataset", "seeds"])
+
+
+def defense_table(attacks: pd.DataFrame, dataset: str) -> pd.DataFrame:
+    """What each defence does to one dataset's victims and to the attacks on them, means over seeds.
+
+    Rows are (model, pruner, sparsity, defense, strength), for settings that have a defended version; the undefended
+    one comes first. Columns: the victim's test accuracy, epsilon where the defence guarantees one, and for the
+    adaptive and the unaware adversary the accuracy of SAMIA and of the most accurate other attack, with its name:
+    all attacks would be too wide to read. An undefended victim has one adversary, the matched one, who stands in
+    for both.
+    """
+    rows = over_seeds(attacks[attacks["dataset"] == dataset])
+    place = rows["model"] + "/" + rows["variant"]
+    rows = rows[place.isin(place[rows["defense"].notna()])]
+    places, defenses = list(dict.fromkeys(place)), (None, *grid.DEFENSES)
+
+    def position(version: pd.DataFrame) -> tuple[int, int, float]:
+        first = version.iloc[0]
+        return places.index(f"{first['model']}/{first['variant']}"), defenses.index(first["defense"]), first["strength"]
+
+    versions = [version for _, version in rows.groupby(["model", "variant", "defense", "strength"], dropna=False)]
+    columns = ["model", "pruner", "sparsity", "defense", "strength", "test_accuracy", "epsilon"]
+    columns += [f"{attack} {name}" for name in ("adaptive", "unaware") for attack in ("samia", "best other")]
+    return pd.DataFrame([_defense_row(version) for version in sorted(versions, key=position)], columns=columns)
+
+
+def head(table: str, attacks: pd.DataFrame, dataset: str) -> str:
+    """What stands above `paper_table` or `defense_table`, by its name: Markdown that says how to read it."""
+    title, text = HEADS[table]
+    rows = attacks[attacks["dataset"] == dataset]
+    interval = precision(rows)
+    wide = f" The 95 % interval of an attack's accuracy with one seed is {interval}." if interval else ""
+    return f"# {dataset}: {title}\n\n{text}{wide} {source(rows)}\n\n"
+
+
+def source(attacks: pd.DataFrame) -> str:
+    """By which seed the results in an attacks table are, and by the code of which commit the attacks were scored."""
+    seeds, commits = sorted(set(attacks["seed"])), sorted(set(attacks.get("versions_commit", pd.Series()).dropna()))
+    code = f", attacks scored by commit {', '.join(commits)}" if commits else ""
+    return f"Seed {', '.join(map(str, seeds))}{code}."
+
+
+def spread_table(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Mean ± standard deviation (sample) over seeds of the test and each attack's accuracy, in percent.
+
+    ``frames`` are the attacks tables of runs that differ in their seed alone. Rows are (dataset, model,
+    pruner, sparsity) with their number of seeds; a cell with fewer seeds behind it says so. Undefended
+    victims and matched adversaries only.
+
+    Raises
+    ------
+    ResultError : if a seed occurs twice, which would understate the spread.
+    """
+    attacks = pd.concat(frames, ignore_index=True)
+    twice = attacks[attacks.duplicated([*SETTING_KEYS, "attack", "seed"])]
+    if len(twice):
+        seeds = ", ".join(map(str, sorted(set(twice["seed"]))))
+        raise ResultError(f"spread over seeds: seed {seeds} occurs twice; give one attacks table per seed")
+    return _wide(attacks, _mean_and_deviation)
+
+
+def precision(attacks: pd.DataFrame) -> str:
+    """The widest 95 % interval of one seed's accuracy, as "at most ±1.8 points"; empty if there is none.
+
+    ``attacks`` is an attacks table or one averaged over seeds.
+    """
+    widest = 50 * (attacks["accuracy_ci_hi"] - attacks["accuracy_ci_lo"]).max()
+    return "" if pd.isna(widest) else f"at most ±{widest:.1f} points"
+
+
+def write_csv(path: str | Path, frame: pd.DataFrame) -> None:
+    """Write a table whole or not at all: floats in full, missing values as empty cells."""
+    with whole(path) as temporary:
+        frame.to_csv(temporary, index=False, lineterminator="\n")
+
+
+def read_table(path: str | Path) -> pd.DataFrame:
+    """Read an attacks or models table; raises `ResultError` if it is missing or something else."""
+    try:
+        frame = _typed(pd.read_csv(path, dtype={"versions_commit": str}))  # some look like numbers: 12345e678901
+        of_attacks = (*SETTING_KEYS, "attack", "accuracy", "victim_test_accuracy", "seed")
+        columns = of_attacks if "attack" in frame.columns else MODEL_COLUMNS
+        if missing := [column for column in columns if column not in frame.columns]:
+            raise ValueError(f"it has no column {missing[0]}")
+        for column in frame.columns.intersection(["seed", "accuracy", "victim_test_accuracy"]):
+            pd.to_numeric(frame[column])
+    except FileNotFoundError:
+        raise ResultError(f"{path}: no such table; make it with `snakemake {path}`") from None
+    except ValueError as error:
+        raise ResultError(f"{path}: not a table of results ({error}); delete it and run again") from None
+    return frame
+
+
+def to_markdown(frame: pd.DataFrame) -> str:
+    """A table in Markdown; missing values are empty cells, floats have four significant digits."""
+
+    def cell(value: Any) -> str:
+        if pd.isna(value):
+            return ""
+        return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+    lines = [list(map(str, frame.columns)), ["---"] * frame.shape[1]]
+    lines += [[cell(value) for value in row] for row in frame.itertuples(index=False)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Write the spread over seeds of several attacks tables as Markdown."""
+    parser = argparse.ArgumentParser(prog="python -m miaprune.report.tables", description=main.__doc__)
+    parser.add_argument("output", help="the Markdown file to write")
+    parser.add_argument("tables", nargs="+", help="results/tables/attacks.csv of one run per seed")
+    options = parser.parse_args(arguments)
+    try:
+        text = to_markdown(spread_table([read_table(path) for path in options.tables]))
+        write_text(options.output, text)
+    except OSError as error:
+        sys.exit(f"error: {error}")
+
+
+def _typed(frame: pd.DataFrame) -> pd.DataFrame:
+    """The same table with the column types that the module's docstring promises."""
+    # A column that is empty throughout has another type when built from None than when read from a file, and
+    # the type of text differs between versions of pandas: fix both.
+    for column in frame.columns.intersection(NUMBERS):
+        frame[column] = frame[column].astype("float64")
+    for column in frame.columns.intersection([*PLACE, *TEXTS, "role"]):
+        text = frame[column].astype(object)
+        frame[column] = text.where(text.notna(), None)
+    return frame
+
+
+def _undefended_rows(attacks: pd.DataFrame) -> pd.DataFrame:
+    return attacks[attacks["defense"].isna() & (attacks["adversary"] == "matched")]
+
+
+def _with_variant(attacks: pd.DataFrame) -> pd.DataFrame:
+    variants = [
+        "original" if pd.isna(pruner) else f"{pruner}_{sparsity:g}"
+        for pruner, sparsity in zip(attacks["pruner"], attacks["sparsity"], strict=True)
+    ]
+    return attacks.assign(variant=pd.Series(variants, index=attacks.index, dtype=object))
+
+
+def _wide(attacks: pd.DataFrame, cell: Callable[[np.ndarray, int], str]) -> pd.DataFrame:
+    """A row per undefended setting, a column per attack; ``cell`` turns values over seeds [s] into text."""
+    table = []
+    for (dataset, model, variant), rows in _with_variant(_undefended_rows(attacks)).groupby(PLACE, sort=False):
+        seeds = rows["seed"].nunique()
+        tests = rows.drop_duplicates("seed")["victim_test_accuracy"]
+        table.append(
+            {
+                "dataset": dataset,
+                "model": model,
+                "pruner": rows["pruner"].iloc[0] or "original",
+                "sparsity": "" if variant == "original" else f"{rows['sparsity'].iloc[0]:g}",
+                "seeds": seeds,
+                "test_accuracy": cell(tests.to_numpy(), seeds),
+                **{
+                    attack: cell(values.to_numpy(), seeds)
+                    for attack, values in rows.groupby("attack", sort=False)["accuracy"]
+                },
+            }
+        )
+    pairs = list(dict.fromkeys((row["dataset"], row["model"]) for row in table))
+    table.sort(key=lambda row: (pairs.index((row["dataset"], row["model"])), row["pruner"] != "original"))
+    columns = ["dataset", "model", "pruner", "sparsity", "seeds", "test_accuracy"]
+    return pd.DataFrame(table, columns=[*columns, *dict.fromkeys(attacks["attack"])]).fillna("")
+
+
+def _defense_row(version: pd.DataFrame) -> dict[str, str]:
+    """A row of `defense_table`: ``version`` holds the attacks on one setting, defended or not, over seeds."""
+    first = version.iloc[0]
+    undefended = pd.isna(first["defense"])
+    row = {
+        "model": first["model"],
+        "pruner": first["pruner"],
+        "sparsity": f"{first['sparsity']:g}",
+        "defense": "none" if undefended else first["defense"],
+        "strength": "" if undefended else f"{first['strength']:g}",
+        "test_accuracy": f"{100 * first['victim_test_accuracy']:.2f}",
+        "epsilon": "" if pd.isna(first["victim_epsilon"]) else f"{first['victim_epsilon']:.2f}",
+    }
+    for name, adversary in (("adaptive", "matched"), ("unaware", "matched" if undefended else "unaware")):
+        accuracies = 100 * version[version["adversary"] == adversary].set_index("attack")["accuracy"]
+        others = accuracies.drop("samia", errors="ignore")
+        row[f"samia {name}"] = f"{accuracies['samia']:.2f}" if "samia" in accuracies else ""
+        row[f"best other {name}"] = f"{others.max():.2f} ({others.idxmax()})" if len(others) else ""
+    return row
+
+
+def _mean_and_deviation(values: np.ndarray, seeds: int) -> str:
+    mean = f"{100 * values.mean():.1f}"
+    if len(values) > 1:
+        mean += f" ± {100 * values.std(ddof=1):.1f}"
+    return mean if len(values) == seeds else f"{mean} ({len(values)} of {seeds} seeds)"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,565 @@
+import hashlib
+import io
+import os
+import pickle
+import shutil
+import tarfile
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.io
+import torch
+import torchvision
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from miaprune import files, grid
+from miaprune.data import datasets
+from miaprune.data.archives import Archive, DatasetError, check_archives
+from miaprune.data.datasets import SPECS, load, prepare
+
+SHARED = Path(os.environ.get("MIAPRUNE_SHARED", Path(__file__).parents[2] / "shared"), "datasets")
+TABLES = {"location": 446, "purchase": 600, "texas": 6_169}
+
+
+def checksum(path, algorithm="sha256"):
+    return f"{algorithm}:{hashlib.new(algorithm, Path(path).read_bytes()).hexdigest()}"
+
+
+def write_tar(path, members):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w:gz") as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+
+
+def csv(bits):
+    return [",".join(map(str, row)).encode() for row in bits.tolist()]
+
+
+def table_members(name, labels, bits):
+    """The members of a table's published archive, with these records; labels are 1-based."""
+    if name == "texas":
+        feats = b"".join(row + b"\n" for row in csv(bits))
+        return {"texas/100/feats": feats, "texas/100/labels": b"".join(b"%d\n" % y for y in labels)}
+    label = b'"%d",' if name == "location" else b"%d,"
+    lines = b"".join(label % y + row + b"\n" for y, row in zip(labels, csv(bits), strict=True))
+    return {"bangkok" if name == "location" else "dataset_purchase": lines}
+
+
+@pytest.fixture
+def shrink(monkeypatch):
+    """Let a dataset have few records, and an archive whose checksum nobody has published."""
+
+    def to(name, records, checksum=None, url="https://example.invalid/archive"):
+        spec = SPECS[name]
+        archives = tuple(replace(a, checksum=checksum, url=url) for a in spec.archives)
+        monkeypatch.setitem(SPECS, name, replace(spec, records=records, archives=archives))
+
+    return to
+
+
+@pytest.fixture
+def table(tmp_path, shrink):
+    """Write a table's archive with these members; return what prepares and loads it."""
+
+    def make(name, members, records=3):
+        shrink(name, records)
+        write_tar(tmp_path / name / SPECS[name].archives[0].name, members)
+
+        def prepared():
+            prepare(name, tmp_path, tmp_path / "out.safetensors", download=False)
+            return load(tmp_path / "out.safetensors")
+
+        return prepared
+
+    return make
+
+
+def random_bits(records, width, seed=0):
+    return np.random.default_rng(seed).integers(0, 2, (records, width), dtype=np.uint8)
+
+
+def all_inputs(data):
+    return data.batch(torch.arange(len(data)))
+
+
+def test_names_are_the_grids():
+    assert set(SPECS) == set(grid.DATASETS)
+    assert {n for n, s in SPECS.items() if len(s.input_shape) == 1} <= set(grid.TABLE_DATASETS)
+    assert all(name == spec.name for name, spec in SPECS.items())
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "classes", "records", "mean", "std"),
+    [
+        ("cifar10", (3, 32, 32), 10, 60_000, (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+        ("cifar100", (3, 32, 32), 100, 60_000, (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+        ("svhn", (3, 32, 32), 10, 99_289, (0.5,) * 3, (0.5,) * 3),
+        ("chmnist", (3, 32, 32), 8, 5_000, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        ("location", (446,), 30, 5_010, (), ()),
+        ("purchase", (600,), 100, 197_324, (), ()),
+        ("texas", (6_169,), 100, 67_330, (), ()),
+    ],
+)
+def test_specs_are_the_methods(name, shape, classes, records, mean, std):
+    spec = SPECS[name]
+    assert (spec.input_shape, spec.classes, spec.records) == (shape, classes, records)
+    assert (spec.mean, spec.std) == (mean, std)
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_table_is_read_as_published(name, table):
+    bits, labels = random_bits(3, TABLES[name]), [1, SPECS[name].classes, 7]
+    data = table(name, table_members(name, labels, bits))()
+    assert (data.name, data.input_shape, data.classes) == (name, (TABLES[name],), SPECS[name].classes)
+    assert data.labels.tolist() == [y - 1 for y in labels] and data.labels.dtype == torch.int64
+    assert all_inputs(data).dtype == torch.float32
+    assert np.array_equal(all_inputs(data), bits)
+    assert data.inputs.nbytes == 3 * -(-TABLES[name] // 8)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 40), st.integers(1, 9), st.integers(0, 2**31))
+def test_packed_bits_come_back_in_any_width(width, records, seed):
+    bits = random_bits(records, width, seed)
+    unused = torch.tensor(0.0)
+    packed = torch.from_numpy(np.packbits(bits, axis=1))
+    data = datasets.Dataset("t", packed, torch.zeros(records), 2, unused, unused, width)
+    index = torch.randint(records, (5,), generator=torch.Generator().manual_seed(seed))
+    assert np.array_equal(data.batch(index), bits[index])
+
+
+def test_batch_trains_although_first_made_in_inference_mode():
+    datasets._bits.cache_clear()
+    unused = torch.tensor(0.0)
+    data = datasets.Dataset("t", torch.tensor([[160]], dtype=torch.uint8), torch.zeros(1), 2, unused, unused, 3)
+    with torch.inference_mode():
+        data.batch(torch.tensor([0]))
+    layer = torch.nn.Linear(3, 1)
+    layer(data.batch(torch.tensor([0]))).sum().backward()
+    assert layer.weight.grad.tolist() == [[1, 0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil", "message"),
+    [
+        (
+            "location",
+            lambda rows: [rows[0], b'"31"' + rows[1][3:]],
+            "bangkok, line 2: label '31' is not in 1..30",
+        ),
+        ("location", lambda rows: [b'"0"' + rows[0][3:]], "bangkok, line 1: label '0' is not in 1..30"),
+        ("location", lambda rows: [b"x" + rows[0][3:]], "bangkok, line 1: label 'x' is not in 1..30"),
+        ("location", lambda rows: [rows[0], b""], "bangkok, line 2: label '' is not in 1..30"),
+        ("location", lambda rows: [rows[0][:-2]], "line 1: 445 features, but location has 446"),
+        ("location", lambda rows: [rows[0] + b",1"], "line 1: 447 features, but location has 446"),
+        ("location", lambda rows: [rows[0][:-1] + b"2"], "line 1: feature 446 is '2', neither 0 nor 1"),
+        ("location", lambda rows: [rows[0][:-2] + b";1"], "line 1: 445 features, but location has 446"),
+        ("location", lambda rows: [rows[0][:-1]], "line 1: feature 446 is '', neither 0 nor 1"),
+        ("location", lambda rows: [rows[0] + b".0"], r"line 1: feature 446 is '[01]\.0', neither 0 nor 1"),
+        ("location", lambda rows: [rows[0][:-1] + b"/"], "line 1: feature 446 is '/', neither 0 nor 1"),
+        ("location", lambda rows: rows[:2], r"inputs \[2, 446\].* location has 3 records"),
+        ("location", lambda rows: [*rows, rows[0]], r"inputs \[4, 446\].* location has 3 records"),
+        ("location", lambda rows: [], r"inputs \[0, 446\].* location has 3 records"),
+    ],
+)
+def test_wrong_line_is_named(name, spoil, message, table):
+    rows = table_members(name, [1, 2, 3], random_bits(3, TABLES[name]))["bangkok"].splitlines()
+    with pytest.raises(DatasetError, match=message) as error:
+        table(name, {"bangkok": b"".join(row + b"\n" for row in spoil(rows))})()
+    assert "dataset_location.tgz" in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("member", "label"), [("texas/100/labels", "''"), ("texas/100/feats", "1 features")])
+def test_texas_with_unequal_files(member, label, table):
+    members = table_members("texas", [1, 2, 3], random_bits(3, 6_169))
+    members[member] = b"".join(members[member].splitlines(keepends=True)[:2])
+    with pytest.raises(DatasetError, match=f"labels and feats, line 3: .*{label}"):
+        table("texas", members)()
+
+
+def test_archive_without_its_member(table):
+    with pytest.raises(DatasetError, match=r"not the published archive: .*bangkok.* not found"):
+        table("location", {"paris": b""})()
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../bangkok", "a/../../bangkok"])
+def test_member_that_climbs_out(name, table, tmp_path):
+    prepared = table("location", {name: b""})
+    for check in (prepared, lambda: check_archives("location", tmp_path)):
+        with pytest.raises(DatasetError, match="lies outside"):
+            check()
+
+
+def test_member_that_links(shrink, tmp_path):
+    shrink("purchase", 3)
+    path = tmp_path / "purchase" / "dataset_purchase.tgz"
+    path.parent.mkdir()
+    with tarfile.open(path, "w:gz") as tar:
+        link = tarfile.TarInfo("dataset_purchase")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(link)
+    with pytest.raises(DatasetError, match="'dataset_purchase' is a link"):
+        check_archives("purchase", tmp_path)
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.001, 0.5, 0.9])
+def test_truncated_archive_without_checksum(keep, table, tmp_path):
+    table("purchase", table_members("purchase", np.full(20, 5), random_bits(20, 600)))
+    path = tmp_path / "purchase" / "dataset_purchase.tgz"
+    path.write_bytes(path.read_bytes()[: int(keep * path.stat().st_size)])
+    message = r"dataset_purchase\.tgz: damaged archive .*download it again from"
+    with pytest.raises(DatasetError, match=message):
+        check_archives("purchase", tmp_path)
+
+
+def test_wrong_checksum(tmp_path):
+    write_tar(tmp_path / "location" / "dataset_location.tgz", {"bangkok": b""})
+    for call in (
+        lambda: check_archives("location", tmp_path),
+        lambda: prepare("location", tmp_path, tmp_path / "out"),
+    ):
+        with pytest.raises(
+            DatasetError, match=r"checksum sha256:\w+ does not match sha256:9272.*delete it and download"
+        ):
+            call()
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_archives_may_be_downloaded_later(tmp_path):
+    for name in set(SPECS) - {"cifar10_jpeg"}:
+        check_archives(name, tmp_path)
+    with pytest.raises(DatasetError, match=r"cifar10_jpeg\.zip is missing: get it \(sha256:907df7.*put it there"):
+        check_archives("cifar10_jpeg", tmp_path)
+
+
+def test_missing_archive_says_where_to_get_it_and_where_to_put_it(tmp_path):
+    with pytest.raises(DatasetError) as error:
+        prepare("purchase", tmp_path, tmp_path / "out", download=False)
+    path = tmp_path / "purchase" / "dataset_purchase.tgz"
+    url = "https://www.comp.nus.edu.sg/~reza/files/dataset_purchase.tgz"
+    assert str(error.value) == f"{path} is missing: get it from {url} and put it there"
+
+
+def test_unknown_name(tmp_path):
+    for call in (
+        lambda: check_archives("cifar", tmp_path),
+        lambda: prepare("cifar", tmp_path, tmp_path / "out"),
+    ):
+        with pytest.raises(grid.GridError, match="did you mean 'cifar10'"):
+            call()
+
+
+def test_download(shrink, tmp_path):
+    bits = random_bits(3, 446)
+    source = tmp_path / "elsewhere.tgz"
+    write_tar(source, table_members("location", [1, 2, 3], bits))
+    shrink("location", 3, checksum=checksum(source), url=source.as_uri())
+    prepare("location", tmp_path, tmp_path / "out")
+    assert np.array_equal(all_inputs(load(tmp_path / "out")), bits)
+    assert (tmp_path / "location" / "dataset_location.tgz").read_bytes() == source.read_bytes()
+
+
+@pytest.mark.parametrize("content", [None, b"<html>sign in</html>"])
+def test_failed_download_leaves_nothing(content, shrink, tmp_path):
+    source = tmp_path / "elsewhere.tgz"
+    if content:
+        source.write_bytes(content)
+    shrink("location", 3, checksum="sha256:00", url=source.as_uri())
+    reason = "does not match sha256:00" if content else "No such file"
+    with pytest.raises(DatasetError, match=rf"is missing: get it from .*put it there \(download failed: .*{reason}"):
+        prepare("location", tmp_path, tmp_path / "out")
+    assert list((tmp_path / "location").iterdir()) == []
+
+
+def noise_image(seed, size):
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8))
+
+
+def write_images(path, images, kind):
+    path.parent.mkdir(parents=True)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, image in images.items():
+            buffer = io.BytesIO()
+            image.save(buffer, kind)
+            archive.writestr(name, buffer.getvalue())
+
+
+def test_chmnist_is_resized_with_antialiasing(shrink, tmp_path):
+    folder = "Kather_texture_2016_image_tiles_5000"
+    images = {f"{folder}/0{i}_{c}/{c}_{i}.tif": noise_image(i, 150) for i, c in [(8, "EMPTY"), (1, "TUMOR")]}
+    images[f"{folder}/01_TUMOR/zz.tif"] = Image.new("RGB", (150, 150), (10, 20, 30))
+    shrink("chmnist", 3)
+    path = tmp_path / "chmnist" / "Kather_texture_2016_image_tiles_5000.zip"
+    write_images(path, images, "TIFF")
+    shrink("chmnist", 3, checksum=checksum(path, "sha384"))
+    prepare("chmnist", tmp_path, tmp_path / "out")
+    data = load(tmp_path / "out")
+    assert data.labels.tolist() == [0, 0, 1]
+    assert data.input_shape == (3, 32, 32)
+    assert data.inputs[1].flatten(1).unique(dim=1).tolist() == [[10], [20], [30]]
+    # Antialiasing averages about 44 pixels of noise (deviation 74); plain bilinear would average at most 4.
+    assert data.inputs[0].float().std() < 25
+
+
+def test_cifar10_jpeg_order_and_classes(shrink, tmp_path):
+    names = [
+        "test/airplane/0000.jpg",
+        "train/truck/0001.jpg",
+        "train/truck/0000.jpg",
+        "train/airplane/0000.jpg",
+    ]
+    path = tmp_path / "cifar10_jpeg" / "cifar10_jpeg.zip"
+    write_images(path, {name: noise_image(i, 32) for i, name in enumerate(names)}, "JPEG")
+    shrink("cifar10_jpeg", 4, checksum=checksum(path))
+    prepare("cifar10_jpeg", tmp_path, tmp_path / "out")
+    data = load(tmp_path / "out")
+    assert data.labels.tolist() == [0, 1, 1, 0]
+    with zipfile.ZipFile(path) as archive:
+        for record, i in enumerate([3, 2, 1, 0]):
+            pixels = np.asarray(Image.open(io.BytesIO(archive.read(names[i]))))
+            assert np.array_equal(data.inputs[record], pixels.transpose(2, 0, 1))
+
+
+def test_damaged_image_is_named(shrink, tmp_path):
+    path = tmp_path / "cifar10_jpeg" / "cifar10_jpeg.zip"
+    path.parent.mkdir()
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("train/airplane/0000.jpg", b"no image")
+    shrink("cifar10_jpeg", 1, checksum=checksum(path))
+    with pytest.raises(DatasetError, match=r"train/airplane/0000\.jpg: damaged"):
+        prepare("cifar10_jpeg", tmp_path, tmp_path / "out")
+
+
+def test_empty_zip(shrink, tmp_path):
+    path = tmp_path / "cifar10_jpeg" / "cifar10_jpeg.zip"
+    write_images(path, {}, "JPEG")
+    shrink("cifar10_jpeg", 1, checksum=checksum(path))
+    with pytest.raises(DatasetError, match=r"no \.jpg or \.tif images"):
+        prepare("cifar10_jpeg", tmp_path, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "key"),
+    [("cifar10", "cifar-10-batches-py", "labels"), ("cifar100", "cifar-100-python", "fine_labels")],
+)
+def test_cifar_is_train_then_test(name, folder, key, shrink, tmp_path, monkeypatch):
+    """Two official-format batches of two records each; torchvision is told their checksums."""
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 3_072), dtype=np.uint8)
+    labels = [3, 0, 9, 1]
+    members = {
+        "one": pickle.dumps({"data": pixels[:2], key: labels[:2]}),
+        "two": pickle.dumps({"data": pixels[2:], key: labels[2:]}),
+        "meta": pickle.dumps({"names": ["a", "b"]}),
+    }
+    archive = tmp_path / name / SPECS[name].archives[0].name
+    write_tar(archive, {f"{folder}/{member}": content for member, content in members.items()})
+    md5 = {member: hashlib.md5(content).hexdigest() for member, content in members.items()}
+    official = {"cifar10": torchvision.datasets.CIFAR10, "cifar100": torchvision.datasets.CIFAR100}[name]
+    monkeypatch.setattr(official, "train_list", [["one", md5["one"]]])
+    monkeypatch.setattr(official, "test_list", [["two", md5["two"]]])
+    monkeypatch.setattr(official, "meta", {"filename": "meta", "key": "names", "md5": md5["meta"]})
+    monkeypatch.setattr(official, "tgz_md5", checksum(archive, "md5").removeprefix("md5:"))
+    shrink(name, 4, checksum=checksum(archive, "md5"))
+    prepare(name, tmp_path, tmp_path / "out", download=False)
+    data = load(tmp_path / "out")
+    assert data.labels.tolist() == labels
+    assert np.array_equal(data.inputs, pixels.reshape(4, 3, 32, 32))
+
+
+def test_svhn_is_train_then_test(shrink, tmp_path, monkeypatch):
+    """Official-format .mat files: images last, and the digit 0 labelled 10."""
+    images = np.random.default_rng(0).integers(0, 256, (5, 3, 32, 32), dtype=np.uint8)
+    labels = np.array([1, 10, 9, 10, 2])
+    folder = tmp_path / "svhn"
+    folder.mkdir()
+    parts, archives = {}, []
+    for archive, part in zip(SPECS["svhn"].archives, (slice(0, 3), slice(3, 5)), strict=True):
+        path = folder / archive.name
+        scipy.io.savemat(path, {"X": images[part].transpose(2, 3, 1, 0), "y": labels[part, None]})
+        archives.append(replace(archive, checksum=checksum(path, "md5")))
+        parts[archive.name[: -len("_32x32.mat")]] = ["", archive.name, archives[-1].checksum[len("md5:") :]]
+    monkeypatch.setattr(torchvision.datasets.SVHN, "split_list", parts)
+    monkeypatch.setitem(SPECS, "svhn", replace(SPECS["svhn"], records=5, archives=tuple(archives)))
+    prepare("svhn", tmp_path, tmp_path / "out", download=False)
+    data = load(tmp_path / "out")
+    assert data.labels.tolist() == [1, 0, 9, 0, 2]
+    assert np.array_equal(data.inputs, images)
+
+
+def test_archives_are_the_ones_torchvision_reads():
+    for name, official in [
+        ("cifar10", torchvision.datasets.CIFAR10),
+        ("cifar100", torchvision.datasets.CIFAR100),
+    ]:
+        (archive,) = SPECS[name].archives
+        assert archive == datasets.Archive(official.filename, f"md5:{official.tgz_md5}", official.url)
+    for archive, split in zip(SPECS["svhn"].archives, ("train", "test"), strict=True):
+        url, file, md5 = torchvision.datasets.SVHN.split_list[split]
+        assert archive == datasets.Archive(file, f"md5:{md5}", url)
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    path = tmp_path_factory.mktemp("digits") / "digits.safetensors"
+    prepare("digits", path.parent, path)
+    return path
+
+
+def test_digits(digits):
+    from sklearn.datasets import load_digits
+
+    data, (values, labels) = load(digits), load_digits(return_X_y=True)
+    assert (len(data), data.input_shape, data.classes) == (1_797, (1, 8, 8), 10)
+    assert np.array_equal(all_inputs(data).flatten(1), (values / 16).astype(np.float32))
+    assert np.array_equal(data.labels, labels)
+
+
+def test_same_bytes_every_time(digits, tmp_path):
+    prepare("digits", tmp_path, tmp_path / "again")
+    assert (tmp_path / "again").read_bytes() == digits.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["cifar10", "svhn", "chmnist"])
+def test_normalisation_is_torchvisions(name, tmp_path, monkeypatch):
+    from torchvision.transforms.v2 import functional
+
+    raw = np.random.default_rng(0).integers(0, 256, (4, 3, 32, 32), dtype=np.uint8)
+    spec = SPECS[name]
+    small = replace(spec, records=4, archives=(), read=lambda spec, folder: (raw, np.arange(4)))
+    monkeypatch.setitem(SPECS, name, small)
+    prepare(name, tmp_path, tmp_path / "out")
+    index = torch.tensor([2, 0, 2])
+    expected = functional.normalize(torch.from_numpy(raw)[index] / 255, list(spec.mean), list(spec.std))
+    torch.testing.assert_close(load(tmp_path / "out").batch(index), expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("label", "classes", "message"),
+    [
+        (10, 10, "digits: class 10 found, but digits has 10 classes"),
+        (-1, 10, "digits: class -1 found, but digits has 10 classes"),
+        (1.5, 10, "digits: labels are float64; they must be integers"),
+        (256, 300, "digits: 300 classes, but labels are stored in a byte"),
+    ],
+)
+def test_class_that_there_is_not(label, classes, message, tmp_path, monkeypatch):
+    def read(spec, folder):
+        return np.zeros((2, 1, 8, 8), np.uint8), np.array([9, label])
+
+    monkeypatch.setitem(SPECS, "digits", replace(SPECS["digits"], records=2, read=read, classes=classes))
+    with pytest.raises(DatasetError, match=message):
+        prepare("digits", tmp_path, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [2, 0.5])
+def test_a_tables_features_are_bits(number, tmp_path, monkeypatch):
+    """Numbers would be stored as if they were 1; as inputs of another shape they are kept."""
+    inputs = np.array([[0, 1, number], [1, 0, 0]])
+    spec = replace(SPECS["digits"], records=2, mean=(), std=(), scale=1)
+    for shape in ((3,), (3, 1, 1)):
+        read = lambda spec, folder, shape=shape: (inputs.reshape(2, *shape), np.array([0, 1]))  # noqa: E731
+        monkeypatch.setitem(SPECS, "digits", replace(spec, input_shape=shape, read=read))
+        if shape == (3,):
+            with pytest.raises(DatasetError, match=r"features other than 0 and 1.*shape \(3, 1, 1\)"):
+                prepare("digits", tmp_path, tmp_path / "out")
+        else:
+            prepare("digits", tmp_path, tmp_path / "out")
+            np.testing.assert_array_equal(all_inputs(load(tmp_path / "out")).reshape(2, 3), inputs)
+            assert load(tmp_path / "out").inputs.dtype in (torch.int64, torch.float32)
+
+
+def test_a_table_of_floats_that_are_bits(tmp_path, monkeypatch):
+    inputs = np.array([[0, 1, 1], [1, 0, 0]], np.float32)
+    spec = replace(SPECS["digits"], records=2, input_shape=(3,), read=lambda *_: (inputs, np.array([0, 1])))
+    monkeypatch.setitem(SPECS, "digits", spec)
+    prepare("digits", tmp_path, tmp_path / "out")
+    np.testing.assert_array_equal(all_inputs(load(tmp_path / "out")), inputs)
+
+
+def test_inputs_that_are_no_numbers(tmp_path, monkeypatch):
+    inputs = np.full((2, 1, 8, 8), np.nan, np.float32)
+    spec = replace(SPECS["digits"], records=2, read=lambda *_: (inputs, np.array([0, 1])))
+    monkeypatch.setitem(SPECS, "digits", spec)
+    with pytest.raises(DatasetError, match="digits: inputs that are no finite numbers"):
+        prepare("digits", tmp_path, tmp_path / "out")
+
+
+def test_an_archive_of_ones_own_need_be_no_tar(tmp_path, monkeypatch):
+    archive = Archive("mine.npz", None, None)
+    monkeypatch.setitem(SPECS, "digits", replace(SPECS["digits"], archives=(archive,)))
+    with pytest.raises(DatasetError, match=r"mine\.npz is missing: get it and put it there"):
+        check_archives("digits", tmp_path)
+    (tmp_path / "digits").mkdir()
+    (tmp_path / "digits/mine.npz").write_bytes(b"numbers")
+    check_archives("digits", tmp_path)
+
+
+def test_to_moves_every_tensor(digits):
+    data = load(digits).to("meta")
+    assert {t.device.type for t in vars(data).values() if isinstance(t, torch.Tensor)} == {"meta"}
+
+
+@pytest.mark.parametrize("keep", [0, 4, 100, -1])
+def test_truncated_prepared_file(keep, digits, tmp_path):
+    path = tmp_path / "short.safetensors"
+    path.write_bytes(digits.read_bytes()[:keep])
+    with pytest.raises(DatasetError, match=r"short\.safetensors: damaged .*delete it and run again$"):
+        load(path)
+
+
+def test_foreign_prepared_file(tmp_path):
+    path = tmp_path / "victim.safetensors"
+    files.save_tensors(path, {"weight": torch.zeros(2)}, {"epoch": 3})
+    with pytest.raises(DatasetError, match=r"victim\.safetensors: not a dataset prepared by this version"):
+        load(path)
+    with pytest.raises(DatasetError, match="absent"):
+        load(tmp_path / "absent")
+
+
+def real(name):
+    return pytest.mark.skipif(not (SHARED / name).exists(), reason=f"{name} is not in MIAPRUNE_SHARED/datasets")
+
+
+@real("dataset_location.tgz")
+def test_real_location(tmp_path):
+    archive = tmp_path / "location" / "dataset_location.tgz"
+    archive.parent.mkdir()
+    shutil.copy(SHARED / archive.name, archive)
+    check_archives("location", tmp_path)
+    prepare("location", tmp_path, tmp_path / "out", download=False)
+    data = load(tmp_path / "out")
+    with tarfile.open(archive) as tar:
+        plain = np.genfromtxt(io.StringIO(tar.extractfile("bangkok").read().decode().replace('"', "")), delimiter=",")
+    assert len(data) == 5_010 and data.input_shape == (446,)
+    assert data.labels.unique().tolist() == list(range(30))
+    assert np.array_equal(data.labels + 1, plain[:, 0])
+    assert np.array_equal(all_inputs(data), plain[:, 1:])
+
+
+@real("cifar10_jpeg.zip")
+def test_real_cifar10_jpeg(tmp_path, monkeypatch):
+    """The whole archive's checksum and names; 500 images of each class are enough to read (three seconds)."""
+    (tmp_path / "cifar10_jpeg").mkdir()
+    shutil.copy(SHARED / "cifar10_jpeg.zip", tmp_path / "cifar10_jpeg")
+    check_archives("cifar10_jpeg", tmp_path)
+    spec, namelist = replace(SPECS["cifar10_jpeg"], records=6_000), zipfile.ZipFile.namelist
+    assert len(namelist(zipfile.ZipFile(SHARED / "cifar10_jpeg.zip"))) == 60_000
+    monkeypatch.setitem(SPECS, "cifar10_jpeg", spec)
+    monkeypatch.setattr(zipfile.ZipFile, "namelist", lambda archive: namelist(archive)[::10])
+    prepare("cifar10_jpeg", tmp_path, tmp_path / "out", download=False)
+    data = load(tmp_path / "out")
+    assert data.labels.tolist() == [c for c in range(10) for _ in range(500)] + [
+        c for c in range(10) for _ in range(100)
+    ]
+    # CIFAR-10's channel means, to which the JPEG re-encoding is close.
+    means = data.inputs.float().mean((0, 2, 3)) / 255
+    torch.testing.assert_close(means, torch.tensor(spec.mean), rtol=0, atol=0.01)

@@ -1,0 +1,318 @@
+"""Verdicts that the numbers can refute: every branch of the rule, against hand-computed examples."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from miaprune import grid
+from miaprune.report import claims, tables
+
+LEVELS = ("0.5", "0.6", "0.7", "0.8", "0.9")
+
+
+def rows(setting, seed=7, adversary="matched", test=60.0, **accuracies):
+    """A row of the attacks table per attack, accuracies in percent."""
+    place = {
+        "dataset": setting.dataset,
+        "model": setting.model,
+        "pruner": setting.pruner,
+        "sparsity": None if setting.sparsity is None else float(setting.sparsity),
+    }
+    rest = {
+        "defense": setting.defense,
+        "strength": None if setting.strength is None else float(setting.strength),
+        "adversary": adversary,
+        "seed": seed,
+        "victim_test_accuracy": test / 100,
+        "victim_epsilon": math.nan,
+    }
+    values = {a: {"accuracy": x / 100, "accuracy_ci_lo": x / 100 - 0.02, "accuracy_ci_hi": x / 100 + 0.02}
+              for a, x in accuracies.items()}  # fmt: skip
+    return [place | rest | {"attack": a} | value for a, value in values.items()]
+
+
+def family(samia, original=60.0, conf=None, dataset="location", model="fc", seed=7):
+    """Attacks on an original and on one pruned setting per value of ``samia``."""
+    out = rows(grid.Setting(dataset, model), samia=original, conf=99.0, seed=seed)
+    for i, accuracy in enumerate(samia):
+        other = {} if conf is None else {"conf": conf[i], "corr": 50.0}
+        out += rows(grid.Setting(dataset, model, "l1", LEVELS[i]), samia=accuracy, seed=seed, **other)
+    return out
+
+
+def ppb(samia, cost=0.0, adversary="matched", strength="4", dataset="location", seed=7):
+    """SAMIA on one setting with PPB per value of ``samia``; each loses ``cost`` points of test accuracy."""
+    ways = [grid.Setting(dataset, "fc", "l1", level, "ppb", strength) for level in LEVELS]
+    return [
+        row
+        for way, accuracy in zip(ways, samia, strict=False)
+        for row in rows(way, seed, adversary, 60.0 - cost, samia=accuracy)
+    ]
+
+
+def evaluate(table):
+    """By number and scope; claim 3 by its adversary and scope."""
+    found = claims.evaluate(pd.DataFrame(table))
+    return {(c.adversary if c.number == 3 else c.number, c.scope): c for c in found}
+
+
+def test_a_clean_sweep_of_five_supports_claim_1():
+    claim = evaluate(family([61, 62, 63, 64, 65]))[1, "all"]
+    assert (claim.settings, claim.holds, claim.verdict) == (5, 5, "supported")
+    assert claim.effect == pytest.approx(3.0)
+    assert claim.p_value == 1 / 32
+    low, high = claim.interval
+    # The mean of 5 draws from 1..5: P(mean <= 1.6) = 56 / 3125 = 1.8 %, P(mean <= 1.8) = 4.0 %.
+    assert (round(low, 9), round(high, 9)) == (1.8, 4.2)
+    assert claim.detail == "location/fc (l1 at 0.5, 0.6, 0.7, 0.8, 0.9). Not above 0: none"
+
+
+def test_four_of_five_do_not_support_it_however_large():
+    claim = evaluate(family([80, 80, 80, 80, 59.9]))[1, "all"]
+    assert claim.p_value == 6 / 32
+    assert claim.interval[0] > 0
+    assert (claim.holds, claim.verdict) == (4, "not supported")
+    assert claim.detail.endswith("Not above 0: location/fc/l1_0.9 (-0.10)")
+
+
+def test_many_small_gains_do_not_outweigh_few_large_losses():
+    table = [r for d in ("cifar10", "svhn") for r in family([60.1] * 5, dataset=d, model="resnet18")]
+    table += family([60.1, 60.1, 60.1, 60.1, 40.0])
+    claim = evaluate(table)[1, "all"]
+    assert (claim.settings, claim.holds) == (15, 14)
+    assert claim.p_value == pytest.approx(16 / 2**15)
+    assert claim.effect < 0
+    assert claim.verdict == "not supported"
+
+
+def test_losses_refute_claim_1():
+    claim = evaluate(family([59, 58, 57, 56, 55]))[1, "all"]
+    assert (claim.holds, claim.p_value, claim.verdict) == (0, 1.0, "not supported")
+    assert claim.effect == pytest.approx(-3.0)
+
+
+def test_the_fewest_settings_are_the_fewest_that_could_support():
+    assert 0.5**claims.MIN_SETTINGS < claims.ALPHA <= 0.5 ** (claims.MIN_SETTINGS - 1)
+    claim = evaluate(family([61, 62, 63, 64]))[1, "all"]
+    assert (claim.settings, claim.holds, claim.verdict) == (4, 4, "too few settings to tell")
+
+
+def test_ties_neither_hold_nor_enter_the_sign_test():
+    claim = evaluate(family([61, 61, 61, 61, 60]))[1, "all"]
+    assert (claim.settings, claim.holds, claim.p_value) == (5, 4, 1 / 16)
+    assert claim.verdict == "not supported"
+
+
+def test_claim_2_compares_with_the_best_other_attack_on_pruned_models_only():
+    claim = evaluate(family([61, 62, 63, 64, 65], conf=[60, 60, 60, 60, 60]))[2, "all"]
+    # conf reaches 99 % on the original, which claim 2 is not about; corr is never the best other.
+    assert (claim.settings, claim.holds, claim.verdict) == (5, 5, "supported")
+    assert claim.effect == pytest.approx(3.0)
+    assert claim.detail.endswith("Others: conf, corr")
+
+
+def test_one_better_attack_refutes_claim_2():
+    claim = evaluate(family([61, 62, 63, 64, 65], conf=[62, 63, 64, 65, 60]))[2, "all"]
+    assert (claim.holds, claim.verdict) == (1, "not supported")
+    assert claim.effect == pytest.approx(0.2)
+    assert "location/fc/l1_0.5 (-1.00), location/fc/l1_0.6 (-1.00)" in claim.detail
+
+
+def test_each_dataset_has_its_own_verdict():
+    table = family([61, 62, 63, 64, 65]) + family([50, 51, 52, 53, 54], dataset="texas")
+    found = evaluate(table)
+    assert found[1, "location"].verdict == "supported"
+    assert found[1, "texas"].verdict == "not supported"
+    assert (found[1, "all"].settings, found[1, "all"].holds) == (10, 5)
+
+
+def test_seeds_are_averaged_and_do_not_count_as_settings():
+    table = family([61, 62, 63], seed=7) + family([63, 64, 65], seed=8)
+    claim = evaluate(table)[1, "all"]
+    assert (claim.settings, claim.verdict) == (3, "too few settings to tell")
+    assert claim.effect == pytest.approx(3.0)
+
+
+def test_equal_means_over_seeds_are_a_tie():
+    # (0.1 + 0.7) / 2 and (0.3 + 0.5) / 2 differ in the last bit.
+    table = family([10], original=30, seed=7) + family([70], original=50, seed=8)
+    claim = evaluate(table)[1, "all"]
+    assert (claim.settings, claim.holds, claim.effect, claim.p_value) == (1, 0, 0.0, 1.0)
+
+
+def test_defended_unaware_and_mismatched_rows_do_not_count_in_claims_1_and_2():
+    extra = rows(grid.Setting("location", "fc", "l1", "0.5"), adversary="shadows_l1_0.9", samia=99, conf=99)
+    extra += ppb([99]) + ppb([99], adversary="unaware")
+    found = evaluate(family([61], conf=[60]) + extra)
+    assert (found[1, "all"].settings, found[1, "all"].effect) == (1, pytest.approx(1.0))
+    assert (found[2, "all"].settings, found[2, "all"].effect) == (1, pytest.approx(1.0))
+
+
+def test_claim_3_compares_each_setting_with_itself_undefended():
+    # The adaptive attacker loses 1, 2, 3, 4, 5 points; the unaware one gains them.
+    table = family([70] * 5) + ppb([69, 68, 67, 66, 65], cost=2.0)
+    table += ppb([71, 72, 73, 74, 75], adversary="unaware", cost=2.0)
+    found = evaluate(table)
+    adaptive, unaware = found["adaptive", "all"], found["unaware", "all"]
+    assert (adaptive.settings, adaptive.holds, adaptive.verdict) == (5, 5, "supported")
+    assert (adaptive.effect, adaptive.left) == (pytest.approx(3.0), pytest.approx(67.0))
+    assert (round(adaptive.interval[0], 9), round(adaptive.interval[1], 9)) == (1.8, 4.2)
+    assert adaptive.p_value == 1 / 32
+    assert (unaware.holds, unaware.p_value, unaware.verdict) == (0, 1.0, "not supported")
+    assert (unaware.effect, unaware.left) == (pytest.approx(-3.0), pytest.approx(73.0))
+    for claim in (adaptive, unaware):
+        assert (claim.number, claim.cost) == (3, pytest.approx(2.0))
+        assert claim.cost_interval == pytest.approx((2.0, 2.0))
+    assert math.isnan(found[1, "all"].cost) and math.isnan(found[2, "all"].left)
+
+
+def test_four_of_five_defended_settings_do_not_support_claim_3():
+    claim = evaluate(family([70] * 5) + ppb([50, 50, 50, 50, 70.1]))["adaptive", "all"]
+    assert (claim.holds, claim.p_value, claim.verdict) == (4, 6 / 32, "not supported")
+    assert claim.interval[0] > 0
+    assert claim.detail.endswith("Not above 0: location/fc/l1_0.9 (-0.10)")
+
+
+def test_the_cost_is_of_the_settings_compared_and_can_be_a_gain():
+    # The fifth setting has no undefended result: neither its accuracy nor its cost counts.
+    costs = (4.0, 2.0, 0.0, -2.0, 50.0)
+    defended = [row for i, c in enumerate(costs) for row in ppb([60] * 5, cost=c)[i : i + 1]]
+    claim = evaluate(family([61, 62, 63, 64]) + defended)["adaptive", "all"]
+    assert (claim.settings, claim.verdict) == (4, "too few settings to tell")
+    assert (claim.effect, claim.cost) == (pytest.approx(2.5), pytest.approx(1.0))
+    # Of 4 draws from (4, 2, 0, -2): P(mean <= -1.5) = 5/256 = 2.0 %, P(mean <= -1) = 15/256 = 5.9 %; symmetric.
+    assert claim.cost_interval == pytest.approx((-1.0, 3.0))
+
+
+def test_claim_3_is_about_ppb_at_the_papers_strength():
+    dp = grid.Setting("location", "fc", "l1", "0.5", "dp", "4")
+    table = family([70] * 5) + ppb([50] * 5, strength="16") + rows(dp, samia=50)
+    assert evaluate(table)["adaptive", "all"].settings == 0
+    assert evaluate(table + ppb([69]))["adaptive", "all"].effect == pytest.approx(1.0)
+
+
+def test_claim_3_averages_over_seeds_and_decides_by_dataset():
+    table = family([70], seed=7) + family([72], seed=8) + ppb([68], seed=7, cost=1) + ppb([68], seed=8, cost=3)
+    table += family([60] * 5, dataset="texas") + ppb([61] * 5, dataset="texas")
+    found = evaluate(table)
+    one = found["adaptive", "location"]
+    assert (one.settings, one.effect, one.cost) == (1, pytest.approx(3.0), pytest.approx(2.0))
+    assert found["adaptive", "texas"].verdict == "not supported"
+    assert found["adaptive", "all"].settings == 6
+    assert ("unaware", "texas") not in found
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        family([61])[:0] + rows(grid.Setting("location", "fc"), conf=50),  # no samia, no pruned setting
+        rows(grid.Setting("location", "fc", "l1", "0.5"), conf=50),  # no samia
+        rows(grid.Setting("location", "fc", "l1", "0.5"), samia=50),  # no original and no other attack
+    ],
+)
+def test_nothing_to_compare_is_too_few_settings(table):
+    found = claims.evaluate(pd.DataFrame(table))
+    assert [(c.number, c.adversary, c.scope, c.settings, c.verdict) for c in found] == [
+        (1, "matched", "all", 0, "too few settings to tell"),
+        (2, "matched", "all", 0, "too few settings to tell"),
+        (3, "adaptive", "all", 0, "too few settings to tell"),
+        (3, "unaware", "all", 0, "too few settings to tell"),
+    ]
+    assert math.isnan(found[0].effect)
+    assert "no setting has the results" in claims.claims_markdown(found)
+
+
+def test_an_empty_table_is_too_few_settings():
+    assert [c.settings for c in claims.evaluate(pd.DataFrame(family([61])).iloc[:0])] == [0, 0, 0, 0]
+
+
+def test_many_exceptions_are_counted_and_pruners_grouped():
+    table = rows(grid.Setting("cifar10", "vgg16"), samia=60)
+    for i, pruner in enumerate(grid.PRUNERS):
+        for level in LEVELS[: 5 if i < 3 else 1]:
+            table += rows(grid.Setting("cifar10", "vgg16", pruner, level), samia=55 - i)
+    detail = evaluate(table)[1, "all"].detail
+    levels = ", ".join(LEVELS)
+    assert f"cifar10/vgg16 (l1, l1_structured, l2_structured at {levels}; slim at 0.5). Not above 0: " in detail
+    assert "Not above 0: cifar10/vgg16/slim_0.5 (-8.00), " in detail
+    assert detail.endswith(" and 6 more")
+
+
+def test_the_table_has_a_row_per_claim_and_scope(tmp_path):
+    found = claims.evaluate(pd.DataFrame(family([61, 62, 63, 64, 65]) + ppb([60], cost=3)))
+    table = claims.claims_table(found)
+    assert list(table.columns) == [
+        *("number", "adversary", "scope", "statement", "settings", "holds", "effect", "interval_lo", "interval_hi"),
+        *("p_value", "left", "cost", "cost_interval_lo", "cost_interval_hi", "verdict", "detail"),
+    ]
+    assert list(zip(table["number"], table["adversary"], table["scope"], strict=True)) == [
+        (1, "matched", "all"),
+        (1, "matched", "location"),
+        (2, "matched", "all"),
+        (3, "adaptive", "all"),
+        (3, "adaptive", "location"),
+        (3, "unaware", "all"),
+    ]
+    tables.write_csv(tmp_path / "claims.csv", table)
+    back = pd.read_csv(tmp_path / "claims.csv")
+    assert list(back["holds"]) == [5, 5, 0, 1, 1, 0]
+    assert list(back["cost"].isna()) == [True, True, True, False, False, True]
+    assert back["cost"][3] == pytest.approx(3.0)
+    assert np.isnan(back["cost_interval_hi"][3]), "one setting says nothing about the spread"
+
+
+def test_the_text_says_what_was_claimed_seen_and_decided():
+    text = claims.claims_markdown(claims.evaluate(pd.DataFrame(family([61, 62, 63, 64, 65]))), source="Seed 7.")
+    assert "\n\nSeed 7.\n\n## Claim 1: supported\n\nClaimed: pruning makes membership inference easier" in text
+    assert "above 0 in 5 of 5 settings; on average +3.00 points (95 % interval +1.80 to +4.20)" in text
+    assert "sign test p = 0.031" in text
+    assert "| location | 5 | 5 | +3.00 | +1.80 to +4.20 | 0.031 | supported |" in text
+    assert "## Claim 2: too few settings to tell" in text
+    assert "## Claim 3, unaware adversary: too few settings to tell" in text
+
+
+def test_the_text_says_what_ppb_leaves_and_costs():
+    table = family([70] * 5) + ppb([69, 68, 67, 66, 65], cost=2.0) + ppb([70] * 5, cost=2.0, adversary="unaware")
+    found = claims.evaluate(pd.DataFrame(table))
+    text = claims.claims_markdown(found)
+    assert "## Claim 3, adaptive adversary: supported\n\nClaimed: PPB (strength 4) protects pruned models" in text
+    assert "than without, against an adversary who knows of it.\n" in text
+    assert (
+        "sign test p = 0.031; with PPB SAMIA still reaches 67.00 % on average (guessing: 50 %), and PPB costs "
+        "+2.00 points of test accuracy (95 % interval +2.00 to +2.00).\n" in text
+    )
+    assert "## Claim 3, unaware adversary: not supported" in text
+    row = "| location | 5 | 5 | +3.00 | +1.80 to +4.20 | 0.031 | 67.00 | +2.00 | +2.00 to +2.00 | supported |"
+    assert row in text
+    assert text.count("cost (points)") == 2  # not in the tables of claims 1 and 2
+
+
+def test_the_summary_speaks_of_defences_only_where_there_are_any():
+    plain, defended = (pd.DataFrame(family([61, 62]) + more) for more in ([], ppb([60, 60], cost=1)))
+    assert "Claim 3" not in claims.summary(plain, claims.evaluate(plain))
+    assert "defen" not in claims.summary(plain, claims.evaluate(plain))
+    text = claims.summary(defended, claims.evaluate(defended))
+    assert "An accuracy's 95 % interval is\nat most ±2.0 points." in text
+    assert "Claim 2" in text
+    assert "than without, against an adversary who knows of it\n  TOO FEW SETTINGS TO TELL: the difference is" in text
+    assert "PPB costs +1.00 points" in text
+    versions = [line.split()[3:5] for line in text.split("with defences: ")[1].split("\n\n")[0].splitlines()[3:]]
+    assert [v[0] for v in versions] == ["none", "ppb", "none", "ppb"] and versions[1][1] == "4"
+    assert "who doesn't know of it\n  TOO FEW SETTINGS TO TELL: no setting has the results" in text
+
+
+def test_models_that_learnt_nothing_are_named_before_the_verdicts():
+    plain = pd.DataFrame(family([61, 62]))
+    found, guessing = (
+        claims.evaluate(plain),
+        [f"digits/cnn/slim_0.{i} (1 of 6)" for i in range(claims.MAX_EXCEPTIONS + 2)],
+    )
+    for text, verdicts in (
+        (claims.summary(plain, found, guessing), "\n\nClaim 1"),
+        (claims.claims_markdown(found, guessing), "\n\n## Claim 1"),
+    ):
+        said = text.split(verdicts)[0].rpartition("\n\n")[2]
+        assert said.startswith("Models that learnt nothing") and said.endswith("(1 of 6) and 2 more settings.")
+    assert "learnt nothing" not in claims.summary(plain, found) + claims.claims_markdown(found)

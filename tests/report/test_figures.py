@@ -1,0 +1,433 @@
+"""Figures are whole, in both formats and of the same bytes each time; captions count what stands behind."""
+
+import os
+import re
+import warnings
+from dataclasses import asdict, replace
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from synthetic import make_signals
+
+from miaprune import grid
+from miaprune.report import figures, results, tables
+
+LOCATION = {"datasets": ["location"], "models": ["fc"], "pruners": ["l1"], "sparsities": [0.5, 0.7, 0.9]}
+IMAGES = LOCATION | {"datasets": ["cifar10", "svhn"], "models": ["vgg16"], "pruners": ["l1", "slim"]}
+
+
+@pytest.fixture(autouse=True)
+def no_warnings():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+def table_of(attacked, names=grid.ATTACKS, seeds=(7,)):
+    rng = np.random.default_rng(0)
+    rows = []
+    for setting, adversary in attacked:
+        for seed in seeds:
+            # One victim: its facts are the same whoever attacks it.
+            facts = {f"victim_{key}": rng.uniform(-0.3, 0.3) for key in results.VICTIM_KEYS}
+            facts |= dict.fromkeys(("victim_epsilon", "victim_delta"))
+            for name in names:
+                accuracy = 0.6 + 0.05 * (name == "samia") + rng.uniform(0, 0.04)
+                rest = {"adversary": adversary, "attack": name, "seed": seed, "accuracy": accuracy}
+                rest |= {"accuracy_ci_lo": accuracy - 0.01, "accuracy_ci_hi": accuracy + 0.01}
+                rows.append(asdict(setting) | rest | facts)
+    return tables._typed(pd.DataFrame(rows))
+
+
+def attacks(*blocks, names=grid.ATTACKS, seeds=(7,)):
+    return table_of([(s, "matched") for s in grid.settings(*blocks)], names, seeds)
+
+
+def everyone(block, sweep=("1", "4", "16"), seeds=(7,)):
+    """Every adversary: on the undefended victims, on those with PPB and one with dp, and the mismatched ones."""
+    config = {
+        "parts": {"all": {}},
+        "transfer": "all",
+        "defenses": [
+            {"defense": name, "strengths": strengths, "part": "all", "adversaries": ["adaptive", "unaware"]}
+            for name, strengths in (("ppb", sweep), ("dp", ("1",)))
+        ],
+    }
+    table = table_of(grid.attacked(grid.settings(block), config), ("samia", "conf"), seeds)
+    # An unaware adversary and the adaptive one attack the same victim.
+    where = [*results.SETTING_KEYS[:-1], "seed"]
+    table["victim_test_accuracy"] = table.groupby(where, dropna=False)["victim_test_accuracy"].transform("first")
+    return table
+
+
+FULL, WIDE = everyone(LOCATION), everyone(IMAGES)
+
+
+def signals(classes=10, **more):
+    return replace(make_signals(300, classes, 0, member_boost=1.0), **more)
+
+
+def every_figure():
+    table, some = attacks(LOCATION, names=("samia", "conf", "corr")), signals()
+    family = {f"{s}{defense}": some for defense in ("", " + ppb 4") for s in ("0.5", "0.6", "0.7", "0.8", "0.9")}
+    return {
+        "accuracy": lambda: figures.accuracy_vs_sparsity(table, "location", "fc"),
+        "samia": lambda: figures.samia_vs_others(table),
+        "distributions": lambda: figures.signal_distributions(some, {"0.5": some}, "Signals"),
+        "classes": lambda: figures.gaps_per_class(some, {"0.5": some}, "Gaps"),
+        "gaps": lambda: figures.gaps_vs_accuracy(table),
+        "frontier": lambda: figures.frontier(FULL, "location", "fc"),
+        "frontiers": lambda: figures.frontier(WIDE, "svhn", "vgg16"),
+        "effect": lambda: figures.defense_effect(FULL, "location", "fc"),
+        "effects": lambda: figures.defense_effect(WIDE, "svhn", "vgg16"),
+        "transfer": lambda: figures.transfer(FULL, "location", "fc"),
+        "transfers": lambda: figures.transfer(WIDE, "svhn", "vgg16"),
+        "defended distributions": lambda: figures.signal_distributions(some, family, "Signals"),
+        "defended classes": lambda: figures.gaps_per_class(some, family, "Gaps"),
+    }
+
+
+def caption(figure):
+    return figure.get_supxlabel().replace("\n", " ")
+
+
+def titles(figure):
+    return [axes.get_title() for axes in figure.axes]
+
+
+@pytest.mark.parametrize("name", ["accuracy", "distributions", "transfer"])
+def test_both_formats_are_written_with_the_same_bytes(tmp_path, name):
+    before = dict(matplotlib.rcParams)
+    for folder in "ab":
+        figures.save(every_figure()[name](), tmp_path / folder / "location_0.7")
+    assert sorted(os.listdir(tmp_path / "a")) == ["location_0.7.pdf", "location_0.7.png"]
+    for suffix, magic in (("pdf", b"%PDF"), ("png", b"\x89PNG")):
+        first, second = ((tmp_path / folder / f"location_0.7.{suffix}").read_bytes() for folder in "ab")
+        assert first[: len(magic)] == magic
+        assert first == second
+    assert b"CreationDate" not in (tmp_path / "a" / "location_0.7.pdf").read_bytes()
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk")))
+    with pytest.raises(OSError, match="disk"):
+        figures.save(every_figure()["gaps"](), tmp_path / "x")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", every_figure())
+def test_text_is_readable_in_print_and_inside_the_page(name):
+    figure = every_figure()[name]()
+    assert figure.get_figwidth() == 7.0
+    figure.draw_without_rendering()
+    assert all(t.get_fontsize() >= 7 for t in figure.findobj(matplotlib.text.Text) if t.get_text())
+    box = figure.get_tightbbox()  # in inches: all that is drawn
+    assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= 7.0 and box.y1 <= figure.get_figheight()
+
+
+@pytest.mark.parametrize("classes", [10, 100])
+def test_longest_captions_stay_below_the_axes(classes):
+    some = signals(classes)
+    pruned = {s: some for s in ("0.5", "0.6", "0.7", "0.8", "0.9")}
+    for draw in (figures.signal_distributions, figures.gaps_per_class):
+        figure = draw(some, pruned, "cifar10_jpeg/densenet121 pruned by l1_structured")
+        figure.draw_without_rendering()
+        top = figure._supxlabel.get_window_extent().y1
+        assert all(axes.get_tightbbox().y0 >= top for axes in figure.axes)
+
+
+def test_captions_count_settings_seeds_and_records():
+    once, thrice = attacks(LOCATION), attacks(LOCATION, IMAGES, seeds=(7, 8, 9))
+    assert "3 pruned settings, 1 original; each point is a single seed." in caption(
+        figures.accuracy_vs_sparsity(once, "location", "fc")
+    )
+    for figure in (figures.samia_vs_others(thrice), figures.gaps_vs_accuracy(thrice)):
+        assert "15 pruned settings, 3 originals; each point is the mean over 3 seeds." in caption(figure)
+    some = signals()
+    for draw in (figures.signal_distributions, figures.gaps_per_class):
+        text = caption(draw(some, {"0.5": some, "0.7": some}, "x"))
+        assert "3 victim models (one seed), each queried with 150 members and 150 non-members." in text
+
+
+def test_accuracy_has_a_panel_per_pruner_a_line_per_attack_and_the_originals_beside():
+    table = attacks(IMAGES, names=("samia", "conf"))
+    figure = figures.accuracy_vs_sparsity(table, "svhn", "vgg16")
+    assert titles(figure) == ["l1", "slim"]
+    mine = table[(table["dataset"] == "svhn") & (table["attack"] == "samia")]
+    lines = [line for line in figure.axes[1].lines if line.get_color() == figures.VERMILLION]
+    mark, dashed, solid = sorted(lines, key=lambda line: len(line.get_xdata()))
+    np.testing.assert_allclose(solid.get_xdata(), [0.5, 0.7, 0.9])
+    np.testing.assert_allclose(solid.get_ydata(), 100 * mine.loc[mine["pruner"] == "slim", "accuracy"])
+    original = 100 * mine.loc[mine["pruner"].isna(), "accuracy"].item()
+    for line in (mark, dashed):
+        np.testing.assert_allclose(line.get_ydata(), original)
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["samia", "conf", "its original", "guessing"]
+    units = {axes.get_title(): axes.get_xlabel() for axes in figure.axes if axes.axison}
+    assert units["slim"] == "sparsity (fraction of channels)" and units["l1"] == "sparsity (fraction of weights)"
+
+
+def test_no_two_attacks_or_datasets_look_alike():
+    for marks, names in ((figures.ATTACK_MARKS, grid.ATTACKS), (figures.DATASET_MARKS, grid.DATASETS)):
+        assert set(marks) <= set(names)
+        assert len({marker for marker, _ in marks.values()}) == len(marks)
+    some = figures._marks({"a": ("o", figures.BLUE)}, ["x", "a", "y"])
+    assert some["a"] == ("o", figures.BLUE) and len(set(some.values())) == 3, "new ones get marks of their own"
+
+
+def test_samia_panels_count_the_points_above_the_diagonal():
+    table = attacks(LOCATION, names=("samia", "nn", "conf"))
+    at = (table["attack"] == "nn") & (table["sparsity"] == 0.7)
+    table.loc[at, "accuracy"] = 0.9
+    figure = figures.samia_vs_others(table)
+    shown = [(axes.get_xlabel(), axes.get_title()) for axes in figure.axes if axes.axison]
+    assert shown == [("nn (%)", "3 of 4 above"), ("conf (%)", "4 of 4 above")]
+
+
+def test_distributions_state_the_exact_distance_between_the_groups():
+    some = signals()
+    inside, outside = some.confidence[some.members], some.confidence[~some.members]
+    distance = max(abs((inside <= x).mean() - (outside <= x).mean()) for x in some.confidence)
+    figure = figures.signal_distributions(some, {}, "x")
+    assert figure.axes[0].get_xlabel() == f"confidence\nd = {distance:.2f}"
+
+
+@pytest.mark.parametrize("classes", [10, 30, 100])
+def test_gaps_show_every_class_in_the_originals_order(classes):
+    some = signals(classes)
+    figure = figures.gaps_per_class(some, {"0.5": some}, "x")
+    points = [line for line in figure.axes[0].lines if line.get_label().startswith(("original", "sparsity"))]
+    assert len(points) == 2
+    shown = points[0].get_ydata()
+    assert len(shown) == classes
+    assert (np.diff(shown[np.isfinite(shown)]) >= 0).all()
+    np.testing.assert_array_equal(points[1].get_ydata(), shown)
+    assert len(figure.axes[0].get_xticks()) == (classes if classes <= 30 else 0)
+
+
+def test_gaps_against_accuracy_state_both_correlations():
+    table = attacks(LOCATION, names=("samia",))
+    table["victim_generalization_gap"] = [0.1, 0.2, 0.3, 0.4]
+    table["accuracy"] = [0.5, 0.6, 0.7, 0.9]
+    table["victim_confidence_gap"] = -table["accuracy"]
+    table["victim_sensitivity_gap"] = 0.2
+    figure = figures.gaps_vs_accuracy(table)
+    # Pearson by hand: deviations (-3, -1, 1, 3) and (-7, -3, 1, 9): 52 / sqrt(20 * 140) = 0.983.
+    assert titles(figure) == [
+        "r = 0.98, ρ = 1.00, n = 4",
+        "r = −1.00, ρ = −1.00, n = 4",
+        "r n/a, ρ n/a, n = 4",
+    ]
+
+
+def test_figures_of_undefended_models_draw_nothing_else():
+    plain = FULL[FULL["defense"].isna() & (FULL["adversary"] == "matched")]
+    for draw in (
+        lambda table: figures.accuracy_vs_sparsity(table, "location", "fc"),
+        figures.samia_vs_others,
+        figures.gaps_vs_accuracy,
+    ):
+        drawn = [[line.get_xydata().tolist() for ax in draw(t).axes for line in ax.lines] for t in (FULL, plain)]
+        assert drawn[0] == drawn[1]
+        assert caption(draw(FULL)) == caption(draw(plain))
+
+
+def lines(axes, color):
+    """(filled?, points) of every line with marks in this colour."""
+    return {
+        line.get_markerfacecolor() == color: line.get_xydata()
+        for line in axes.lines
+        if line.get_color() == color and line.get_marker() != "None"
+    }
+
+
+def test_the_frontier_joins_strengths_in_order_filled_for_the_adaptive_adversary():
+    table = everyone(LOCATION, sweep=("16", "1", "4"))
+    figure = figures.frontier(table, "location", "fc")
+    assert titles(figure) == ["sparsity 0.5", "sparsity 0.7", "sparsity 0.9"]
+    mine = table[(table["attack"] == "samia") & (table["sparsity"] == 0.7) & (table["defense"] == "ppb")]
+    drawn = lines(figure.axes[1], figures.BLUE)
+    for filled, adversary in ((True, "matched"), (False, "unaware")):
+        points = mine[mine["adversary"] == adversary].sort_values("strength")[["victim_test_accuracy", "accuracy"]]
+        assert len(points) == 3
+        np.testing.assert_allclose(drawn[filled], 100 * points)
+    np.testing.assert_array_equal(drawn[True][:, 0], drawn[False][:, 0])
+    assert [text.get_text() for text in figure.axes[1].texts] == ["16"]  # dp has one strength: no order to tell
+    original = table[table["pruner"].isna() & (table["attack"] == "samia")].iloc[0]
+    stars = [line for line in figure.axes[2].lines if line.get_marker() == "*"]
+    expected = [[100 * original["victim_test_accuracy"], 100 * original["accuracy"]]]
+    np.testing.assert_allclose(stars[0].get_xydata(), expected)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        *("original", "pruned only", "ppb, λ = 1, 4, 16", "dp, σ = 1", "adaptive adversary", "unaware adversary"),
+        "guessing",
+    ]
+    assert "3 pruned settings, 12 defended ones, 1 original; each point is a single seed." in caption(figure)
+
+
+def test_the_frontier_draws_the_pruners_that_were_swept():
+    assert [a.get_ylabel() for a in figures.frontier(WIDE, "svhn", "vgg16").axes if a.get_ylabel()] == [
+        "l1\nSAMIA accuracy (%)",
+        "slim\nSAMIA accuracy (%)",
+    ]
+    once = WIDE[(WIDE["pruner"] != "slim") | WIDE["strength"].isna() | (WIDE["strength"] == 4)]
+    figure = figures.frontier(once, "svhn", "vgg16")
+    assert figure.get_suptitle().endswith("svhn/vgg16/l1")
+    assert "3 pruned settings, 12 defended ones, 1 original" in caption(figure)
+
+
+def test_the_effect_of_ppb_is_at_the_claims_strength_by_pruner():
+    table = everyone(IMAGES, seeds=(7, 8))
+    figure = figures.defense_effect(table, "svhn", "vgg16")
+    assert titles(figure) == ["l1", "slim"]
+    mine = table[(table["attack"] == "samia") & (table["dataset"] == "svhn") & (table["pruner"] == "slim")]
+    drawn = lines(figure.axes[1], figures.BLUE)
+    for filled, adversary in ((True, "matched"), (False, "unaware")):
+        at = (mine["defense"] == "ppb") & (mine["strength"] == 4) & (mine["adversary"] == adversary)
+        means = 100 * mine[at].groupby("sparsity")["accuracy"].mean()
+        np.testing.assert_allclose(drawn[filled], [[0.5, means[0.5]], [0.7, means[0.7]], [0.9, means[0.9]]])
+    undefended = mine[mine["defense"].isna() & (mine["adversary"] == "matched")].groupby("sparsity")["accuracy"].mean()
+    np.testing.assert_allclose(lines(figure.axes[1], figures.PURPLE)[True][:, 1], 100 * undefended)
+    text = caption(figure)
+    assert "6 pruned settings, 6 defended ones, 1 original; each point is the mean over 2 seeds." in text
+
+
+def cells(axes):
+    """The numbers of a heat map: {(row label, column label): text}."""
+    rows, columns = ([text.get_text() for text in texts] for texts in (axes.get_yticklabels(), axes.get_xticklabels()))
+    where = {(text.get_position()[1], text.get_position()[0]): text.get_text() for text in axes.texts}
+    return {(rows[i], columns[j]): number for (i, j), number in where.items()}
+
+
+def test_transfer_has_the_shadows_in_rows_and_the_victim_in_columns():
+    table = WIDE.copy()
+    at = (table["dataset"] == "svhn") & (table["attack"] == "samia") & (table["adversary"] == "shadows_l1_0.9")
+    table.loc[at & (table["pruner"] == "l1") & (table["sparsity"] == 0.5), "accuracy"] = 0.511
+    table.loc[at & (table["pruner"] == "slim") & (table["sparsity"] == 0.9), "accuracy"] = 0.522
+    figure = figures.transfer(table, "svhn", "vgg16")
+    shown = [axes for axes in figure.axes if axes.axison]
+    assert [axes.get_title() for axes in shown] == [
+        *("l1", "slim", "sparsity 0.5", "sparsity 0.7", "sparsity 0.9"),
+    ]
+    assert [(axes.get_xlabel(), axes.get_ylabel()) for axes in (shown[0], shown[4])] == [
+        ("victim's sparsity", "shadow models' sparsity"),
+        ("victim's pruner", "shadow models' pruner"),
+    ]
+    sparsities, pruners = cells(shown[0]), cells(shown[4])
+    assert (len(sparsities), len(pruners)) == (9, 4)
+    assert sparsities["0.9", "0.5"] == "51.1" != sparsities["0.5", "0.9"]
+    assert pruners["l1", "slim"] == "52.2" != pruners["slim", "l1"]
+    samia = table[(table["dataset"] == "svhn") & (table["attack"] == "samia") & table["defense"].isna()]
+    matched = samia[(samia["adversary"] == "matched") & (samia["pruner"] == "l1") & (samia["sparsity"] == 0.9)]
+    assert sparsities["0.9", "0.9"] == pruners["l1", "l1"] == f"{100 * matched['accuracy'].item():.1f}"
+    assert (
+        "6 victim models; each cell is a single seed. The 95 % interval of a single seed's accuracy is at most ±1.0"
+        in (caption(figure))
+    )
+
+
+def test_a_cell_without_a_result_stays_empty():
+    table = FULL[(FULL["adversary"] != "shadows_l1_0.5") | (FULL["sparsity"] != 0.7)]
+    figure = figures.transfer(table, "location", "fc")
+    assert set(cells(figure.axes[0])) == {(a, b) for a in ("0.5", "0.7", "0.9") for b in ("0.5", "0.7", "0.9")} - {
+        ("0.5", "0.7")
+    }
+
+
+def test_defended_models_stand_below_the_undefended_ones():
+    some = signals()
+    levels = ("0.5", "0.7", "0.9")
+    family = {level: some for level in levels} | {f"{level} + ppb 4": some for level in levels}
+    figure = figures.signal_distributions(some, family, "x")
+    shown = [[axes.get_title() if axes.axison else None for axes in figure.axes[i : i + 4]] for i in (0, 8)]
+    assert shown == [
+        ["original", "sparsity 0.5", "sparsity 0.7", "sparsity 0.9"],
+        [None, *(f"sparsity {level}\n+ ppb 4" for level in levels)],
+    ]
+    assert caption(figure).endswith("After a plus: a defence in fine-tuning.")
+    assert "plus" not in caption(figures.signal_distributions(some, {"0.5": some}, "x"))
+
+
+def test_a_defended_models_gaps_have_the_mark_of_the_undefended_one_hollow():
+    some = signals()
+    axes = figures.gaps_per_class(some, {"0.5": some, "0.7": some, "0.5 + ppb 4": some}, "x").axes[0]
+    plain, other, defended = (
+        next(line for line in axes.lines if str(line.get_label()).startswith(f"sparsity {name}:"))
+        for name in ("0.5", "0.7", "0.5 + ppb 4")
+    )
+    assert (plain.get_marker(), plain.get_color()) == (defended.get_marker(), defended.get_color())
+    assert plain.get_marker() != other.get_marker()
+    assert (plain.get_markerfacecolor(), defended.get_markerfacecolor()) == (plain.get_color(), "white")
+
+
+def degenerate_tables():
+    full = attacks(LOCATION, names=("samia", "corr"))
+    return {
+        "nothing": full[:0],
+        "originals": full[full["pruner"].isna()],
+        "no originals": full[full["pruner"].notna()],
+        "one sparsity": full[full["sparsity"].isna() | (full["sparsity"] == 0.7)],
+        "one row": full[:1],
+        "no samia": full[full["attack"] == "corr"],
+        "constant": full.assign(accuracy=0.5, victim_confidence_gap=0.0),
+        "another model": full.assign(model="cnn"),
+    }
+
+
+@pytest.mark.parametrize("name", degenerate_tables())
+def test_degenerate_tables_are_drawn(name):
+    table = degenerate_tables()[name]
+    for figure in (
+        figures.accuracy_vs_sparsity(table, "location", "fc"),
+        figures.samia_vs_others(table),
+        figures.gaps_vs_accuracy(table),
+    ):
+        figure.draw_without_rendering()
+        assert re.search(r"\d pruned settings?, \d originals?; each point is", caption(figure))
+
+
+@pytest.mark.parametrize("kind", ["no original", "no pruned", "saturated", "missing class"])
+def test_degenerate_signals_are_drawn(kind):
+    some = signals()
+    if kind == "saturated":
+        some = signals(posteriors=np.eye(10, dtype="f4")[some.labels], sensitivities=np.zeros((300, 10), "f4"))
+    if kind == "missing class":
+        some = signals(labels=np.where(some.labels == 3, 4, some.labels))
+    original = None if kind == "no original" else some
+    pruned = {} if kind == "no pruned" else {"0.7": some}
+    for draw in (figures.signal_distributions, figures.gaps_per_class):
+        figure = draw(original, pruned, "x")
+        figure.draw_without_rendering()
+        assert figure.axes[0].lines
+
+
+def degenerate_adversaries():
+    full = FULL[(FULL["sparsity"] != 0.9) & (FULL["adversary"] != "shadows_l1_0.9")]  # fewer panels, sooner drawn
+    original, defended = full["pruner"].isna(), full["defense"].notna()
+    mismatched = full["adversary"].str.startswith("shadows_")
+    return {
+        "nothing": full[:0],
+        "originals": full[original],
+        "no originals": full[~original],
+        "unaware only": full[full["adversary"] == "unaware"],
+        "mismatched only": full[mismatched],
+        "one sparsity": full[original | (full["sparsity"] == 0.7)],
+        "another strength": full[~(full["strength"] == 4)],
+        "one row": full[defended][:1],
+        "no samia": full[full["attack"] != "samia"],
+        "constant, worse than guessing": full.assign(accuracy=0.4, victim_test_accuracy=0.5),
+        "another model": full.assign(model="cnn"),
+    }
+
+
+@pytest.mark.parametrize("name", degenerate_adversaries())
+def test_degenerate_adversaries_are_drawn(name):
+    table = degenerate_adversaries()[name]
+    for draw in (figures.frontier, figures.defense_effect, figures.transfer):
+        figure = draw(table, "location", "fc")
+        figure.draw_without_rendering()
+        assert re.search(r"each (point|cell) is (a single seed|the mean over no seeds)\.", caption(figure))
+        shown = any(axes.lines or axes.images for axes in figure.axes)
+        assert shown or figure.axes[0].get_title(loc="left").startswith("no ")

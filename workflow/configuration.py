@@ -1,0 +1,214 @@
+"""From config.yaml to what the rules use, and the checks of it, of targets and of files before any job starts."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import math
+import os
+import re
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from miaprune import grid
+from miaprune.grid import GridError
+
+SCHEMA = Path(__file__).parent / "schemas/config.schema.json"
+NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot run; the message is one line: what is wrong, where, what would be right."""
+
+
+def read(config: MutableMapping[str, Any]) -> None:
+    """Turn a configuration in place into what the code uses, and check it.
+
+    ``--config`` leaves numbers, true and false within a value as text, YAML takes 1e-3 for one, and 128.0 is whole:
+    each becomes what ``workflow/schemas/config.schema.json`` says it is. Folders lose what leads nowhere
+    (``results/../out``, the slash of ``results/``): Snakemake compares files by their names. Raises `ConfigError` or
+    `GridError` on the first thing that is wrong.
+    """
+    schema = json.loads(SCHEMA.read_text())
+    for key, value in config.items():
+        config[key] = _meant(value, schema["properties"].get(key, {}), schema["$defs"])
+    for key in ("data_dir", "results_dir"):
+        if isinstance(config.get(key), str) and config[key]:
+            config[key] = os.path.normpath(config[key])
+    _check(config, schema)
+
+
+def _meant(value: Any, schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Any:
+    """A value as its schema means it; as it is where that leaves a choice, or nothing fits."""
+    if reference := schema.get("$ref"):
+        schema = definitions[reference.rpartition("/")[2]]
+    if isinstance(value, Mapping):
+        known, other = schema.get("properties", {}), schema.get("additionalProperties")
+        other = other if isinstance(other, Mapping) else {}
+        return {key: _meant(each, known.get(key, other), definitions) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_meant(each, schema.get("items", {}), definitions) for each in value]
+    kind = schema.get("type")
+    if kind == "boolean" and value in ("true", "false"):
+        return value == "true"
+    if kind in ("number", "integer") and isinstance(value, str) and NUMBER.fullmatch(value):
+        value = float(value)
+    if kind == "integer" and isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+def _check(config: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import best_match
+
+    error = best_match(Draft202012Validator(schema).iter_errors(config))
+    if error is not None:
+        where = ".".join(["the configuration", *map(str, error.absolute_path)])
+        if error.validator == "additionalProperties":
+            for key in error.instance:
+                grid.known(f"key in {where}:", key, error.schema["properties"])
+        raise ConfigError(f"{where}: {error.message}")
+    _check_finite(config, "config.yaml")
+    for key in ("results_dir", "data_dir"):
+        if config[key].startswith(("~", "$")):
+            raise ConfigError(f"{config[key]}: {key} is taken literally; write the path in full")
+        if os.path.exists(config[key]) and not os.path.isdir(config[key]):
+            raise ConfigError(f"{config[key]}: cannot write {key} there, it is no folder; set {key} or remove it")
+    for block, grids in ((config, [config]), (config["demo"], config["demo"]["grid"])):
+        settings = grid.settings(*grids)
+        grid.attacked(settings, block)
+        for name, kept in block["parts"].items():
+            for key, names in (("datasets", grid.DATASETS), ("models", grid.MODELS), ("pruners", grid.PRUNERS)):
+                for value in kept.get(key, []):
+                    grid.known(f"{key[:-1]} in part {name}:", value, names)
+            for value in kept.get("sparsities", []):
+                grid.sparsity_value(grid.written(value))
+    for attack in config["attacks"]:
+        grid.known("attack", attack, grid.ATTACKS)
+    grid.known("attack_recipe", config["attack_recipe"], config["attack_recipes"])
+
+
+def _check_finite(value: Any, where: str) -> None:
+    """Raise `ConfigError` on a NaN or an infinity: YAML has them, and a schema's minimum lets NaN pass."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{where}: {value} is not a finite number")
+    inner = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in inner:
+        _check_finite(part, f"{where}.{key}")
+
+
+def check_targets(
+    targets: Iterable[str], results_dir: str, data_dir: str, attacks: Sequence[str], reports: Iterable[str]
+) -> None:
+    """Check every target below ``results_dir``: a setting's file, listed in config.yaml or not, or one of ``reports``.
+
+    Those are the tables and figures of what config.yaml lists. Raises `GridError` where a data set, model, pruner,
+    sparsity, defence, adversary or file does not exist. An adversary who only scores does so with the configured
+    ``attacks``, no others.
+    """
+    reports = {os.path.relpath(report, results_dir) for report in reports}
+    for target in targets:
+        name = os.path.relpath(target, results_dir)
+        parts = Path(name).parts
+        if len(parts) < 2 or parts[0] in ("..", "logs", "benchmarks", "states"):  # a rule's name, or none of ours
+            continue
+        if not os.path.relpath(target, data_dir).startswith(".."):
+            continue
+        if os.path.isabs(target) != os.path.isabs(results_dir):
+            raise GridError(f"{target}: write it as results_dir is written: {os.path.join(results_dir, name)}")
+        if name in reports:
+            continue
+        if parts[-2] in ("tables", "figures"):
+            raise GridError(f"{target}: config.yaml's grid has nothing for it; it has {grid.nearest(name, reports)}")
+        if len(parts) > 2:
+            _check_cell(target, results_dir, parts, attacks)
+
+
+def _check_cell(target: str, results_dir: str, parts: Sequence[str], attacks: Sequence[str]) -> None:
+    """Raise `GridError` unless a target is the file of a setting that can exist."""
+    *folder, file = parts
+    stem, suffix = os.path.splitext(file)
+    if suffix not in (".json", ".safetensors"):
+        raise GridError(f"{target}: no such target; name a file of a setting: {os.path.join(target, 'samia.json')}")
+    if fitted := folder[-1] == "attackers":
+        folder.pop()
+    victim, adversary = grid.attacked_in("/".join(folder))
+    grid.shadows_of(victim, adversary)
+    if adversary == "unaware" and victim.defense is None:
+        raise GridError(f"{target}: only a defended victim has an unaware adversary; write pruner_sparsity/ppb_4")
+    if adversary.startswith("shadows_") and (victim.defense or adversary == f"shadows_{victim.variant}"):
+        raise GridError(f"{target}: a mismatched adversary's victim is undefended and pruned otherwise than it")
+    if suffix == ".json" and not fitted:
+        grid.known("attack", stem, grid.ATTACKS)
+        if adversary != "matched" and stem not in attacks:
+            raise GridError(f"{target}: {stem} is not among config.yaml's attacks; extend them")
+    elif adversary == "matched":
+        grid.known("file", stem, grid.ATTACKS if fitted else (*grid.ROLES, "signals"))
+    else:
+        raise GridError(f"{target}: this adversary has results only, no {file}")
+
+
+def check_device(device: str) -> None:
+    """Raise `ConfigError` if ``device`` is cuda and this machine has none; its driver tells sooner than torch."""
+    if device == "cuda":
+        try:
+            missing = ctypes.CDLL("libcuda.so.1").cuInit(0) != 0
+        except OSError:  # no driver
+            missing = True
+        if missing:
+            raise ConfigError("device: there is no GPU that CUDA can use on this machine; set it to auto or cpu")
+
+
+def check_files(results_dir: str, data_dir: str, datasets: Iterable[str], inputs: Iterable[str], seed: int) -> None:
+    """Check what a run will write to and read from.
+
+    Raises an `OSError` whose message is one line, if ``results_dir`` cannot be written or has no space left, if
+    the archive of one of the ``datasets`` about to be prepared is damaged, or if one of the ``inputs`` is or is of
+    another setting, role or ``seed``.
+    """
+    from miaprune.files import load_metadata, whole
+
+    try:
+        with whole(Path(results_dir, ".writable")) as temporary:
+            temporary.write_bytes(bytes(1 << 20))
+        Path(results_dir, ".writable").unlink()
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise OSError(f"{results_dir}: cannot write results there ({reason}); set results_dir or free it") from None
+    for name in datasets:
+        from miaprune.data.archives import check_archives
+
+        check_archives(name, data_dir)
+    for path in sorted(inputs):
+        if path.endswith(".safetensors") and os.path.exists(path):
+            _check_origin(path, results_dir, seed, load_metadata(path))
+
+
+def _check_origin(path: str, results_dir: str, seed: int, about: Mapping[str, Any]) -> None:
+    """Raise `FileError` if a file of a setting was made for another place, or with another seed."""
+    from miaprune.files import check_facts
+
+    folder, stem = os.path.split(os.path.splitext(os.path.relpath(path, results_dir))[0])
+    if stem in grid.ROLES:
+        check_facts(path, about, {"setting": folder, "role": stem, "seed": seed})
+    elif os.path.basename(folder) == "attackers":
+        check_facts(path, about, {"setting": os.path.dirname(folder), "attack": stem, "seed": seed})
+    elif stem == "signals":
+        for role, facts in about.items():
+            check_facts(path, facts, {"setting": folder, "role": role, "seed": seed})
+
+
+def training_recipe(config: Mapping[str, Any], stage: str, dataset: str) -> dict[str, Any]:
+    """The hyper-parameters of ``training`` or ``finetuning``: tables and images differ in epochs."""
+    kind = "table" if dataset in grid.TABLE_DATASETS else "image"
+    return config[stage] | {"epochs": config[stage]["epochs"][kind]}
+
+
+def attack_options(config: Mapping[str, Any], attack: str, recipe: str | None = None) -> dict[str, Any]:
+    """An attack's block of the configuration; of the ones that train, the configured recipe or another."""
+    if attack not in grid.NEURAL_ATTACKS:
+        return config.get(attack, {})
+    found = config["attack_recipes"][recipe or config["attack_recipe"]]
+    return found | {"epochs": found["epochs"]["samia" if attack == "samia" else "nn"]}
