@@ -10,8 +10,8 @@ import yaml
 from cluster import Cluster
 from runner import ROOT
 
-# The plugin waits 40 s before it first asks how jobs fare, and 10 s longer each time that none has ended.
-POLL = ("--slurm-init-seconds-before-status-checks", "2")
+# Ask sooner how jobs fare than the profile has it.
+POLL = ("--seconds-between-status-checks", "2")
 
 
 @dataclass
@@ -26,7 +26,7 @@ class OnCluster:
     def prepare(self):
         for name in ("Snakefile", "Makefile"):
             shutil.copy(ROOT / name, self.folder)
-        for name in ("rules", "workflow", "profiles", "miaprune"):
+        for name in ("rules", "workflow", "profiles", "miaprune", "snakemake_executor_plugin_miaprune"):
             shutil.copytree(ROOT / name, self.folder / name)
         if (ROOT / ".git").is_dir():  # results name the commit
             shutil.copytree(ROOT / ".git", self.folder / ".git")
