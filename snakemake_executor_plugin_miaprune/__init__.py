@@ -115,12 +115,11 @@ class Executor(slurm.Executor):
         when the answer alone is lost, the next attempt is a second job that writes the same files. Upstream: plugin
         #313, snakemake #1789. Superfluous once the plugin waits, and asks the queue before it tries again.
         """
-        if any(reason in msg for reason in NOT_NOW) and not self.stopped.is_set():
+        if any(reason in msg for reason in NOT_NOW):
             said = msg.partition("\n")[0]
-            self.logger.warning(f"SLURM takes no job just now, trying again: {said}")
-            self.stopped.wait(SECONDS_UNTIL_AGAIN)
-            self.take_back(job_info.job)
-            if not self.stopped.is_set():
+            self.logger.warning(f"SLURM takes no job just now: {said} Trying again in {SECONDS_UNTIL_AGAIN} s.")
+            if not self.stopped.wait(SECONDS_UNTIL_AGAIN):
+                self.take_back(job_info.job)
                 self._job_submission_executor.submit(self.run_job, job_info.job)
                 return
         super()._report_job_error_threadsafe(job_info, msg)
