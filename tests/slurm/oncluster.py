@@ -56,20 +56,28 @@ class OnCluster:
             "OMP_NUM_THREADS": "1",
         }
 
-    def start(self, target, log="run.log"):
+    def start(self, *targets, log="run.log"):
         """Start Snakemake; its output goes to ``log``."""
         with open(self.folder / log, "w") as out:
             process = subprocess.Popen(
-                ["snakemake", "--profile", "slurm", target, *POLL], cwd=self.folder, env=self.environment, stdout=out,
+                ["snakemake", "--profile", "slurm", *targets, *POLL], cwd=self.folder, env=self.environment, stdout=out,
                 stderr=out, stdin=subprocess.DEVNULL,
             )  # fmt: skip
         self.started.append(process)
         return process
 
-    def run(self, target, log="run.log"):
+    def run(self, *targets, log="run.log"):
         """Run Snakemake to its end; returns its exit status and output."""
-        status = self.start(target, log).wait()
-        return status, (self.folder / log).read_text()
+        status = self.start(*targets, log=log).wait()
+        return status, self.said(log)
+
+    def said(self, log="run.log"):
+        return (self.folder / log).read_text()
+
+    def queue(self):
+        """The numbers of this folder's jobs that SLURM has still to end."""
+        lines = self.cluster.run("squeue", "-h", "-o", "%A %Z").splitlines()
+        return [job for job, folder in map(str.split, lines) if folder == str(self.folder)]
 
     def jobs(self):
         """What SLURM has run for this folder: a dict per attempt, requeued ones apart, the first submitted first."""
