@@ -6,6 +6,7 @@ docstring names, and can go when the issues that it names are closed; docs/slurm
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import re
 import subprocess
@@ -44,8 +45,8 @@ NOT_NOW = (
 
 SECONDS_UNTIL_AGAIN = 20
 
-RUN = re.compile(r"([\w-]+_)?[0-9a-f-]{36}")
-"""The name of a run, which is that of all its jobs in the queue: the setting ``jobname-prefix`` and a UUID."""
+OF_A_RUN = re.compile(r"(\d+) ([\w-]+_)?[0-9a-f-]{36} (?P<folder>.*)")
+"""A job in the queue: its number, its run's name (the setting ``jobname-prefix`` and a UUID), its working directory."""
 
 
 class Executor(slurm.Executor):
@@ -64,12 +65,10 @@ class Executor(slurm.Executor):
     def cancel_until_gone(self, left: Callable[[], list[str]]) -> None:
         """Cancel the jobs that ``left()`` finds in the queue until it finds none: a busy controller may not hear it."""
         while not self.stopped.is_set():
-            try:
+            with contextlib.suppress(subprocess.CalledProcessError):  # no answer: they may still be there
                 if not (jobs := left()):
                     return
                 subprocess.run(["scancel", *jobs], check=True, capture_output=True)
-            except subprocess.CalledProcessError:
-                pass  # no answer: they may still be there
             self.stopped.wait(2)
 
     def end_jobs_of_a_dead_run(self) -> None:
@@ -84,14 +83,13 @@ class Executor(slurm.Executor):
             return
 
         def left() -> list[str]:
-            # %Z, the working directory, comes last: it may hold spaces
-            jobs = (line.split(maxsplit=2) for line in self.squeue("--format=%A %j %Z"))
-            return [job for job, run, folder in jobs if RUN.fullmatch(run) and folder == self.workflow.workdir_init]
+            jobs = filter(None, map(OF_A_RUN.fullmatch, self.squeue("--format=%A %j %Z")))
+            return [job[1] for job in jobs if job["folder"] == self.workflow.workdir_init]
 
         try:
             jobs = left()
-        except subprocess.CalledProcessError as error:
-            raise WorkflowError(f"SLURM does not answer: {error.stderr.strip()}") from error
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise WorkflowError(f"SLURM does not answer: {getattr(error, 'stderr', error)}") from error
         if jobs:
             self.logger.warning(f"Cancelling SLURM jobs of an earlier run that was killed here: {', '.join(jobs)}")
             self.cancel_until_gone(left)
@@ -151,7 +149,8 @@ class Executor(slurm.Executor):
             log: Path = job_info.aux["slurm_logfile"]
             if state == "COMPLETED":
                 if not self.workflow.executor_settings.keep_successful_logs:
-                    log.unlink(missing_ok=True)
+                    with contextlib.suppress(OSError):
+                        log.unlink()
                 self.report_job_success(job_info)
             elif state in FAILED or (state == "NODE_FAIL" and not requeue):
                 said = f"SLURM-job '{job_info.external_jobid}' failed, SLURM status is: '{state}'."

@@ -315,6 +315,7 @@ def dead_runs_queue(folder):
         ("7", RUN, "", "RUNNING", str(folder)),
         ("8", RUN, "", "RUNNING", f"{folder}/another one"),
         ("9", "miaprune_study", "", "RUNNING", str(folder)),  # Snakemake itself, in a job
+        ("6", "", "", "RUNNING", str(folder)),
         ("10", RUN.removeprefix("miaprune_"), "", "PENDING", str(folder)),  # a run without a prefix
     )
 
@@ -331,7 +332,7 @@ def test_a_dead_runs_jobs_are_cancelled_until_they_are_gone(executor, folder):
     locks(folder, "0.input.lock", "0.output.lock")
     executor.end_jobs_of_a_dead_run()
     assert cancelled() == ["7 10", "7 10"]
-    assert [line[0] for line in Path("queue").read_text().splitlines()] == ["8", "9"]
+    assert [line[0] for line in Path("queue").read_text().splitlines()] == ["8", "9", "6"]
 
 
 @pytest.mark.parametrize("lock, names", [(True, ["0.output.lock", "1.output.lock"]), (False, ["0.output.lock"])])
@@ -346,4 +347,10 @@ def test_a_live_runs_jobs_are_left_alone(executor, folder, lock, names):
 def test_a_run_does_not_start_while_slurm_does_not_answer(executor):
     Path("away").touch()
     with pytest.raises(WorkflowError, match=r"SLURM does not answer: .*Unable to contact"):
+        executor.end_jobs_of_a_dead_run()
+
+
+def test_a_run_does_not_start_where_there_is_no_slurm(executor, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(WorkflowError, match=r"SLURM does not answer: .*squeue"):
         executor.end_jobs_of_a_dead_run()
