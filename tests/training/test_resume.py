@@ -18,9 +18,11 @@ from miaprune.data import splits
 from miaprune.networks import models, pruning
 from miaprune.training import defenses, resume
 from miaprune.training import loop as training
-from miaprune.training.loop import CrossEntropy, in_turn, train
+from miaprune.training.loop import train
+from miaprune.training.objectives import CrossEntropy
 from miaprune.training.resume import Slot, States
 from miaprune.training.stopping import Stopped
+from miaprune.training.together import in_turn
 
 # Quick to its best dev accuracy, so that early stopping ends it.
 RECIPE = {"epochs": 12, "learning_rate": 1e-2, "weight_decay": 5e-4, "batch_size": 64, "patience": 1}
