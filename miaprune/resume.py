@@ -35,7 +35,6 @@ CODE = (
     "files",
     "gpu",
     "grid",
-    "layers",
     "models",
     "optim",
     "pruning",
