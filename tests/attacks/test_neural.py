@@ -1,4 +1,4 @@
-"""The neural attacks: the encoder against torch's own, the dropout's rate, what they find, and when they found nothing."""
+"""The neural attacks: the parts against torch's own, what they find, and when they have found nothing."""
 
 from pathlib import Path
 
