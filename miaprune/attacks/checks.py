@@ -22,8 +22,8 @@ MARGIN = 0.01
 CONSTANT = 1e-4
 """Scores of which 98 % lie within this are all but constant; they are differences of two logits."""
 
-OF_POSTERIORS = {"top1": thresholds.top1, "xent": thresholds.negative_entropy}
-OF_LABELS = {
+OF_POSTERIORS: dict[str, thresholds.Value] = {"top1": thresholds.top1, "xent": thresholds.negative_entropy}
+OF_LABELS: dict[str, thresholds.Value] = {
     "conf": thresholds.confidence,
     "mentr": thresholds.negative_modified_entropy,
     "corr": lambda s: s.correct.astype(np.float64),
