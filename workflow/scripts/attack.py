@@ -9,7 +9,7 @@ from pathlib import Path
 from job import logged, running
 
 from miaprune import grid, signals
-from miaprune.attacks import attack
+from miaprune.attacks import attack, checks
 from miaprune.files import load_arrays, load_metadata, save_tensors
 from miaprune.report import results
 
@@ -33,7 +33,7 @@ def main(device, where):
             fitted = attack(name).fit(shadows, options, seed, device)
             # What an attack that fits nothing says does not depend on shadows.
             failed = [role for role in guessing if role != "victim"] if fitted else []
-            failed += ["attack"] if not fitted.get("trained", True) else []
+            failed += ["attack"] if not checks.trained(fitted) else []
             about = results.stage(options, where) | {"failed": failed}
             identity = {"setting": setting.path, "attack": name, "seed": params.seed}
             save_tensors(attacker, fitted, identity | about)
