@@ -1,7 +1,7 @@
 """What MkDocs builds besides the pages in docs/: the configuration's page from its schema, and pages from elsewhere.
 
-Pages link to ``../benchmarks/*.md`` and ``../CHANGELOG.md``, as they are read in the repository; here these become pages
-of the site.
+Pages link to ``../benchmarks/*.md`` and ``../CHANGELOG.md``, as they lie in the repository; here these become pages of
+the site.
 """
 
 from __future__ import annotations
