@@ -6,7 +6,7 @@ PROGRESS := $(shell test -t 2 && echo --logger rich)
 SNAKEMAKE := $(strip $(BIN)/snakemake $(PROGRESS) --profile profiles/local)
 INSTALLED := .venv/.installed
 
-.PHONY: install slurm-profile demo test test-slurm check location bench bench-gpu status report lock
+.PHONY: install slurm-profile demo test test-slurm check location bench bench-gpu status report docs lock
 
 install: $(INSTALLED) slurm-profile
 
@@ -76,7 +76,12 @@ report: $(INSTALLED)
 	@mkdir -p results/demo
 	$(SNAKEMAKE) $(OF) --report "results/$(patsubst all/%,%,$(OF)/report.html)" $(WITH)
 
+# The documentation, into site/index.html: a page or a link that is wrong is an error.
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "site/index.html"
+
 # Resolve requirements.lock anew (needs uv).
 lock:
-	uv pip compile --universal --python-version 3.11 --generate-hashes --extra workflow --extra dev \
+	uv pip compile --universal --python-version 3.11 --generate-hashes --extra workflow --extra dev --extra docs \
 	  pyproject.toml --output-file requirements.lock
