@@ -142,7 +142,7 @@ def read_config(directory: str, files: Sequence[str], overrides: Sequence[str]) 
     config: dict[str, Any] = {}
     own = Path(directory, "config.yaml")
     try:
-        for file in (Path(__file__).parents[1] / "config.yaml", *([own] if own.exists() else []), *files):
+        for file in (*([own] if own.exists() else []), *files):
             update_config(config, load_configfile(str(file)))
         update_config(config, parse_config(overrides))
     except (OSError, ValueError, WorkflowError) as error:
