@@ -81,7 +81,6 @@ DATASET_MARKS = {
     "texas": ("<", SKY),
     "purchase": (">", BLACK),
     "digits": ("p", GREY),
-    "cifar10_jpeg": ("8", SKY),
 }
 GROUP_LINES: dict[str, dict[str, Any]] = {
     "members": {"color": VERMILLION, "linestyle": "-", "linewidth": 1.4},
