@@ -139,7 +139,7 @@ def _unpickled(batch: bytes, where: str) -> np.ndarray:
         raw = _Unpickler(io.BytesIO(batch), encoding="latin1").load()
         facts = {key.decode() if isinstance(key, bytes) else key: value for key, value in raw.items()}
         labels = [facts["labels"]] if "labels" in facts else [facts["coarse_labels"], facts["fine_labels"]]
-        return np.column_stack([*labels, facts["data"]]).astype(np.uint8)
+        return np.column_stack([np.asarray(column, np.uint8) for column in (*labels, facts["data"])])
     except Exception as error:  # damaged bytes may mean anything to pickle, and so raise anything
         raise DatasetError(f"{where}: no batch of the Python release ({error}); delete it and run again") from None
 
