@@ -109,7 +109,7 @@ def part(data: Dataset, index: np.ndarray, batch: int, device: str, shuffle: boo
 
 
 def network(name: str, data: Dataset, seed: int) -> nn.Module:
-    """`fc` of torch's own layers (the library's multiply faster on a CPU); the convolutional ones are torchvision's."""
+    """`fc` written out anew, as a stranger would; the convolutional ones are torchvision's."""
     if name != "fc":
         return models.build(name, data.input_shape, data.classes, seed)
     model = nn.Sequential(

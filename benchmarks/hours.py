@@ -38,7 +38,7 @@ from miaprune.attacks.neural import epochs_of
 from miaprune.data import datasets, splits
 from miaprune.signals import Signals
 from miaprune.training import defenses
-from miaprune.training.loop import CrossEntropy, Objective
+from miaprune.training.objectives import CrossEntropy, Objective
 
 STAGES = {"originals": "training", "pruned": "finetuning"}
 PHASES = (*STAGES, "signals", *grid.ATTACK_FAMILIES)

@@ -29,7 +29,8 @@ from miaprune.devices import Autocast
 from miaprune.files import FileError, load_metadata, save_tensors, write_text
 from miaprune.networks import models, pruning
 from miaprune.signals import Signals
-from miaprune.training.loop import CrossEntropy, Objective, train_roles
+from miaprune.training.objectives import CrossEntropy, Objective
+from miaprune.training.together import train_roles
 
 ROOT = Path(__file__).resolve().parents[1]
 PRUNER, SPARSITY = "l1", 0.7

@@ -3,10 +3,10 @@
     python benchmarks/precision.py                     # digits/cnn, whole, on the CPU: half an hour
     python benchmarks/precision.py --dataset cifar10_jpeg --model resnet18 --records 1280 --epochs 8 --device cuda
 
-The workflow trains in bfloat16 on a GPU only. Here a CPU does too, by the same `Autocast` of `miaprune.devices`: it rounds
-to the same format, if not in the same order. Signals are taken in float32 after both, as everywhere. Each of a seed's six
-models is a victim once, with the other five as its shadows: which epoch's weights a single victim keeps can move an
-attack on it by ten points and more. On a CPU take `cnn`: see precision.md for what happened to ResNet-18.
+The workflow trains in bfloat16 on a GPU only. Here a CPU does too, by the same `Autocast` of `miaprune.devices`: it
+rounds to the same format, if not in the same order. Signals are taken in float32 after both, as everywhere. Each of a
+seed's six models is a victim once, with the other five as its shadows: which epoch's weights a single victim keeps
+can move an attack on it by ten points and more. On a CPU take `cnn`: see precision.md for what happened to ResNet-18.
 """
 
 from __future__ import annotations

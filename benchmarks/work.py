@@ -10,7 +10,6 @@ Nothing is trained. Writes work.md beside this.
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,12 +23,11 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from miaprune import grid
-from miaprune.attacks import attack
-from miaprune.attacks.neural import epochs_of
+from miaprune.attacks.neural import NETWORKS, epochs_of, train
 from miaprune.data import splits
 from miaprune.data.datasets import SPECS
 from miaprune.files import write_text
-from miaprune.networks import layers, models
+from miaprune.networks import models
 from miaprune.signals import Signals
 
 STAGES = {"originals": "training", "pruned": "finetuning"}
@@ -37,17 +35,9 @@ NEEDS = {**STAGES, "signals": "signals", "samia": "samia", "nn": "nn"}
 """What needs calls a phase."""
 
 
-def _linear_flops(x: tuple[int, ...], weight: tuple[int, ...], *_: Any, **__: Any) -> int:
-    return 2 * math.prod(x) * weight[0]
-
-
-# oneDNN's product, which `miaprune.networks.layers.Linear` is on a CPU and torch's counter does not know.
-COUNTED = {torch.ops.mkldnn._linear_pointwise: _linear_flops} if layers.ONEDNN else {}
-
-
 def flops(compute: Callable[[], Any]) -> float:
     """Floating-point operations of matrix products and convolutions; counted on the CPU, they are the same anywhere."""
-    with FlopCounterMode(display=False, custom_mapping=COUNTED) as counter:
+    with FlopCounterMode(display=False) as counter:
         compute()
     return counter.get_total_flops()
 
@@ -66,7 +56,9 @@ def of_attack(name: str, classes: int, options: Mapping[str, Any]) -> float:
     rng, n = np.random.default_rng(0), 512
     p = rng.dirichlet(np.ones(classes), n).astype(np.float32)
     shadows = Signals(p, p * (1 - p), rng.integers(0, classes, n), rng.random(n) < 0.5)
-    return flops(lambda: attack(name).fit(shadows, {**ours.one_epoch(options), "batch_size": 64}, 0, "cpu")) / n
+    build, features = NETWORKS[name]
+    x, y = torch.from_numpy(features(shadows)), torch.from_numpy(shadows.members.astype(np.int64))
+    return flops(lambda: train(build, x, y, {**ours.one_epoch(options), "batch_size": 64}, 0)) / n
 
 
 def cell(

@@ -6,7 +6,8 @@ al., S&P 2017), `nn_top3` (Salem et al., NDSS 2019) and `nn_cls` (posteriors and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import logging
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -14,72 +15,31 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from miaprune import metrics
+from miaprune.attacks import checks
 from miaprune.attacks.base import Attack, Fitted, Options
+from miaprune.attacks.networks import Samia, mlp
 from miaprune.devices import Captured
-from miaprune.networks.layers import Dropout, Linear
+from miaprune.grid import derive_seed
 from miaprune.signals import Signals
 from miaprune.training.optim import SGD, Adam, Optimizer, one_cycle
 
 SCORE_BATCH = 1024
 
+WIDE = 640
+"""AdamW's rate of a weight matrix with more inputs than this is lower by as much: SAMIA's head has 64 for each class.
 
-class EncoderLayer(nn.Module):
-    """A post-norm transformer encoder layer, the same function as `torch.nn.TransformerEncoderLayer`.
+Adam moves all weights of a unit by the rate, so that the unit's input moves by the rate times their number: at 100
+classes and 1e-3 a few steps killed every unit of SAMIA's head (benchmarks/attack_training.md).
+"""
 
-    Written out for the sake of `Dropout`: the library's layer draws its masks itself.
-    """
+REFITS = 3
+"""How often a network that learnt nothing is fitted anew, with other draws."""
 
-    def __init__(self, width: int, heads: int, feedforward: int, p: float, rng: np.random.Generator) -> None:
-        super().__init__()
-        self.heads = heads
-        self.qkv = Linear(width, 3 * width)
-        self.out = Linear(width, width)
-        self.up, self.down = Linear(width, feedforward), Linear(feedforward, width)
-        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.dropout = Dropout(p, rng)
-        nn.init.xavier_uniform_(self.qkv.weight)
-        nn.init.zeros_(self.qkv.bias)
-        nn.init.zeros_(self.out.bias)
+Build = Callable[[tuple[int, ...]], nn.Module]
+Features = Callable[[Signals], np.ndarray]
 
-    def attend(self, x: Tensor) -> Tensor:
-        n, tokens, width = x.shape
-        q, k, v = self.qkv(x).view(n, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
-        weights = torch.softmax((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2), dim=-1)
-        mixed = self.dropout(weights) @ v
-        return self.out(mixed.transpose(1, 2).reshape(n, tokens, width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.norm1(x + self.dropout(self.attend(x)))
-        feedforward = self.down(self.dropout(F.gelu(self.up(x))))
-        return self.norm2(x + self.dropout(feedforward))
-
-
-class Samia(nn.Module):
-    """Self-attention over classes: each class is a token of posterior, sensitivity and one-hot label.
-
-    Input float32 [n, 3, C], output logits [n, 2] (non-member, member).
-    """
-
-    def __init__(self, inputs: tuple[int, ...], rng: np.random.Generator) -> None:
-        super().__init__()
-        features, classes = inputs
-        self.norm = nn.BatchNorm1d(features * classes)
-        self.embed = Linear(features, 64)
-        self.encoder = nn.Sequential(*(EncoderLayer(64, 4, 128, 0.2, rng) for _ in range(3)))
-        self.head = nn.Sequential(Linear(64 * classes, 64), nn.ReLU(), Linear(64, 2))
-
-    def forward(self, x: Tensor) -> Tensor:
-        tokens = self.norm(x.flatten(1)).view(x.shape).transpose(1, 2)
-        return self.head(self.encoder(F.gelu(self.embed(tokens))).flatten(1))
-
-
-def mlp(inputs: tuple[int, ...], rng: np.random.Generator) -> nn.Module:
-    """The 512-256-128-2 network of the `nn` attacks; input float32 [n, d]."""
-    return nn.Sequential(
-        Linear(inputs[0], 512), nn.ReLU(), Dropout(0.2, rng),
-        Linear(512, 256), nn.ReLU(), Dropout(0.2, rng),
-        Linear(256, 128), nn.ReLU(), Linear(128, 2),
-    )  # fmt: skip
+logger = logging.getLogger(__name__)
 
 
 def _one_hot(s: Signals) -> np.ndarray:
@@ -106,11 +66,14 @@ def nn_cls_features(s: Signals) -> np.ndarray:
     return np.concatenate([s.posteriors, _one_hot(s)], axis=1)
 
 
-def optimiser(parameters: Iterable[Tensor], recipe: Options) -> Optimizer:
-    """The recipe's optimiser."""
+def optimisers(model: nn.Module, recipe: Options) -> list[tuple[Optimizer, float]]:
+    """The recipe's optimisers, each with what the recipe's rate is multiplied by for its parameters (see `WIDE`)."""
     if recipe["optimizer"] == "sgd":
-        return SGD(parameters, recipe["weight_decay"], recipe["momentum"])
-    return Adam(parameters, recipe["weight_decay"], decoupled=True)
+        return [(SGD(model.parameters(), recipe["weight_decay"], recipe["momentum"]), 1.0)]
+    groups: dict[float, list[Tensor]] = {}
+    for p in model.parameters():
+        groups.setdefault(min(1.0, WIDE / p.shape[1]) if p.dim() == 2 else 1.0, []).append(p)
+    return [(Adam(group, recipe["weight_decay"], decoupled=True), share) for share, group in groups.items()]
 
 
 def epochs_of(recipe: Options, steps_per_epoch: int) -> int:
@@ -125,71 +88,89 @@ def learning_rate(recipe: Options, step: int, steps_per_epoch: int) -> float:
     return one_cycle(step, epochs_of(recipe, steps_per_epoch) * steps_per_epoch, recipe["lr"])
 
 
-def fit(
-    build: Callable[[tuple[int, ...], np.random.Generator], nn.Module],
-    features: Callable[[Signals], np.ndarray],
-    shadows: Signals,
-    recipe: Options,
-    seed: int,
-    device: str,
-) -> Fitted:
-    """Train the attack's network on the pooled shadows and return its weights.
+def train(build: Build, x: Tensor, y: Tensor, recipe: Options, seed: int) -> nn.Module:
+    """A network trained to tell members; x float32 [n, ...] and y int64 [n] (1: member) on the device that computes.
 
     An epoch's batches are of nearly equal size, the recipe's at most: a remainder of one record would be no batch for
     SAMIA's batch norm.
     """
-    x = torch.from_numpy(features(shadows)).to(device)
-    y = torch.from_numpy(shadows.members.astype(np.int64)).to(device)
     with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
         torch.manual_seed(seed)
-        model = build(tuple(x.shape[1:]), np.random.Generator(np.random.SFC64(seed))).to(device)
+        model = build(tuple(x.shape[1:])).to(x.device)
         batches = -(-len(x) // recipe["batch_size"])
-        optimizer = optimiser(model.parameters(), recipe)
-        rate = torch.zeros((), dtype=torch.float32 if x.is_cuda else torch.float64, device=device)
+        optimizers = optimisers(model, recipe)
+        rate = torch.zeros((), dtype=torch.float32 if x.is_cuda else torch.float64, device=x.device)
 
         def take(index: Tensor) -> None:
-            optimizer.zero_grad()
+            for optimizer, _ in optimizers:
+                optimizer.zero_grad()
             F.cross_entropy(model(x[index]), y[index]).backward()
-            optimizer.step(rate if x.is_cuda else rate.item())
+            for optimizer, share in optimizers:
+                optimizer.step(rate * share if x.is_cuda else rate.item() * share)
 
         take_step = Captured(take) if x.is_cuda else take
         model.train()
         for step in range(epochs_of(recipe, batches) * batches):
             if step % batches == 0:
-                order = torch.randperm(len(x)).to(device).tensor_split(batches)
+                order = torch.randperm(len(x)).to(x.device).tensor_split(batches)
             rate.fill_(learning_rate(recipe, step, batches))
             take_step(order[step % batches])
-    return {name: tensor.detach().cpu().numpy() for name, tensor in model.state_dict().items()}
+    return model.eval()
 
 
-def score(
-    build: Callable[[tuple[int, ...], np.random.Generator], nn.Module],
-    features: Callable[[Signals], np.ndarray],
-    fitted: Fitted,
-    victim: Signals,
-    recipe: Options,
-    seed: int,
-    device: str,
-) -> np.ndarray:
+def fit(name: str, shadows: Signals, recipe: Options, seed: int, device: str) -> Fitted:
+    """Train the attack's network on the pooled shadows and return its weights, and whether it is ``trained``.
+
+    A network that learnt nothing, as `miaprune.attacks.checks.failed` has it, is trained anew with other draws,
+    `REFITS` times at most; if that fails too, the one with the highest AUC on the shadows is returned and marked.
+    """
+    build, features = NETWORKS[name]
+    x = torch.from_numpy(features(shadows)).to(device)
+    y = torch.from_numpy(shadows.members.astype(np.int64)).to(device)
+    checked = checks.sample(shadows, seed)
+    threshold = checks.best_threshold_auc(name, checked)
+    best: Fitted = {}
+    best_auc = -1.0
+    for attempt in range(1 + REFITS):
+        model = train(build, x, y, recipe, derive_seed(seed, "refit", str(attempt)) if attempt else seed)
+        scores = _scores(model, torch.from_numpy(features(checked)).to(device))
+        failed = checks.failed(scores, checked.members, threshold)
+        auc = 0.0 if np.isnan(scores).any() else metrics.auc(scores, checked.members)
+        if auc > best_auc or not failed:
+            best = {k: tensor.detach().cpu().numpy() for k, tensor in model.state_dict().items()}
+            best_auc = auc
+        if not failed:
+            break
+        logger.warning(
+            f"{name} learnt nothing in attempt {attempt + 1} of {1 + REFITS}: on the shadows an AUC of {auc:.4f}, the "
+            f"best threshold {threshold:.4f}; scores from {scores.min():.6g} to {scores.max():.6g}"
+        )
+    return best | {"trained": np.array(not failed)}
+
+
+def _scores(model: nn.Module, x: Tensor) -> np.ndarray:
     """Logit of member minus logit of non-member, float64 [n]."""
-    x = torch.from_numpy(features(victim)).to(device)
-    model = build(tuple(x.shape[1:]), np.random.default_rng(seed)).to(device).eval()
-    model.load_state_dict({name: torch.from_numpy(array) for name, array in fitted.items()})
     with torch.inference_mode():
         logits = torch.cat([model(batch) for batch in x.split(SCORE_BATCH)]).double().cpu()
     return (logits[:, 1] - logits[:, 0]).numpy()
 
 
-def _attack(
-    build: Callable[[tuple[int, ...], np.random.Generator], nn.Module],
-    features: Callable[[Signals], np.ndarray],
-) -> Attack:
-    return Attack(fit=partial(fit, build, features), score=partial(score, build, features))
+def score(name: str, fitted: Fitted, victim: Signals, recipe: Options, seed: int, device: str) -> np.ndarray:
+    """Logit of member minus logit of non-member, float64 [n]."""
+    build, features = NETWORKS[name]
+    x = torch.from_numpy(features(victim)).to(device)
+    with torch.random.fork_rng(devices=[]):  # constructing a layer draws throw-away weights
+        model = build(tuple(x.shape[1:])).to(device).eval()
+    model.load_state_dict({name: torch.from_numpy(array) for name, array in fitted.items() if name != "trained"})
+    return _scores(model, x)
 
 
-ATTACKS = {
-    "samia": _attack(Samia, samia_features),
-    "nn": _attack(mlp, nn_features),
-    "nn_top3": _attack(mlp, nn_top3_features),
-    "nn_cls": _attack(mlp, nn_cls_features),
+NETWORKS: dict[str, tuple[Build, Features]] = {
+    "samia": (Samia, samia_features),
+    "nn": (mlp, nn_features),
+    "nn_top3": (mlp, nn_top3_features),
+    "nn_cls": (mlp, nn_cls_features),
 }
+"""What each attack trains, and on what of the signals."""
+
+ATTACKS = {name: Attack(fit=partial(fit, name), score=partial(score, name)) for name in NETWORKS}

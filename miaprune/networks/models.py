@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from miaprune.grid import known
-from miaprune.networks.layers import Linear
 
 
 def resnet18(input_shape: tuple[int, ...], classes: int) -> nn.Module:
@@ -48,9 +47,9 @@ def fc(input_shape: tuple[int, ...], classes: int) -> nn.Module:
     """Two hidden layers of 256 and 128 ReLU units, dropout .1 after each."""
     return nn.Sequential(
         nn.Flatten(),
-        Linear(math.prod(input_shape), 256), nn.ReLU(), nn.Dropout(0.1),
-        Linear(256, 128), nn.ReLU(), nn.Dropout(0.1),
-        Linear(128, classes),
+        nn.Linear(math.prod(input_shape), 256), nn.ReLU(), nn.Dropout(0.1),
+        nn.Linear(256, 128), nn.ReLU(), nn.Dropout(0.1),
+        nn.Linear(128, classes),
     )  # fmt: skip
 
 

@@ -2,7 +2,8 @@
 
 The rule is fixed before any number is seen and is the same for every claim. A claim says that a difference of
 attack accuracies is above 0, and each pruned setting gives one difference (a mean over seeds where there are
-several). The claim is *supported* if the 95 % bootstrap interval of the mean difference lies above 0 and a
+several). Results of networks that learnt nothing decide nothing: settings without another are left out, and counted.
+The claim is *supported* if the 95 % bootstrap interval of the mean difference lies above 0 and a
 one-sided paired sign test gives p < `ALPHA`: a few large differences do not carry it, nor do many tiny ones
 that larger ones outweigh. Otherwise it is *not supported*, or, below `MIN_SETTINGS` settings, there are *too
 few settings to tell*.
@@ -23,7 +24,7 @@ import pandas as pd
 
 from miaprune import metrics
 from miaprune.grid import PPB_STRENGTH
-from miaprune.report.tables import PLACE, defense_table, over_seeds, paper_table, precision, to_markdown, undefended
+from miaprune.report.tables import PLACE, over_seeds, to_markdown, undefended
 
 ALPHA = 0.05
 """Level of the sign test."""
@@ -66,16 +67,6 @@ test accuracy that PPB costs, are stated beside it.
 """
 
 
-SUMMARY_HEAD = """\
-How often each attack tells members (records the model was trained on) from non-members, in percent: 50 is a
-coin toss, 100 is certainty. "test" is the attacked model's own accuracy on unseen records, in percent; rows
-named "original" are models before pruning."""
-
-DEFENSES_HEAD = """\
-with defences: an adaptive adversary defends the shadow models like the victim, an unaware one does
-not. epsilon is what dp guarantees for the fine-tuning alone."""
-
-
 @dataclass(frozen=True)
 class Claim:
     """What was seen of one claim within one scope.
@@ -85,6 +76,7 @@ class Claim:
     adversary : "matched"; for claim 3 "adaptive" or "unaware".
     scope : "all", or the dataset whose settings alone were counted.
     settings, holds : pruned settings with a difference, and those where it is above 0.
+    left_out : pruned settings without one because a network learnt nothing.
     effect, interval : mean difference and its 95 % bootstrap interval, in percentage points; NaN if there are
         no settings, the interval already if there is only one.
     p_value : of the one-sided sign test; settings with a difference of exactly 0 do not enter it.
@@ -100,6 +92,7 @@ class Claim:
     statement: str
     settings: int
     holds: int
+    left_out: int
     effect: float
     interval: tuple[float, float]
     p_value: float
@@ -112,22 +105,35 @@ class Claim:
 
 def evaluate(attacks: pd.DataFrame) -> list[Claim]:
     """Every claim over all settings, then dataset by dataset, from an attacks table."""
+    sound, all_there = _differences(attacks), _differences(attacks.assign(failed=None))
+    claims = []
+    for kind, (differences, beside) in sound.items():
+        number, adversary, note = kind
+        claims += _by_scope(number, adversary, differences, all_there[kind][0], beside, note)
+    return claims
+
+
+def _differences(attacks: pd.DataFrame) -> dict[tuple[int, str, str], tuple[pd.Series, pd.DataFrame]]:
+    """By (claim, adversary, note): the difference of each pruned setting in percentage points, and left and cost."""
     accuracies = undefended(attacks).pivot(index=PLACE, columns="attack", values="accuracy") * 100
     if "samia" not in accuracies:
         accuracies["samia"] = math.nan
     pruned = accuracies.index.get_level_values("variant") != "original"
     others = accuracies[pruned].drop(columns="samia")
     nothing = pd.DataFrame(columns=["left", "cost"], dtype="float64")
-    claims = _by_scope(1, "matched", _over_original(accuracies["samia"], pruned), nothing)
     best_other, note = others.max(axis=1), f". Others: {', '.join(others.columns)}"
-    claims += _by_scope(2, "matched", accuracies["samia"][pruned] - best_other, nothing, note)
+    found = {
+        (1, "matched", ""): (_over_original(accuracies["samia"], pruned), nothing),
+        (2, "matched", note): (accuracies["samia"][pruned] - best_other, nothing),
+    }
     without = _samia_and_test(attacks[attacks["defense"].isna()], "matched")
     ppb = attacks[(attacks["defense"] == "ppb") & (attacks["strength"] == PPB_STRENGTH)]
     for name, adversary in (("adaptive", "matched"), ("unaware", "unaware")):
         left = _samia_and_test(ppb, adversary)
         lost = without - left
-        claims += _by_scope(3, name, lost["samia"], pd.DataFrame({"left": left["samia"], "cost": lost["test"]}))
-    return claims
+        beside = pd.DataFrame({"left": left["samia"], "cost": lost["test"]})
+        found[3, name, ""] = (lost["samia"], beside)
+    return found
 
 
 def claims_table(claims: Sequence[Claim]) -> pd.DataFrame:
@@ -147,41 +153,11 @@ def claims_markdown(claims: Sequence[Claim], guessing: Sequence[str] = (), sourc
     ``guessing`` and ``source`` are as `miaprune.report.tables.learnt_nothing` and `source` there give them.
     """
     kinds = dict.fromkeys((c.number, c.adversary) for c in claims)
-    warning = f"\n{_warning(guessing)}\n" if guessing else ""
-    head = HEAD + (f"\n{source}\n" if source else "") + warning
+    head = HEAD + (f"\n{source}\n" if source else "") + (f"\n{warning(guessing)}\n" if guessing else "")
     return head + "".join(_section([c for c in claims if (c.number, c.adversary) == kind]) for kind in kinds)
 
 
-def summary(attacks: pd.DataFrame, claims: Sequence[Claim], guessing: Sequence[str] = ()) -> str:
-    """What a run found, for a reader at a terminal who knows neither the paper nor this project.
-
-    ``guessing`` names settings as `miaprune.report.tables.learnt_nothing` does.
-    """
-    width = precision(attacks)
-    blocks = [SUMMARY_HEAD + (f" An accuracy's 95 % interval is\n{width}." if width else "")]
-    for dataset in dict.fromkeys(attacks["dataset"]):
-        table = paper_table(attacks, dataset).rename(columns={"test_accuracy": "test"})
-        blocks.append(f"{dataset}\n{table.to_string(index=False)}")
-        table = defense_table(attacks, dataset).rename(columns={"test_accuracy": "test"})
-        if len(table):
-            blocks.append(f"{dataset}, {DEFENSES_HEAD}\n{table.to_string(index=False)}")
-    if guessing:
-        blocks.append(_warning(guessing))
-    defended = attacks["defense"].notna().any()
-    for claim in claims:
-        if claim.scope == "all" and (claim.number < 3 or defended):
-            seen = (
-                f"the difference is above 0 in {claim.holds} of {claim.settings} settings, on average "
-                f"{claim.effect:+.2f} points (95 % interval {_range(claim.interval)}){_left_and_cost(claim)}"
-                if claim.settings
-                else claim.detail
-            )
-            statement = f"Claim {claim.number}, {claim.statement}{_against(claim)}"
-            blocks.append(f"{statement}\n  {claim.verdict.upper()}: {seen}.")
-    return "\n\n".join(blocks) + "\n"
-
-
-def _warning(guessing: Sequence[str]) -> str:
+def warning(guessing: Sequence[str]) -> str:
     named = ", ".join(guessing[:MAX_EXCEPTIONS])
     more = f" and {len(guessing) - MAX_EXCEPTIONS} more settings" if len(guessing) > MAX_EXCEPTIONS else ""
     return f"Models that learnt nothing, on test no better than always saying one class: {named}{more}."
@@ -199,16 +175,32 @@ def _samia_and_test(attacks: pd.DataFrame, adversary: str) -> pd.DataFrame:
     return pd.DataFrame({"samia": 100 * rows["accuracy"], "test": 100 * rows["victim_test_accuracy"]})
 
 
-def _by_scope(number: int, adversary: str, differences: pd.Series, beside: pd.DataFrame, note: str = "") -> list[Claim]:
-    """A claim over all settings, then dataset by dataset; ``beside`` holds left and cost where there are any."""
+def _by_scope(
+    number: int, adversary: str, differences: pd.Series, all_there: pd.Series, beside: pd.DataFrame, note: str
+) -> list[Claim]:
+    """A claim over all settings, then dataset by dataset; ``beside`` holds left and cost where there are any.
+
+    ``all_there`` are the differences as they would be with the results of networks that learnt nothing.
+    """
     # Means over seeds leave rounding noise where two accuracies are equal; a tie must stay one.
     differences = differences.astype("float64").dropna().round(9)
-    datasets = differences.index.get_level_values("dataset")
-    scopes = {"all": differences} | {name: differences[datasets == name] for name in dict.fromkeys(datasets)}
-    return [_claim(number, adversary, scope, some, beside, note) for scope, some in scopes.items()]
+    left_out = all_there.dropna().index.difference(differences.index)
+    places = differences.index.union(left_out, sort=False)
+    names = dict.fromkeys(places.get_level_values("dataset"))
+
+    claims = []
+    for scope in ("all", *names):
+        here, out = (
+            index if scope == "all" else index[index.get_level_values("dataset") == scope]
+            for index in (differences.index, left_out)
+        )
+        claims.append(_claim(number, adversary, scope, differences[here], len(out), beside, note))
+    return claims
 
 
-def _claim(number: int, adversary: str, scope: str, differences: pd.Series, beside: pd.DataFrame, note: str) -> Claim:
+def _claim(
+    number: int, adversary: str, scope: str, differences: pd.Series, left_out: int, beside: pd.DataFrame, note: str
+) -> Claim:
     values = differences.to_numpy()
     interval = _mean_interval(values)
     p_value = metrics.sign_test(values)
@@ -224,6 +216,7 @@ def _claim(number: int, adversary: str, scope: str, differences: pd.Series, besi
         STATEMENTS[number],
         settings=len(values),
         holds=int((values > 0).sum()),
+        left_out=left_out,
         effect=_mean(values),
         interval=interval,
         p_value=p_value,
@@ -268,16 +261,16 @@ def _detail(differences: pd.Series) -> str:
 def _section(claims: Sequence[Claim]) -> str:
     overall = claims[0]
     kind = f"Claim {overall.number}" + (f", {overall.adversary} adversary" if overall.number == 3 else "")
-    lines = [f"\n## {kind}: {overall.verdict}\n", f"Claimed: {overall.statement}{_against(overall)}.\n"]
+    lines = [f"\n## {kind}: {overall.verdict}\n", f"Claimed: {overall.statement}{against(overall)}.\n"]
     if overall.settings:
         lines.append(
             f"Seen: {DIFFERENCES[overall.number]} is above 0 in {overall.holds} of {overall.settings} settings; "
-            f"on average {overall.effect:+.2f} points (95 % interval {_range(overall.interval)}); "
-            f"sign test p = {overall.p_value:.2g}{_left_and_cost(overall)}.\n"
+            f"on average {overall.effect:+.2f} points (95 % interval {interval_text(overall.interval)}); "
+            f"sign test p = {overall.p_value:.2g}{left_and_cost(overall)}{left_out(overall)}.\n"
         )
         lines.append(f"Settings: {overall.detail}.\n")
     else:
-        lines.append(f"Seen: nothing yet; {overall.detail}.\n")
+        lines.append(f"Seen: nothing yet; {overall.detail}{left_out(overall)}.\n")
     return "\n".join([*lines, to_markdown(pd.DataFrame(map(_cells, claims)))])
 
 
@@ -287,20 +280,21 @@ def _cells(claim: Claim) -> dict[str, str]:
         "scope": claim.scope,
         "settings": str(claim.settings),
         "above 0": str(claim.holds),
+        "left out": str(claim.left_out),
         "mean (points)": f"{claim.effect:+.2f}" if claim.settings else "",
-        "95 % interval": _range(claim.interval) if claim.settings else "",
+        "95 % interval": interval_text(claim.interval) if claim.settings else "",
         "sign test p": f"{claim.p_value:.2g}",
     }
     if claim.number == 3:
         cells |= {
             "SAMIA with PPB (%)": f"{claim.left:.2f}" if claim.settings else "",
             "cost (points)": f"{claim.cost:+.2f}" if claim.settings else "",
-            "cost, 95 % interval": _range(claim.cost_interval) if claim.settings else "",
+            "cost, 95 % interval": interval_text(claim.cost_interval) if claim.settings else "",
         }
     return cells | {"verdict": claim.verdict}
 
 
-def _against(claim: Claim) -> str:
+def against(claim: Claim) -> str:
     return {
         "matched": "",
         "adaptive": ", against an adversary who knows of it",
@@ -308,14 +302,20 @@ def _against(claim: Claim) -> str:
     }[claim.adversary]
 
 
-def _left_and_cost(claim: Claim) -> str:
+def left_out(claim: Claim) -> str:
+    if not claim.left_out:
+        return ""
+    return f"; {claim.left_out} more left out, as a network of theirs learnt nothing"
+
+
+def left_and_cost(claim: Claim) -> str:
     if claim.number != 3:
         return ""
     return (
         f"; with PPB SAMIA still reaches {claim.left:.2f} % on average (guessing: 50 %), and PPB costs "
-        f"{claim.cost:+.2f} points of test accuracy (95 % interval {_range(claim.cost_interval)})"
+        f"{claim.cost:+.2f} points of test accuracy (95 % interval {interval_text(claim.cost_interval)})"
     )
 
 
-def _range(interval: tuple[float, float]) -> str:
+def interval_text(interval: tuple[float, float]) -> str:
     return "none from one setting" if math.isnan(interval[0]) else f"{interval[0]:+.2f} to {interval[1]:+.2f}"

@@ -7,7 +7,7 @@ import math
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 from importlib.metadata import version
@@ -36,7 +36,7 @@ VICTIM_KEYS = (
 PRIVACY_KEYS = ("epsilon", "delta")
 """Of a victim trained with differential privacy: what its row in a table says of its "privacy" block."""
 
-TEXTS = ("dataset", "model", "pruner", "defense", "adversary", "attack", "versions_commit")
+TEXTS = ("dataset", "model", "pruner", "defense", "adversary", "attack", "failed", "versions_commit")
 MAY_LACK = ("sparsity", "strength", *(f"victim_{key}" for key in PRIVACY_KEYS))
 """Of a row's columns: what is text, and which numbers may be missing."""
 
@@ -54,6 +54,8 @@ def attack_result(
     model: Mapping[str, Any],
     attacker: Mapping[str, Any],
     adversary: str = "matched",
+    fits: bool = False,
+    failed: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Everything that one attack on one model says (method, section 10), ready for `write_json`.
 
@@ -67,6 +69,8 @@ def attack_result(
         training with the "epoch" whose weights were kept and "epochs_run".
     attacker : the stage in which the attack was fitted.
     adversary : "matched" (of a defended victim: the adaptive one), "unaware" or "shadows_{pruner}_{sparsity}".
+    fits : whether the attack fits a network.
+    failed : what learnt nothing, of "attack" and `miaprune.grid.ROLES`: then the result decides nothing (section 7).
     """
     members = victim.members
     facts = {
@@ -89,6 +93,8 @@ def attack_result(
         "roc": metrics.roc_points(scores, members),
         "members": int(members.sum()),
         "non_members": int((~members).sum()),
+        "trained": False if failed else True if fits else None,
+        "failed": list(failed),
         "victim": facts,
         # None where there was no such stage, or where files are from before they said so.
         "provenance": {
@@ -115,6 +121,11 @@ def stage(recipe: Mapping[str, Any], device: str) -> dict[str, Any]:
     """
     heeded = {key: value for key, value in recipe.items() if not device.startswith("cpu") or key not in GPU_ONLY}
     return {"recipe": heeded, "device": device, "commit": commit(), "torch": version("torch")}
+
+
+def learnt_nothing(facts: Mapping[str, Any]) -> bool:
+    """Whether a model is no better on its test records than always naming their most frequent class."""
+    return bool(facts["test_accuracy"] <= facts["majority_accuracy"])
 
 
 def versions() -> dict[str, str | None]:
@@ -192,6 +203,8 @@ def flat(result: Mapping[str, Any]) -> dict[str, Any]:
         **{f"tpr_at_fpr_{fpr}": result["tpr_at_fpr"][fpr] for fpr in FPRS},
         "members": result["members"],
         "non_members": result["non_members"],
+        "trained": result["trained"],
+        "failed": " ".join(result["failed"]) or None,
         **{f"victim_{key}": victim[key] for key in VICTIM_KEYS},
         **{f"victim_{key}": privacy[key] for key in PRIVACY_KEYS},
         "versions_commit": result["versions"].get("commit"),
@@ -201,7 +214,10 @@ def flat(result: Mapping[str, Any]) -> dict[str, Any]:
 def _check_result(result: Any) -> None:
     """Raise `KeyError`, `TypeError` or `ValueError` unless ``result`` has the shape of an attack's JSON."""
     for key, value in flat(result).items():
-        if key in TEXTS:
+        if key == "trained":
+            if value is not None and not isinstance(value, bool):
+                raise ValueError(f"trained {value!r} is neither true, false nor null")
+        elif key in TEXTS:
             if not isinstance(value, str | None):
                 raise ValueError(f"{key} {value!r} is no text")
         elif value is None and key in MAY_LACK:

@@ -18,7 +18,7 @@ import pandas as pd
 
 from miaprune import grid
 from miaprune.files import whole, write_text
-from miaprune.report.results import PRIVACY_KEYS, SETTING_KEYS, TEXTS, ResultError, flat
+from miaprune.report.results import FPRS, PRIVACY_KEYS, SETTING_KEYS, TEXTS, ResultError, flat
 
 MODEL_COLUMNS = (
     *SETTING_KEYS[:-1],
@@ -45,6 +45,9 @@ HEADS = {
     ),
 }
 """Of a dataset's tables for people: what its title says, and how to read it."""
+
+FAILED = "failed"
+"""In place of an accuracy: the network learnt nothing, and its numbers say nothing (method, section 7)."""
 
 PLACE = ["dataset", "model", "variant"]
 """What names an undefended setting: the three folders of its path."""
@@ -77,16 +80,24 @@ def learnt_nothing(models: pd.DataFrame) -> list[str]:
     return [f"{place} ({guessing} of {of})" for place, guessing, of in counts.itertuples() if guessing]
 
 
-def over_seeds(attacks: pd.DataFrame) -> pd.DataFrame:
-    """The attacks averaged over seeds.
+MEASURED = ("accuracy", "accuracy_ci_lo", "accuracy_ci_hi", "auc", *(f"tpr_at_fpr_{fpr}" for fpr in FPRS))
+"""What an attack reaches: its columns in an attacks table."""
 
-    Two more columns: ``variant``, how the victim was pruned as in its path ("original", "l1_0.7"), and ``seeds``,
-    how many were averaged. Setting, adversary and attack are unique together, in order of appearance.
+
+def over_seeds(attacks: pd.DataFrame) -> pd.DataFrame:
+    """The attacks averaged over seeds, without results of networks that learnt nothing: what they reach is NaN.
+
+    Three more columns: ``variant``, how the victim was pruned as in its path ("original", "l1_0.7"), ``seeds``, how
+    many there are, and ``failures``, of how many the result decides nothing. Setting, adversary and attack are unique
+    together, in order of appearance.
     """
     keys = ["pruner", "sparsity", "defense", "strength", "adversary", "attack"]
+    measured = attacks.columns.intersection(list(MEASURED))
+    attacks = attacks.assign(**{name: attacks[name].where(attacks["failed"].isna()) for name in measured})
     groups = _with_variant(attacks).groupby([*PLACE, *keys], sort=False, dropna=False)
     means = groups.mean(numeric_only=True).drop(columns="seed")
     means["seeds"] = groups["seed"].nunique()
+    means["failures"] = groups["failed"].count()
     return _typed(means.reset_index())
 
 
@@ -186,7 +197,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
     """Read an attacks or models table; raises `ResultError` if it is missing or something else."""
     try:
         frame = _typed(pd.read_csv(path, dtype={"versions_commit": str}))  # some look like numbers: 12345e678901
-        of_attacks = (*SETTING_KEYS, "attack", "accuracy", "victim_test_accuracy", "seed")
+        of_attacks = (*SETTING_KEYS, "attack", "accuracy", "failed", "victim_test_accuracy", "seed")
         columns = of_attacks if "attack" in frame.columns else MODEL_COLUMNS
         if missing := [column for column in columns if column not in frame.columns]:
             raise ValueError(f"it has no column {missing[0]}")
@@ -231,7 +242,7 @@ def _typed(frame: pd.DataFrame) -> pd.DataFrame:
     # the type of text differs between versions of pandas: fix both.
     for column in frame.columns.intersection(NUMBERS):
         frame[column] = frame[column].astype("float64")
-    for column in frame.columns.intersection([*PLACE, *TEXTS, "role"]):
+    for column in frame.columns.intersection([*PLACE, *TEXTS, "role", "trained"]):
         text = frame[column].astype(object)
         frame[column] = text.where(text.notna(), None)
     return frame
@@ -252,6 +263,7 @@ def _with_variant(attacks: pd.DataFrame) -> pd.DataFrame:
 def _wide(attacks: pd.DataFrame, cell: Callable[[np.ndarray, int], str]) -> pd.DataFrame:
     """A row per undefended setting, a column per attack; ``cell`` turns values over seeds [s] into text."""
     table = []
+    attacks = attacks.assign(accuracy=attacks["accuracy"].where(attacks["failed"].isna()))
     for (dataset, model, variant), rows in _with_variant(_undefended_rows(attacks)).groupby(PLACE, sort=False):
         seeds = rows["seed"].nunique()
         tests = rows.drop_duplicates("seed")["victim_test_accuracy"]
@@ -264,7 +276,7 @@ def _wide(attacks: pd.DataFrame, cell: Callable[[np.ndarray, int], str]) -> pd.D
                 "seeds": seeds,
                 "test_accuracy": cell(tests.to_numpy(), seeds),
                 **{
-                    attack: cell(values.to_numpy(), seeds)
+                    attack: cell(values.dropna().to_numpy(), seeds) if values.notna().any() else FAILED
                     for attack, values in rows.groupby("attack", sort=False)["accuracy"]
                 },
             }
@@ -291,9 +303,16 @@ def _defense_row(version: pd.DataFrame) -> dict[str, str]:
     for name, adversary in (("adaptive", "matched"), ("unaware", "matched" if undefended else "unaware")):
         accuracies = 100 * version[version["adversary"] == adversary].set_index("attack")["accuracy"]
         others = accuracies.drop("samia", errors="ignore")
-        row[f"samia {name}"] = f"{accuracies['samia']:.2f}" if "samia" in accuracies else ""
-        row[f"best other {name}"] = f"{others.max():.2f} ({others.idxmax()})" if len(others) else ""
+        row[f"samia {name}"] = "" if "samia" not in accuracies else _or_failed(accuracies["samia"])
+        best = others.dropna()
+        row[f"best other {name}"] = (
+            f"{best.max():.2f} ({best.idxmax()})" if len(best) else FAILED if len(others) else ""
+        )
     return row
+
+
+def _or_failed(percent: float) -> str:
+    return FAILED if pd.isna(percent) else f"{percent:.2f}"
 
 
 def _mean_and_deviation(values: np.ndarray, seeds: int) -> str:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from miaprune.grid import derive_seed
 from miaprune.networks.models import initialise
 from miaprune.networks.pruning import masks
-from miaprune.training.loop import CrossEntropy, Objective
+from miaprune.training.objectives import CrossEntropy, Objective
 from miaprune.training.optim import Adam
 from miaprune.training.resume import pack, unpack
 

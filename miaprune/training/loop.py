@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import vmap
-from torch.nn import functional as F
 
-from miaprune.devices import Autocast, Captured, streams
+from miaprune.devices import Autocast, Captured
 from miaprune.networks.stack import Stack, unstack
+from miaprune.training.objectives import Objective
 from miaprune.training.optim import Adam
-from miaprune.training.resume import Slot, State, States, pack, unpack
+from miaprune.training.resume import Slot, State, pack, unpack
 from miaprune.training.stopping import span
 
 if TYPE_CHECKING:
@@ -32,56 +31,6 @@ Facts = dict[str, Any]
 """What a training says of a model."""
 
 logger = logging.getLogger(__name__)
-
-
-class Objective(Protocol):
-    """What one training step minimises, and on which batches. Defences are objectives."""
-
-    by_loss: bool
-    """Whether all it does is to differentiate a loss of the logits. Then ``backward`` also takes a `Stack` with
-    x [k, b, ...] and y [k, b], and may be captured as a CUDA graph."""
-
-    def batches(self, index: Tensor, size: int, generator: torch.Generator) -> Iterator[Tensor]:
-        """One epoch's batches of record indices, drawn from ``index`` (int64 [n])."""
-
-    def backward(self, model: nn.Module, x: Tensor, y: Tensor) -> None:
-        """Leave the batch's gradient in the parameters' ``.grad``; x float32 [b, ...], y int64 [b]."""
-
-    def facts(self) -> dict[str, Any]:
-        """What the checkpoint should say about this objective after training."""
-
-    def state(self) -> dict[str, Tensor]:
-        """All of this objective that changes from step to step, by name."""
-
-    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
-        """Go on from what `state` gave; ``batches`` is then drawn again from the epoch's start, steps are not."""
-
-
-class CrossEntropy:
-    """The undefended objective: mean cross-entropy over shuffled batches."""
-
-    by_loss = True
-
-    def batches(self, index: Tensor, size: int, generator: torch.Generator) -> Iterator[Tensor]:
-        order = torch.randperm(len(index), generator=generator).to(index.device)
-        yield from index[order].split(size)
-
-    def loss(self, logits: Tensor, y: Tensor) -> Tensor:
-        return F.cross_entropy(logits, y)
-
-    def backward(self, model: nn.Module, x: Tensor, y: Tensor) -> None:
-        logits = model(x)
-        loss = self.loss(logits, y) if y.dim() == 1 else vmap(self.loss)(logits, y).sum()
-        loss.backward()
-
-    def facts(self) -> dict[str, Any]:
-        return {}
-
-    def state(self) -> dict[str, Tensor]:
-        return {}
-
-    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
-        pass
 
 
 @torch.inference_mode()
@@ -215,7 +164,7 @@ def train(
         best_accuracy=[-1.0] * len(models),
         best=[{}] * len(models),
     )
-    mixed = on_gpu and recipe.get("precision") == "bfloat16" and objective.by_loss and _convolves(model)
+    mixed = on_gpu and recipe.get("precision") == "bfloat16" and objective.by_loss and convolves(model)
     forward = Autocast(model) if mixed else model
 
     def step(batch: Tensor) -> None:
@@ -227,7 +176,7 @@ def train(
         if slot and slot.states.due:
             slot.step(run.state)
 
-    take_step = Captured(step) if _captured([objective], device) else step
+    take_step = Captured(step) if captured([objective], device) else step
     epochs, started, steps = recipe["epochs"], time.perf_counter(), 0
     torch.manual_seed(seeds[0])  # dropout draws from the global generator
     saved = slot.load() if slot else None
@@ -300,92 +249,12 @@ def _keep(
     return found | {"majority_accuracy": guess}
 
 
-def in_turn(trainings: Sequence[Generator[None, None, list[Facts]]], device: torch.device) -> list[list[Facts]]:
-    """Run trainings to their ends, a step of each at a time; returns what each does.
-
-    On a GPU each has a stream of its own there, so that their steps are computed at the same time as far as the card
-    has room. The global generators are left as they were. Several trainings with dropout share them: each draws by what
-    the others drew, and after a resume otherwise.
-    """
-    facts: dict[int, list[Facts]] = {}
-    with torch.random.fork_rng([device] if device.type == "cuda" else []), streams(len(trainings), device) as on_stream:
-        while len(facts) < len(trainings):
-            for i, training in enumerate(trainings):
-                if i not in facts:
-                    try:
-                        with on_stream(i):
-                            next(training)
-                    except StopIteration as end:
-                        facts[i] = end.value
-    return [facts[i] for i in range(len(trainings))]
-
-
-def train_roles(
-    models: Mapping[str, nn.Module],
-    data: Dataset,
-    splits: Mapping[str, Split],
-    recipe: Mapping[str, Any],
-    objectives: Mapping[str, Objective],
-    seeds: Mapping[str, int],
-    states: States | None = None,
-) -> dict[str, Facts]:
-    """Train a setting's models, by role, in as few stacks as there can be; arguments and facts as `train` has them.
-
-    Where a step is one launch, a GPU trains all stacks side by side: one small network does not fill it, and launched
-    kernel by kernel, they would wait for the launches. A step of ResNet-18 takes an H100 10 ms launched so, 2.2 ms as a
-    graph, 1.1 ms as one of six; of DenseNet-121 80, 11 and 5.4 ms, of VGG-16 12, 3.0 and 1.9 ms.
-    """
-    device = data.inputs.device
-    stacks = _stacks(models, splits, objectives, device)
-    facts: dict[str, Facts] = {}
-    for side_by_side in [stacks] if _captured(objectives.values(), device) else [[stack] for stack in stacks]:
-        beside = " side by side" if len(side_by_side) > 1 else ""
-        logger.info(f"trains {', '.join(role for roles in side_by_side for role in roles)}{beside}")
-        after = len(models) - len(facts) - sum(map(len, side_by_side))
-        trainings = [
-            train(
-                [models[role] for role in roles],
-                data,
-                [splits[role] for role in roles],
-                recipe,
-                objectives[roles[0]],
-                [seeds[role] for role in roles],
-                slot=states.slot("+".join(roles)) if states else None,
-                name=f"{roles[0]}: " if beside else "",
-                more=after,
-            )
-            for roles in side_by_side
-        ]
-        for roles, trained in zip(side_by_side, in_turn(trainings, device), strict=True):
-            facts |= zip(roles, trained, strict=True)
-    return facts
-
-
-def _stacks(
-    models: Mapping[str, nn.Module],
-    splits: Mapping[str, Split],
-    objectives: Mapping[str, Objective],
-    device: torch.device,
-) -> list[list[str]]:
-    """The roles that are trained together: on a GPU those without convolutions, whose splits are of equal sizes.
-
-    A stack of convolutions is one grouped convolution, which no library computes well. On a CPU one model after
-    another fits into its caches and ends when it has to: Location's six take 2.2 s, as one stack 4.3 s.
-    """
-    stacks: dict[tuple[int, int] | str, list[str]] = {}
-    for role, model in models.items():
-        together = device.type == "cuda" and objectives[role].by_loss and not _convolves(model)
-        key = (len(splits[role].train), len(splits[role].dev)) if together else role
-        stacks.setdefault(key, []).append(role)
-    return list(stacks.values())
-
-
-def _captured(objectives: Iterable[Objective], device: torch.device) -> bool:
+def captured(objectives: Iterable[Objective], device: torch.device) -> bool:
     """Whether each step of such trainings is one CUDA graph."""
     return device.type == "cuda" and all(each.by_loss for each in objectives)
 
 
-def _convolves(model: nn.Module) -> bool:
+def convolves(model: nn.Module) -> bool:
     return any(isinstance(module, nn.Conv2d) for module in model.modules())
 
 

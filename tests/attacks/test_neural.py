@@ -1,4 +1,4 @@
-"""The neural attacks: the encoder against torch's own, the dropout's rate, and what they can and cannot tell."""
+"""The neural attacks: the parts against torch's own, what they find, and when they have found nothing."""
 
 from pathlib import Path
 
@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from synthetic import make_signals
+from synthetic import best_scores, make_signals
 from torch import nn
 
 from miaprune import grid, metrics
-from miaprune.attacks import attack, neural
-from miaprune.networks import layers
+from miaprune.attacks import attack, checks, networks, neural
 
 RECIPES = yaml.safe_load(Path("config.yaml").read_text())["attack_recipes"]
 RECIPES = {name: recipe | {"epochs": recipe["epochs"]["samia"]} for name, recipe in RECIPES.items()}
@@ -30,7 +29,7 @@ def test_an_attack_without_an_implementation_is_named(monkeypatch):
 
 
 def test_encoder_layer_is_torchs_layer():
-    ours = neural.EncoderLayer(64, 4, 128, 0.2, np.random.default_rng(0)).eval()
+    ours = networks.EncoderLayer(64, 4, 128, 0.2).eval()
     theirs = nn.TransformerEncoderLayer(64, 4, 128, 0.2, "gelu", batch_first=True).eval()
     names = {
         "self_attn.in_proj_weight": "qkv.weight", "self_attn.in_proj_bias": "qkv.bias",
@@ -48,11 +47,12 @@ def test_encoder_layer_is_torchs_layer():
 
 
 def test_dropout_keeps_the_mean_and_drops_at_its_rate():
-    dropout, n, p = layers.Dropout(0.2, np.random.default_rng(0)), 1_000_000, 0.2
+    torch.manual_seed(0)
+    dropout, n, p = networks.Dropout(0.2), 1_000_003, 51 / 256
     x = torch.ones(n, requires_grad=True)
     y = dropout(x)
     y.sum().backward()
-    assert set(y.detach().unique().tolist()) == {0.0, 1.25}
+    assert y.detach().unique().tolist() == pytest.approx([0.0, 1 / (1 - p)])
     # 5 standard errors: false alarm once in 1.7 million
     assert abs((y == 0).float().mean().item() - p) < 5 * (p * (1 - p) / n) ** 0.5
     assert torch.equal(x.grad, y.detach()), "the gradient goes through the same mask"
@@ -122,10 +122,105 @@ def test_on_separable_signals_every_attack_scores_near_one(name):
 @pytest.mark.parametrize("name", grid.NEURAL_ATTACKS)
 def test_captured_training_is_the_training(name, recipe, monkeypatch):
     """Without dropout, over epochs of batches of two sizes: the same scores but for rounding."""
-    monkeypatch.setattr(torch.nn.functional, "dropout", lambda x, p: x)
+    monkeypatch.setattr(torch.nn.functional, "dropout", lambda x, p, training: x)
     shadows, victim = make_signals(500, 10, 1, member_boost=1.0), make_signals(100, 10, 2, member_boost=1.0)
     options, found = RECIPES[recipe] | {"epochs": 6, "least_steps": 1, "milestones": [2, 4]}, []
     for _ in range(2):
         found.append(attack(name).score(attack(name).fit(shadows, options, 1, "cuda"), victim, options, 1, "cuda"))
         monkeypatch.setattr(neural, "Captured", lambda step: step)
     np.testing.assert_allclose(*found, rtol=0, atol=1e-2 * np.abs(found[1]).max())
+
+
+def test_adams_rate_is_lower_for_a_matrix_of_many_inputs_and_sgds_is_not():
+    model = networks.Samia((3, 100))
+    by_share = {share: optimizer.parameters for optimizer, share in neural.optimisers(model, RECIPES["fast"])}
+    assert by_share.keys() == {1.0, 0.1}
+    assert [p is model.head[0].weight for p in by_share[0.1]] == [True]
+    assert len(by_share[1.0]) == len([*model.parameters()]) - 1
+    assert [share for _, share in neural.optimisers(networks.Samia((3, 10)), RECIPES["fast"])] == [1.0]
+    assert [share for _, share in neural.optimisers(model, RECIPES["paper"])] == [1.0]
+
+
+def stillborn(inputs):
+    """SAMIA whose head's hidden units are all dead: no input wakes them, no gradient reaches them."""
+    model = networks.Samia(inputs)
+    with torch.no_grad():
+        model.head[0].weight.zero_()
+        model.head[0].bias.fill_(-1.0)
+    return model
+
+
+def test_a_dead_head_is_found_out_and_fitted_anew(monkeypatch, caplog):
+    builds = iter([stillborn, networks.Samia, networks.Samia])
+    monkeypatch.setitem(neural.NETWORKS, "samia", (lambda i: next(builds)(i), neural.samia_features))
+    shadows, victim = (make_signals(1000, 3, seed, member_boost=3) for seed in (0, 1))
+    fitted = attack("samia").fit(shadows, QUICK, 0, "cpu")
+    assert checks.trained(fitted) and fitted["trained"].shape == ()
+    (warning,) = caplog.messages
+    assert "samia learnt nothing in attempt 1 of 4: on the shadows an AUC of 0.5000" in warning
+    assert metrics.auc(attack("samia").score(fitted, victim, QUICK, 0, "cpu"), victim.members) > 0.9
+
+
+def test_a_network_that_cannot_learn_is_marked(monkeypatch, caplog):
+    monkeypatch.setitem(neural.NETWORKS, "samia", (stillborn, neural.samia_features))
+    shadows = make_signals(1000, 3, 0, member_boost=3)
+    fitted = attack("samia").fit(shadows, QUICK | {"epochs": 1}, 0, "cpu")
+    assert not checks.trained(fitted)
+    assert len(caplog.messages) == 4
+    assert np.unique(attack("samia").score(fitted, shadows, QUICK, 0, "cpu")).size == 1
+
+
+@pytest.mark.parametrize("build", [stillborn, networks.Samia])
+def test_where_there_is_nothing_to_find_nothing_has_failed(build, monkeypatch, caplog):
+    monkeypatch.setitem(neural.NETWORKS, "samia", (build, neural.samia_features))
+    fitted = attack("samia").fit(make_signals(1000, 3, 0), QUICK | {"epochs": 1}, 0, "cpu")
+    assert checks.trained(fitted) and not caplog.messages
+
+
+def test_the_network_with_the_highest_auc_is_kept_where_all_fail(monkeypatch, caplog):
+    monkeypatch.setattr(checks, "MARGIN", -1.0)  # nothing is good enough
+    shadows = make_signals(1000, 3, 0, member_boost=1)
+    fitted = attack("nn").fit(shadows, QUICK | {"epochs": 1}, 0, "cpu")
+    found = [float(line.partition("AUC of ")[2].partition(",")[0]) for line in caplog.messages]
+    assert len(found) == 4 and len(set(found)) == 4 and not checks.trained(fitted)
+    kept = metrics.auc(attack("nn").score(fitted, shadows, QUICK, 0, "cpu"), shadows.members)
+    assert kept == pytest.approx(max(found), abs=1e-4)
+
+
+def test_a_network_below_the_thresholds_or_without_a_number_has_failed():
+    shadows = make_signals(4000, 10, 0, member_boost=1)
+    threshold, noise = checks.best_threshold_auc("samia", shadows), np.random.default_rng(0).normal(size=4000)
+    assert threshold == pytest.approx(metrics.auc(best_scores(shadows, 1), shadows.members), abs=0.01)
+    assert not checks.failed(best_scores(shadows, 1), shadows.members, threshold)
+    assert checks.failed(noise, shadows.members, threshold)
+    assert checks.failed(np.full(4000, np.nan), shadows.members, 0.5)
+
+
+def test_a_network_is_compared_with_what_it_could_compute_itself():
+    """Members' true class is surer, but of all posteriors none tells: `nn`, which sees no label, cannot have failed."""
+    n, rng = 4000, np.random.default_rng(0)
+    posteriors = rng.dirichlet(np.ones(5), n).astype("f4")
+    members = np.arange(n) < n // 2
+    labels = np.where(members, posteriors.argmax(1), posteriors.argmin(1))
+    s = neural.Signals(posteriors, posteriors * 0, labels, members)
+    assert checks.best_threshold_auc("samia", s) == checks.best_threshold_auc("nn_cls", s) == 1.0
+    for name in ("nn", "nn_top3"):
+        assert not checks.finds_something(checks.best_threshold_auc(name, s), members)
+
+
+def test_the_interval_of_an_auc_holds_the_true_one():
+    """0.5 is the AUC of scores that tell nothing: in one case of forty the interval lies above it all the same."""
+    rng, n, members = np.random.default_rng(0), 200, np.arange(200) < 80
+    above = [checks.finds_something(metrics.auc(rng.normal(size=n), members), members) for _ in range(2000)]
+    # 0.025, and five standard errors of a share of 2000
+    assert abs(np.mean(above) - 0.025) < 5 * (0.025 * 0.975 / 2000) ** 0.5
+    assert checks.finds_something(0.6, members) and not checks.finds_something(0.57, members)
+
+
+def test_at_most_so_many_records_are_checked(monkeypatch):
+    monkeypatch.setattr(checks, "RECORDS", 100)
+    s = make_signals(300, 4, 0)
+    a, b, c = checks.sample(s, 1), checks.sample(s, 1), checks.sample(s, 2)
+    assert len(a) == 100 and len(np.unique(a.posteriors, axis=0)) == 100
+    assert np.array_equal(a.posteriors, b.posteriors) and not np.array_equal(a.posteriors, c.posteriors)
+    assert np.array_equal(a.confidence, a.posteriors[np.arange(100), a.labels])

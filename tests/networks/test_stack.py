@@ -8,8 +8,11 @@ from miaprune.data import splits
 from miaprune.networks import models, pruning
 from miaprune.networks.stack import Stack, unstack
 from miaprune.training import loop as training
+from miaprune.training import together
 from miaprune.training.defenses import PairBalancing
-from miaprune.training.loop import CrossEntropy, in_turn, train
+from miaprune.training.loop import train
+from miaprune.training.objectives import CrossEntropy
+from miaprune.training.together import in_turn
 
 RECIPE = {"epochs": 12, "learning_rate": 1e-2, "weight_decay": 5e-4, "batch_size": 64, "patience": 1}
 SPLITS = [splits.shadow_split(1797, 7, i) for i in range(3)]
@@ -78,16 +81,16 @@ def test_who_is_trained_together(digits):
     ordinary = dict.fromkeys(parts, CrossEntropy())
     assert [len(split.train) for split in parts.values()] == [403, 404, 404, 404]
     gpu, each = torch.device("cuda"), [["victim"], *([role] for role in roles)]
-    assert training._stacks(dict.fromkeys(parts, fc), parts, ordinary, gpu) == [["victim"], roles]
-    assert training._stacks(dict.fromkeys(parts, fc), parts, ordinary, torch.device("cpu")) == each
-    assert training._stacks(dict.fromkeys(parts, cnn), parts, ordinary, gpu) == each
+    assert together._stacks(dict.fromkeys(parts, fc), parts, ordinary, gpu) == [["victim"], roles]
+    assert together._stacks(dict.fromkeys(parts, fc), parts, ordinary, torch.device("cpu")) == each
+    assert together._stacks(dict.fromkeys(parts, cnn), parts, ordinary, gpu) == each
 
     class Alone(CrossEntropy):
         by_loss = False
 
     # Stacks are trained side by side where each step is one launch.
-    assert training._captured(ordinary.values(), gpu)
-    assert not training._captured([*ordinary.values(), Alone()], gpu)
-    assert not training._captured(ordinary.values(), torch.device("cpu"))
+    assert training.captured(ordinary.values(), gpu)
+    assert not training.captured([*ordinary.values(), Alone()], gpu)
+    assert not training.captured(ordinary.values(), torch.device("cpu"))
 
-    assert training._stacks(dict.fromkeys(parts, fc), parts, dict.fromkeys(parts, Alone()), gpu) == each
+    assert together._stacks(dict.fromkeys(parts, fc), parts, dict.fromkeys(parts, Alone()), gpu) == each

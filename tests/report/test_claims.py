@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from miaprune import grid
-from miaprune.report import claims, tables
+from miaprune.report import claims, summary, tables
 
 LEVELS = ("0.5", "0.6", "0.7", "0.8", "0.9")
 
@@ -27,6 +27,7 @@ def rows(setting, seed=7, adversary="matched", test=60.0, **accuracies):
         "seed": seed,
         "victim_test_accuracy": test / 100,
         "victim_epsilon": math.nan,
+        "failed": None,
     }
     values = {a: {"accuracy": x / 100, "accuracy_ci_lo": x / 100 - 0.02, "accuracy_ci_hi": x / 100 + 0.02}
               for a, x in accuracies.items()}  # fmt: skip
@@ -244,7 +245,18 @@ def test_the_table_has_a_row_per_claim_and_scope(tmp_path):
     found = claims.evaluate(pd.DataFrame(family([61, 62, 63, 64, 65]) + ppb([60], cost=3)))
     table = claims.claims_table(found)
     assert list(table.columns) == [
-        *("number", "adversary", "scope", "statement", "settings", "holds", "effect", "interval_lo", "interval_hi"),
+        *(
+            "number",
+            "adversary",
+            "scope",
+            "statement",
+            "settings",
+            "holds",
+            "left_out",
+            "effect",
+            "interval_lo",
+            "interval_hi",
+        ),
         *("p_value", "left", "cost", "cost_interval_lo", "cost_interval_hi", "verdict", "detail"),
     ]
     assert list(zip(table["number"], table["adversary"], table["scope"], strict=True)) == [
@@ -268,7 +280,7 @@ def test_the_text_says_what_was_claimed_seen_and_decided():
     assert "\n\nSeed 7.\n\n## Claim 1: supported\n\nClaimed: pruning makes membership inference easier" in text
     assert "above 0 in 5 of 5 settings; on average +3.00 points (95 % interval +1.80 to +4.20)" in text
     assert "sign test p = 0.031" in text
-    assert "| location | 5 | 5 | +3.00 | +1.80 to +4.20 | 0.031 | supported |" in text
+    assert "| location | 5 | 5 | 0 | +3.00 | +1.80 to +4.20 | 0.031 | supported |" in text
     assert "## Claim 2: too few settings to tell" in text
     assert "## Claim 3, unaware adversary: too few settings to tell" in text
 
@@ -284,16 +296,16 @@ def test_the_text_says_what_ppb_leaves_and_costs():
         "+2.00 points of test accuracy (95 % interval +2.00 to +2.00).\n" in text
     )
     assert "## Claim 3, unaware adversary: not supported" in text
-    row = "| location | 5 | 5 | +3.00 | +1.80 to +4.20 | 0.031 | 67.00 | +2.00 | +2.00 to +2.00 | supported |"
+    row = "| location | 5 | 5 | 0 | +3.00 | +1.80 to +4.20 | 0.031 | 67.00 | +2.00 | +2.00 to +2.00 | supported |"
     assert row in text
     assert text.count("cost (points)") == 2  # not in the tables of claims 1 and 2
 
 
 def test_the_summary_speaks_of_defences_only_where_there_are_any():
     plain, defended = (pd.DataFrame(family([61, 62]) + more) for more in ([], ppb([60, 60], cost=1)))
-    assert "Claim 3" not in claims.summary(plain, claims.evaluate(plain))
-    assert "defen" not in claims.summary(plain, claims.evaluate(plain))
-    text = claims.summary(defended, claims.evaluate(defended))
+    assert "Claim 3" not in summary.summary(plain, claims.evaluate(plain))
+    assert "defen" not in summary.summary(plain, claims.evaluate(plain))
+    text = summary.summary(defended, claims.evaluate(defended))
     assert "An accuracy's 95 % interval is\nat most ±2.0 points." in text
     assert "Claim 2" in text
     assert "than without, against an adversary who knows of it\n  TOO FEW SETTINGS TO TELL: the difference is" in text
@@ -310,9 +322,54 @@ def test_models_that_learnt_nothing_are_named_before_the_verdicts():
         [f"digits/cnn/slim_0.{i} (1 of 6)" for i in range(claims.MAX_EXCEPTIONS + 2)],
     )
     for text, verdicts in (
-        (claims.summary(plain, found, guessing), "\n\nClaim 1"),
+        (summary.summary(plain, found, guessing), "\n\nClaim 1"),
         (claims.claims_markdown(found, guessing), "\n\n## Claim 1"),
     ):
         said = text.split(verdicts)[0].rpartition("\n\n")[2]
         assert said.startswith("Models that learnt nothing") and said.endswith("(1 of 6) and 2 more settings.")
-    assert "learnt nothing" not in claims.summary(plain, found) + claims.claims_markdown(found)
+    assert "learnt nothing" not in summary.summary(plain, found) + claims.claims_markdown(found)
+
+
+# --- networks that learnt nothing
+
+
+def failing(table, setting, attack="samia"):
+    """The table with that result marked, its accuracy as if the attack found nothing."""
+    mine = (setting.dataset, setting.model, setting.pruner, setting.defense)
+    for row in table:
+        at = tuple(row[key] for key in ("dataset", "model", "pruner", "defense"))
+        here = at == mine and (setting.sparsity is None or row["sparsity"] == float(setting.sparsity))
+        if here and row["attack"] == attack:
+            row |= {"failed": "attack", "accuracy": 0.5}
+    return table
+
+
+def test_a_failed_attack_moves_no_claim_and_is_counted():
+    worst = grid.Setting("location", "fc", "l1", "0.9")
+    sound = evaluate(family([62, 63, 64, 65]))[1, "all"]
+    marked = evaluate(failing(family([62, 63, 64, 65, 50]), worst))[1, "all"]
+    assert (marked.settings, marked.holds, marked.left_out) == (sound.settings, sound.holds, 1)
+    assert (marked.effect, marked.interval, marked.p_value) == (sound.effect, sound.interval, sound.p_value)
+    text = claims.claims_markdown(claims.evaluate(pd.DataFrame(failing(family([62, 63, 64, 65, 50]), worst))))
+    assert "1 more left out, as a network of theirs learnt nothing" in text
+
+
+def test_a_failed_attack_on_the_original_leaves_nothing_to_compare_with():
+    marked = evaluate(failing(family([62, 63, 64, 65, 66]), grid.Setting("location", "fc")))[1, "all"]
+    assert (marked.settings, marked.left_out, marked.verdict) == (0, 5, claims.TOO_FEW)
+
+
+def test_an_attack_that_failed_is_no_defence_that_worked():
+    strong = ppb([50.0] * 5)
+    for level in LEVELS:
+        failing(strong, grid.Setting("location", "fc", "l1", level, "ppb", "4"))
+    claim = evaluate(family([60, 61, 62, 63, 64]) + strong)["adaptive", "all"]
+    assert (claim.settings, claim.left_out, claim.verdict) == (0, 5, claims.TOO_FEW)
+
+
+def test_a_failed_attack_is_not_the_strongest_nor_shown_as_a_coin_toss():
+    table = pd.DataFrame(failing(family([62, 63], conf=[61, 61]), grid.Setting("location", "fc", "l1", "0.6")))
+    shown = tables.paper_table(table, "location").set_index("sparsity")
+    assert shown.loc["0.6", "samia"] == "failed" and shown.loc["0.6", "conf"] == "61.00"
+    found = summary.summary(table, claims.evaluate(table))
+    assert "of 61.0 to 62.0 % (samia on l1_0.5) after" in found and "60.00 failed 61.00" in found

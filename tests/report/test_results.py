@@ -43,7 +43,7 @@ def test_a_result_has_the_names_and_values_of_the_design():
     result = a_result()
     assert list(result) == [
         *("setting", "attack", "seed", "accuracy", "accuracy_ci", "auc", "tpr_at_fpr", "roc"),
-        *("members", "non_members", "victim", "provenance", "versions"),
+        *("members", "non_members", "trained", "failed", "victim", "provenance", "versions"),
     ]
     assert result["setting"] == {
         "dataset": "location",
@@ -99,8 +99,8 @@ def test_a_model_that_was_trained_before_checkpoints_said_so_is_attacked(monkeyp
 
 def test_the_commit_is_that_of_the_checkout_or_none(tmp_path, monkeypatch):
     copy = tmp_path / "outer/miaprune"
-    copy.mkdir(parents=True)
-    monkeypatch.setattr(results, "__file__", str(copy / "results.py"))
+    (copy / "report").mkdir(parents=True)
+    monkeypatch.setattr(results, "__file__", str(copy / "report/results.py"))
     commit, git = results.commit.__wrapped__, ["git", "-C", str(tmp_path / "outer")]
     assert commit() is None
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)

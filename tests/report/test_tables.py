@@ -62,7 +62,7 @@ def test_an_attacks_table_has_the_names_of_the_json_flattened():
     table = tables.attacks_table([a_result()])
     assert ",".join(table.columns) == (
         "dataset,model,pruner,sparsity,defense,strength,adversary,attack,seed,accuracy,accuracy_ci_lo,accuracy_ci_hi,"
-        "auc,tpr_at_fpr_0.01,tpr_at_fpr_0.001,members,non_members,victim_train_accuracy,victim_test_accuracy,"
+        "auc,tpr_at_fpr_0.01,tpr_at_fpr_0.001,members,non_members,trained,failed,victim_train_accuracy,victim_test_accuracy,"
         "victim_sparsity,victim_generalization_gap,victim_confidence_gap,victim_sensitivity_gap,victim_epsilon,"
         "victim_delta,versions_commit"
     )

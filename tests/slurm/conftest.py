@@ -1,5 +1,7 @@
 """The cluster, and runs on it and beside it."""
 
+import os
+import subprocess
 from pathlib import Path
 
 import cluster as slurm
@@ -38,12 +40,23 @@ def on_cluster(cluster, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def locally(tmp_path_factory):
-    """Run a target undisturbed on this machine; returns what came out of it."""
+    """Start an undisturbed run of targets on this machine; returns a function that waits for what comes out of it."""
+    started = []
 
-    def run(config, target):
+    def start(config, *targets):
         workflow = Workflow(tmp_path_factory.mktemp("local"), config)
-        done = workflow.run(target)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return results(workflow.folder)
+        with open(workflow.folder / "run.log", "w") as log:
+            started.append(subprocess.Popen(
+                workflow.command(*targets), cwd=workflow.folder, env=os.environ | {"OMP_NUM_THREADS": "1"},
+                stdout=log, stderr=log, stdin=subprocess.DEVNULL,
+            ))  # fmt: skip
 
-    return run
+        def wait(process=started[-1]):
+            assert process.wait() == 0, (workflow.folder / "run.log").read_text()
+            return results(workflow.folder)
+
+        return wait
+
+    yield start
+    for process in started:
+        process.kill()

@@ -10,8 +10,8 @@ import yaml
 from cluster import Cluster
 from runner import ROOT
 
-# The plugin waits 40 s before it first asks how jobs fare, and 10 s longer each time that none has ended.
-POLL = ("--slurm-init-seconds-before-status-checks", "2")
+# Ask sooner how jobs fare than the profile has it.
+POLL = ("--seconds-between-status-checks", "2")
 
 
 @dataclass
@@ -26,7 +26,7 @@ class OnCluster:
     def prepare(self):
         for name in ("Snakefile", "Makefile"):
             shutil.copy(ROOT / name, self.folder)
-        for name in ("rules", "workflow", "profiles", "miaprune"):
+        for name in ("rules", "workflow", "profiles", "miaprune", "snakemake_executor_plugin_miaprune"):
             shutil.copytree(ROOT / name, self.folder / name)
         if (ROOT / ".git").is_dir():  # results name the commit
             shutil.copytree(ROOT / ".git", self.folder / ".git")
@@ -56,20 +56,28 @@ class OnCluster:
             "OMP_NUM_THREADS": "1",
         }
 
-    def start(self, target, log="run.log"):
+    def start(self, *targets, log="run.log"):
         """Start Snakemake; its output goes to ``log``."""
         with open(self.folder / log, "w") as out:
             process = subprocess.Popen(
-                ["snakemake", "--profile", "slurm", target, *POLL], cwd=self.folder, env=self.environment, stdout=out,
+                ["snakemake", "--profile", "slurm", *targets, *POLL], cwd=self.folder, env=self.environment, stdout=out,
                 stderr=out, stdin=subprocess.DEVNULL,
             )  # fmt: skip
         self.started.append(process)
         return process
 
-    def run(self, target, log="run.log"):
+    def run(self, *targets, log="run.log"):
         """Run Snakemake to its end; returns its exit status and output."""
-        status = self.start(target, log).wait()
-        return status, (self.folder / log).read_text()
+        status = self.start(*targets, log=log).wait()
+        return status, self.said(log)
+
+    def said(self, log="run.log"):
+        return (self.folder / log).read_text()
+
+    def queue(self):
+        """The numbers of this folder's jobs that SLURM has still to end."""
+        lines = self.cluster.run("squeue", "-h", "-o", "%A %Z").splitlines()
+        return [job for job, folder in map(str.split, lines) if folder == str(self.folder)]
 
     def jobs(self):
         """What SLURM has run for this folder: a dict per attempt, requeued ones apart, the first submitted first."""

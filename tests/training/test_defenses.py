@@ -19,7 +19,9 @@ from miaprune.data.splits import Split
 from miaprune.networks import models, pruning
 from miaprune.training import defenses
 from miaprune.training.defenses import DEFENSES, build, epsilon, pair_divergence
-from miaprune.training.loop import CrossEntropy, in_turn, train
+from miaprune.training.loop import train
+from miaprune.training.objectives import CrossEntropy
+from miaprune.training.together import in_turn
 
 RECIPE = {"epochs": 2, "learning_rate": 1e-3, "weight_decay": 5e-4, "batch_size": 64, "patience": 5}
 SPLIT = splits.victim_split(1797, 7)

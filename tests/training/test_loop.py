@@ -12,7 +12,9 @@ from miaprune import grid
 from miaprune.data import splits
 from miaprune.networks import models, pruning
 from miaprune.training import loop as training
-from miaprune.training.loop import CrossEntropy, in_turn, train, train_roles
+from miaprune.training.loop import train
+from miaprune.training.objectives import CrossEntropy
+from miaprune.training.together import in_turn, train_roles
 
 RECIPE = {"epochs": 8, "learning_rate": 1e-3, "weight_decay": 5e-4, "batch_size": 64, "patience": 5}
 SPLIT = splits.victim_split(1797, 7)

@@ -11,16 +11,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from job import states_of
+from job import slurm_ends_it, states_of
 
 from miaprune import files, grid
 from miaprune.data import splits
 from miaprune.networks import models, pruning
 from miaprune.training import defenses, resume
 from miaprune.training import loop as training
-from miaprune.training.loop import CrossEntropy, in_turn, train
+from miaprune.training.loop import train
+from miaprune.training.objectives import CrossEntropy
 from miaprune.training.resume import Slot, States
 from miaprune.training.stopping import Stopped
+from miaprune.training.together import in_turn
 
 # Quick to its best dev accuracy, so that early stopping ends it.
 RECIPE = {"epochs": 12, "learning_rate": 1e-2, "weight_decay": 5e-4, "batch_size": 64, "patience": 1}
@@ -342,8 +344,7 @@ def test_a_state_of_another_job_is_set_aside(digits, tmp_path, caplog, monkeypat
     elif what == "torch version":
         monkeypatch.setattr(torch, "__version__", value)
     elif what == "code":
-        edited = [*resume.CODE_DIGESTS[:-1], "another"]
-        monkeypatch.setattr(resume, "CODE_DIGESTS", edited)
+        monkeypatch.setattr("job.TRAINING_CODE", ("grid.py",))
     elif what == "script":
         job.script.write_text(value)
     other = {} if what in ("inputs", "torch version", "code", "script") else other
@@ -403,17 +404,18 @@ def test_a_file_that_is_no_state_is_set_aside(digits, tmp_path, caplog):
         assert not path.exists()
 
 
-# --- SLURM
+# --- a scheduler that ends the job itself
 
 
-def test_under_slurm_a_signal_saves_and_training_goes_on(digits, tmp_path, caplog, monkeypatch):
-    """SLURM ends the job itself: a job that fails in a preemption's grace time would not be requeued."""
+def test_where_a_job_is_ended_by_others_a_signal_saves_and_training_goes_on(digits, tmp_path, caplog, monkeypatch):
+    """Under SLURM, a job that fails in a preemption's grace time would not be requeued."""
     caplog.set_level(logging.INFO)
+    case, states = ("fc", "l1", "adv"), states_in(tmp_path)
     monkeypatch.setenv("SLURM_JOB_ID", "1")
-    case = ("fc", "l1", "adv")
-    again, _ = trained(tmp_path, digits, case, StopsAt(states_in(tmp_path).slot("victim"), STEPS + 3))
+    states.goes_on = slurm_ends_it
+    again, _ = trained(tmp_path, digits, case, StopsAt(states.slot("victim"), STEPS + 3))
     assert again == trained(tmp_path, digits, case)[0]
-    assert f"SIGTERM: state saved in {tmp_path / 'states'}; going on until SLURM ends the job" in caplog.messages
+    assert f"SIGTERM: state saved in {tmp_path / 'states'}; going on until the job is ended" in caplog.messages
     # as after its SIGKILL
     again, _ = trained(tmp_path, digits, case, states_in(tmp_path).slot("victim"))
     assert "resumes in epoch 2, after step 3" in caplog.messages
@@ -540,8 +542,9 @@ def test_nothing_is_kept_where_there_are_no_hard_links(finished, monkeypatch):
     assert not folder.exists()
 
 
-def test_snakemake_can_forget_without_torch():
-    code = "import sys; from miaprune.training import resume; resume.forget_finished('nowhere'); assert 'torch' not in sys.modules"
+def test_what_has_served_is_forgotten_without_torch():
+    code = """import sys; from miaprune.training import resume
+resume.forget_finished('nowhere'); assert 'torch' not in sys.modules"""
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

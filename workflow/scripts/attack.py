@@ -9,7 +9,7 @@ from pathlib import Path
 from job import logged, running
 
 from miaprune import grid, signals
-from miaprune.attacks import attack
+from miaprune.attacks import attack, checks
 from miaprune.files import load_arrays, load_metadata, save_tensors
 from miaprune.report import results
 
@@ -24,21 +24,30 @@ attackers = [attackers] if isinstance(attackers, str) else attackers
 
 def main(device, where):
     victim = signals.load(path, "victim")
-    facts = load_metadata(path)["victim"]
+    facts = load_metadata(path)
+    guessing = [role for role in grid.ROLES if results.learnt_nothing(facts[role])]
     shadows = signals.load_shadows(path, grid.SHADOWS) if adversary == "matched" else None
     for name, attacker, output in zip(names, attackers, jsons, strict=True):
         options, seed = params.options[name], grid.derive_seed(params.seed, setting.path, name)
         if shadows is not None:
             fitted = attack(name).fit(shadows, options, seed, device)
-            about = results.stage(options, where)
+            # What an attack that fits nothing says does not depend on shadows.
+            failed = [role for role in guessing if role != "victim"] if fitted else []
+            failed += ["attack"] if not checks.trained(fitted) else []
+            about = results.stage(options, where) | {"failed": failed}
             identity = {"setting": setting.path, "attack": name, "seed": params.seed}
             save_tensors(attacker, fitted, identity | about)
         else:
             fitted, about = load_arrays(attacker)
         scores = attack(name).score(fitted, victim, options, seed, device)
-        result = results.attack_result(setting, name, params.seed, scores, victim, facts, about, adversary)
+        failed = [role for role in guessing if role == "victim"] + about["failed"]
+        fits = name in grid.NEURAL_ATTACKS
+        result = results.attack_result(
+            setting, name, params.seed, scores, victim, facts["victim"], about, adversary, fits, failed
+        )
         results.write_json(output, result)
-        print(f"{setting.path} {adversary} {name}: accuracy {result['accuracy']:.4f}, AUC {result['auc']:.4f}")
+        says = f"learnt nothing: {', '.join(failed)}" if failed else f"accuracy {result['accuracy']:.4f}"
+        print(f"{setting.path} {adversary} {name}: {says}, AUC {result['auc']:.4f}")
 
 
 if set(names) & set(grid.NEURAL_ATTACKS):

@@ -3,7 +3,7 @@
 from job import logged
 
 from miaprune.files import write_text
-from miaprune.report import claims, tables
+from miaprune.report import claims, summary, tables
 from miaprune.report.page import page
 
 with logged(snakemake.log[0]):
@@ -15,6 +15,6 @@ with logged(snakemake.log[0]):
     for path, text in (
         (snakemake.output.md, markdown),
         (snakemake.output.page, page(markdown)),
-        (snakemake.output.summary, claims.summary(attacks, verdicts, guessing)),
+        (snakemake.output.summary, summary.summary(attacks, verdicts, guessing)),
     ):
         write_text(path, text)

@@ -10,7 +10,8 @@ from miaprune.files import check_facts, load_metadata, load_tensors, save_tensor
 from miaprune.networks import models, pruning
 from miaprune.report.results import TRAINED_KEYS, stage
 from miaprune.training import defenses
-from miaprune.training.loop import CrossEntropy, train_roles
+from miaprune.training.objectives import CrossEntropy
+from miaprune.training.together import train_roles
 
 params, wildcards = snakemake.params, snakemake.wildcards
 setting = grid.Setting(**dict(wildcards.items()))

@@ -8,7 +8,8 @@ from miaprune.devices import name_of
 from miaprune.files import save_tensors
 from miaprune.networks import models
 from miaprune.report.results import stage
-from miaprune.training.loop import CrossEntropy, train_roles
+from miaprune.training.objectives import CrossEntropy
+from miaprune.training.together import train_roles
 
 params, wildcards = snakemake.params, snakemake.wildcards
 setting = grid.Setting(wildcards.dataset, wildcards.model)

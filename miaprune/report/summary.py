@@ -1,0 +1,78 @@
+"""What a run found, for a reader at a terminal who knows neither the paper nor this project."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from miaprune.report.claims import Claim, against, interval_text, left_and_cost, left_out, warning
+from miaprune.report.tables import defense_table, paper_table, precision, undefended
+
+HEAD = """\
+How often each attack tells members (records the model was trained on) from non-members, in percent: 50 is a
+coin toss, 100 is certainty. "test" is the attacked model's own accuracy on unseen records, in percent; rows
+named "original" are models before pruning."""
+
+DEFENSES_HEAD = """\
+with defences: an adaptive adversary defends the shadow models like the victim, an unaware one does
+not. epsilon is what dp guarantees for the fine-tuning alone."""
+
+
+def summary(attacks: pd.DataFrame, claims: Sequence[Claim], guessing: Sequence[str] = ()) -> str:
+    """The finding in a sentence for each network, then the tables, then the claims.
+
+    ``attacks`` is an attacks table; ``guessing`` names settings as `miaprune.report.tables.learnt_nothing` does.
+    """
+    width = precision(attacks)
+    blocks = [*findings(attacks), HEAD + (f" An accuracy's 95 % interval is\n{width}." if width else "")]
+    for dataset in dict.fromkeys(attacks["dataset"]):
+        table = paper_table(attacks, dataset).rename(columns={"test_accuracy": "test"})
+        blocks.append(f"{dataset}\n{table.to_string(index=False)}")
+        table = defense_table(attacks, dataset).rename(columns={"test_accuracy": "test"})
+        if len(table):
+            blocks.append(f"{dataset}, {DEFENSES_HEAD}\n{table.to_string(index=False)}")
+    if guessing:
+        blocks.append(warning(guessing))
+    defended = attacks["defense"].notna().any()
+    for claim in claims:
+        if claim.scope == "all" and (claim.number < 3 or defended):
+            seen = (
+                f"the difference is above 0 in {claim.holds} of {claim.settings} settings, on average "
+                f"{claim.effect:+.2f} points (95 % interval {interval_text(claim.interval)}){left_and_cost(claim)}"
+                if claim.settings
+                else claim.detail
+            )
+            statement = f"Claim {claim.number}, {claim.statement}{against(claim)}"
+            blocks.append(f"{statement}\n  {claim.verdict.upper()}: {seen}{left_out(claim)}.")
+    return "\n\n".join(blocks) + "\n"
+
+
+def findings(attacks: pd.DataFrame) -> list[str]:
+    """A sentence for each (dataset, model): what the strongest attack reaches before pruning and after."""
+    rows = undefended(attacks)
+    rows = rows[rows["accuracy"].notna()]
+    sentences = []
+    for (dataset, model), of_model in rows.groupby(["dataset", "model"], sort=False):
+        best = of_model.loc[of_model.groupby("variant", sort=False)["accuracy"].idxmax()]
+        said = [
+            _reached(best[best["pruner"].isna()], "before pruning"),
+            _reached(best[best["pruner"].notna()], "after"),
+        ]
+        sentences.append(
+            f"{dataset}, {model}: the strongest attack tells members from non-members with an accuracy of "
+            f"{' and of '.join(filter(None, said))}. A coin toss has 50 %."
+        )
+    return sentences
+
+
+def _reached(best: pd.DataFrame, when: str) -> str:
+    """The most accurate attack of each setting, in words; empty where there is none."""
+    if best.empty:
+        return ""
+    in_order = best.sort_values("accuracy").to_dict("records")
+    low, high = in_order[0], in_order[-1]
+    top = f"{100 * high['accuracy']:.1f} % ({high['attack']}"
+    if len(best) == 1:
+        return f"{top}) {when}" if pd.isna(high["pruner"]) else f"{top}) {when} ({high['variant']})"
+    return f"{100 * low['accuracy']:.1f} to {top} on {high['variant']}) {when}"
