@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:  # attacks and figures read signals, and start faster without 
     from miaprune.data.splits import Split
 
 BATCH = 1024
+
+ROUNDING = 1e-3
+"""By how much a row of posteriors may miss 1: float32's rounding of 1 000 classes stays far below."""
 
 
 @dataclass(frozen=True)
@@ -64,12 +67,43 @@ def pool(signals: Sequence[Signals]) -> Signals:
     return Signals(*(np.concatenate([getattr(s, f) for s in signals]) for f in Signals.__dataclass_fields__))
 
 
-def measure(model: nn.Module, data: Dataset, split: Split, draws: int, epsilon: float, seed: int) -> Signals:
+def fault(signals: Signals) -> str | None:
+    """Why no attack can take these signals, in half a line with the number of records; None where all can."""
+    posteriors, sensitivities, labels, members = (getattr(signals, name) for name in Signals.__dataclass_fields__)
+    n = len(posteriors)
+    if posteriors.ndim != 2 or sensitivities.shape != posteriors.shape or {labels.shape, members.shape} != {(n,)}:
+        shapes = ", ".join(f"{name} {list(getattr(signals, name).shape)}" for name in Signals.__dataclass_fields__)
+        return f"shapes that do not agree: {shapes}"
+    if labels.dtype.kind not in "iu" or members.dtype != bool:
+        return f"labels are {labels.dtype} and members {members.dtype}; they must be integers and bool"
+    # A comparison with NaN is false, so each line says what is right of a record.
+    with np.errstate(invalid="ignore"):  # infinities of both signs
+        sums_to_1 = abs(posteriors.sum(axis=1) - 1) <= ROUNDING
+    for name, right in (
+        ("posteriors that are no probabilities", (posteriors >= 0).all(axis=1) & sums_to_1),
+        (
+            "sensitivities that are negative or no finite numbers",
+            ((sensitivities >= 0) & (sensitivities < np.inf)).all(axis=1),
+        ),
+        (f"labels outside 0..{signals.classes - 1}", (labels >= 0) & (labels < signals.classes)),
+    ):
+        if wrong := n - np.count_nonzero(right):
+            return f"{wrong} of {n} records have {name}"
+    return None
+
+
+def measure(
+    model: nn.Module, data: Dataset, split: Split, draws: int, epsilon: float, seed: int, role: str = "the model"
+) -> Signals:
     """Query a model for the signals of its members (train) and non-members (test).
 
     The sensitivity of a record x is, per class, the mean over ``draws`` of u ~ N(0, I) of
     |softmax f(x + epsilon u) - softmax f(x)| / epsilon, in the normalised input space (method, section 6). Members come
     first; everything is computed in float32, on the data's device, and returned on the CPU.
+
+    Raises
+    ------
+    ValueError : if no attack could take what ``role``, named so in the message, says.
     """
     import torch
     from torch.nn import functional as F
@@ -103,12 +137,15 @@ def measure(model: nn.Module, data: Dataset, split: Split, draws: int, epsilon: 
     finally:
         torch.set_float32_matmul_precision(precision)
         torch.backends.cudnn.allow_tf32 = cudnn_tf32
-    return Signals(
+    measured = Signals(
         posteriors=torch.cat(posteriors)[: len(index)].cpu().numpy(),
         sensitivities=torch.cat(sensitivities)[: len(index)].cpu().numpy(),
         labels=data.labels[index].cpu().numpy(),
         members=np.arange(len(index)) < len(split.train),
     )
+    if wrong := fault(measured):
+        raise ValueError(f"{role}: {wrong}; did its training diverge? A lower learning rate may help")
+    return measured
 
 
 def save(path: str | Path, signals: Mapping[str, Signals], metadata: Mapping[str, Any]) -> None:
@@ -122,11 +159,14 @@ def save(path: str | Path, signals: Mapping[str, Signals], metadata: Mapping[str
 
 
 def load(path: str | Path, role: str) -> Signals:
-    """Read one model's signals; raises `miaprune.files.FileError` on a damaged file."""
+    """Read one model's signals; raises `miaprune.files.FileError` on a file that is damaged or not to be attacked."""
     arrays, _ = load_arrays(path, prefix=f"{role}/")
     if arrays.keys() != Signals.__dataclass_fields__.keys():
         raise FileError(f"{path}: lacks signals of {role}; delete it and run again")
-    return Signals(**{**arrays, "labels": arrays["labels"].astype(np.int64)})
+    signals = Signals(**arrays)
+    if wrong := fault(signals):
+        raise FileError(f"{path}: {role}: {wrong}; delete it and run again")
+    return replace(signals, labels=signals.labels.astype(np.int64))
 
 
 def load_shadows(path: str | Path, shadows: int) -> Signals:

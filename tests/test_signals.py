@@ -1,5 +1,8 @@
 """Signals against their definition, record by record."""
 
+import re
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -72,6 +75,64 @@ def test_a_file_without_a_models_signals_is_refused(tmp_path):
     signals.save(path, {"victim": make_signals(10, 4, 0)}, {})
     with pytest.raises(FileError, match="lacks signals of shadow_0"):
         signals.load_shadows(path, 1)
+
+
+def test_more_than_256_classes_are_kept(tmp_path):
+    s = make_signals(600, 300, 0)
+    s.labels[:300] = np.arange(300)
+    signals.save(tmp_path / "signals", {"victim": s}, {})
+    loaded = signals.load(tmp_path / "signals", "victim")
+    np.testing.assert_array_equal(loaded.labels, s.labels)
+    assert loaded.labels.dtype == np.int64
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("posteriors", np.nan, "2 of 10 records have posteriors that are no probabilities"),
+        ("posteriors", np.inf, "2 of 10 records have posteriors that are no probabilities"),
+        ("posteriors", -0.1, "2 of 10 records have posteriors that are no probabilities"),
+        ("posteriors", 0.3, "2 of 10 records have posteriors that are no probabilities"),
+        ("sensitivities", np.nan, "2 of 10 records have sensitivities that are negative or no finite numbers"),
+        ("sensitivities", np.inf, "2 of 10 records have sensitivities that are negative or no finite numbers"),
+        ("sensitivities", -1, "2 of 10 records have sensitivities that are negative or no finite numbers"),
+        ("labels", 4, "2 of 10 records have labels outside 0..3"),
+    ],
+)
+def test_values_that_no_attack_can_take_are_refused_where_they_are_read(field, value, message, tmp_path):
+    path, s = tmp_path / "signals.safetensors", make_signals(10, 4, 0)
+    getattr(s, field)[[3, 8]] = value
+    signals.save(path, {"victim": make_signals(10, 4, 1), "shadow_0": s}, {})
+    signals.load(path, "victim")
+    with pytest.raises(FileError) as error:
+        signals.load_shadows(path, 1)
+    assert str(error.value) == f"{path}: shadow_0: {message}; delete it and run again"
+
+
+@pytest.mark.parametrize(
+    ("field", "change", "message"),
+    [
+        ("labels", lambda a: a[:-1], r"shapes that do not agree: posteriors \[10, 4\].*labels \[9\]"),
+        ("members", lambda a: a[:-1], "shapes that do not agree"),
+        ("posteriors", lambda a: a[:-1], "shapes that do not agree"),
+        ("sensitivities", lambda a: a[:, :-1], "shapes that do not agree"),
+        ("labels", lambda a: a + 0.5, "labels are float64"),
+        ("members", lambda a: a.astype(int), "members int64; they must be integers and bool"),
+    ],
+)
+def test_signals_of_the_wrong_form_are_named(field, change, message):
+    s = make_signals(10, 4, 0)
+    assert signals.fault(s) is None
+    assert re.search(message, signals.fault(replace(s, **{field: change(getattr(s, field))})) or "")
+
+
+def test_a_diverged_model_is_refused_where_it_is_measured(digits):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10, bias=False))
+    nn.init.zeros_(model[1].weight)
+    with torch.no_grad():
+        model[1].weight[0, 0] = torch.inf
+    with pytest.raises(ValueError, match=r"shadow_2: 808 of 808 records have posteriors.*lower learning rate"):
+        signals.measure(model, digits, SPLIT, 1, 1e-3, 1, "shadow_2")
 
 
 def test_confidence_and_correctness_read_the_true_class():

@@ -1,4 +1,4 @@
-"""The published archives: where they come from, and whether a file is one of them."""
+"""The published archives: where they come from, and whether what lies in their place holds the same."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ import tarfile
 import urllib.request
 import zipfile
 import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from miaprune.files import FileError, whole
 from miaprune.grid import known
@@ -27,26 +30,61 @@ class DatasetError(FileError):
 
 @dataclass(frozen=True)
 class Archive:
-    """A published file: its name in ``{data_dir}/{dataset}``, ``algorithm:hexdigest``, and its address."""
+    """A published file that is to lie in ``{data_dir}/{dataset}``.
+
+    Attributes
+    ----------
+    name : of the file.
+    checksum : ``algorithm:hexdigest``; the algorithm is one of hashlib's, or ``git-sha1``, by which git names a file.
+    url : its address.
+    members : the files in it that are read, each by the end of its path. Every line or record of them is checked as it
+        is read; so the archive may be packed anew, or be unpacked: they may lie in that folder, or up to two below.
+    instead : another publication of the same records, taken where the first is not.
+    records : SHA-256 of the train and of the test records that the reader makes of it; empty where none are known.
+    """
 
     name: str
     checksum: str | None
     url: str | None
+    members: tuple[str, ...] = ()
+    instead: Archive | None = None
+    records: tuple[str, ...] = ()
 
+
+def _cifar(
+    classes: int, md5: tuple[str, str], train: tuple[str, ...], test: str, records: tuple[str, ...]
+) -> tuple[Archive]:
+    """CIFAR-10 or -100: the release for Python, which is downloaded, or the binary one."""
+    binary, pickled = (f"cifar-{classes}-{release}.tar.gz" for release in ("binary", "python"))
+    site, names = "https://www.cs.toronto.edu/~kriz", (*train, test)
+    second = Archive(
+        binary, f"md5:{md5[0]}", f"{site}/{binary}", members=tuple(f"{name}.bin" for name in names), records=records
+    )
+    return (Archive(pickled, f"md5:{md5[1]}", f"{site}/{pickled}", names, second, records),)
+
+
+_SHOKRI = "https://github.com/privacytrustlab/datasets/raw/master"
+"""The tables' publisher; at 169de9de all three archives are there, and git's names of them are their checksums."""
 
 ARCHIVES: dict[str, tuple[Archive, ...]] = {
-    "cifar10": (
-        Archive(
-            "cifar-10-python.tar.gz",
-            "md5:c58f30108f718f92721af3b95e74349a",
-            "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+    "cifar10": _cifar(
+        10,
+        ("c32a1d4ab5d03f1284b67883e8d87530", "c58f30108f718f92721af3b95e74349a"),
+        tuple(f"data_batch_{i}" for i in range(1, 6)),
+        "test_batch",
+        (
+            "a0181da372c0d63a5920fdbea2ec3f83ecbc552d378218e1cb473cf634941a3b",
+            "8e2eb146ae340b09e24670f29cabc6326dba54da8789dab6768acf480273f65b",
         ),
     ),
-    "cifar100": (
-        Archive(
-            "cifar-100-python.tar.gz",
-            "md5:eb9058c3a382ffc7106e4002c42a8d85",
-            "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
+    "cifar100": _cifar(
+        100,
+        ("03b5dce01913d631647c71ecec9e9cb8", "eb9058c3a382ffc7106e4002c42a8d85"),
+        ("train",),
+        "test",
+        (
+            "f31298fc616915fa142368359df1c4ca2ae984d6915ca468b998a5ec6aeebf29",
+            "d8b1e6b7b3bee4020055f0699b111f60b1af1e262aeb93a0b659061746f8224a",
         ),
     ),
     "svhn": (
@@ -68,36 +106,117 @@ ARCHIVES: dict[str, tuple[Archive, ...]] = {
             "https://zenodo.org/record/53169/files/Kather_texture_2016_image_tiles_5000.zip",
         ),
     ),
-    "cifar10_jpeg": (
-        Archive("cifar10_jpeg.zip", "sha256:907df706baa630e728c0dd0cf95d93045f34c1fdefda3fc050bc72d50b21c7ec", None),
-    ),
     "digits": (),
     "location": (
         Archive(
             "dataset_location.tgz",
             "sha256:927203f85a868f8ee17a0ded1dc61699efe602167beabe34fbf45b4b1de94b33",
-            "https://github.com/privacytrustlab/datasets/raw/master/dataset_location.tgz",
+            f"{_SHOKRI}/dataset_location.tgz",
+            members=("bangkok",),
         ),
     ),
-    # Their publisher gives no checksums; every line is validated instead.
     "purchase": (
-        Archive("dataset_purchase.tgz", None, "https://www.comp.nus.edu.sg/~reza/files/dataset_purchase.tgz"),
+        Archive(
+            "dataset_purchase.tgz",
+            "git-sha1:3efa7476ad5ed7ac3e558d28585a186b38fc5f19",
+            f"{_SHOKRI}/dataset_purchase.tgz",
+            members=("dataset_purchase",),
+        ),
     ),
-    "texas": (Archive("dataset_texas.tgz", None, "https://www.comp.nus.edu.sg/~reza/files/dataset_texas.tgz"),),
+    "texas": (
+        Archive(
+            "dataset_texas.tgz",
+            "git-sha1:966f7ff40b24cf5912ff84759aab9adb8c25f30e",
+            f"{_SHOKRI}/dataset_texas.tgz",
+            members=("100/labels", "100/feats"),
+        ),
+    ),
 }
-"""By data set, the files that are to lie in ``{data_dir}/{dataset}/``."""
+"""By data set, all the files that are to lie in ``{data_dir}/{dataset}/``."""
 
 
-def fetch_archives(archives: tuple[Archive, ...], folder: Path, download: bool = True) -> None:
-    """Verify the archives in ``folder``, downloading what is missing; raises `DatasetError`."""
+@dataclass(frozen=True)
+class Copy:
+    """An archive as it was found: the file, or the folder below which its members lie."""
+
+    archive: Archive
+    path: Path
+
+
+def find(archive: Archive, folder: Path) -> Copy | None:
+    """The copy of an archive that is in its data set's folder: the file before an unpacked one; None without one."""
+    releases = [archive, *([archive.instead] if archive.instead else [])]
+    for release in releases:
+        if (folder / release.name).exists():
+            return Copy(release, folder / release.name)
+    for release in releases:
+        if release.members and all(_unpacked(folder, member) for member in release.members):
+            return Copy(release, folder)
+    return None
+
+
+def _unpacked(folder: Path, member: str) -> Path | None:
+    """Where an archive's member lies in the data set's folder, or up to two folders below."""
+    for depth in ("", "*/", "*/*/"):
+        if found := sorted(path for path in folder.glob(depth + member) if path.is_file()):
+            return found[0]
+    return None
+
+
+@contextmanager
+def members(copy: Copy) -> Iterator[Mapping[str, IO[bytes]]]:
+    """Streams of a copy's members by name, in the order in which they are stored; nothing is unpacked to disk.
+
+    Raises
+    ------
+    KeyError : on a member that an archive lacks.
+    """
+    names = copy.archive.members
+    if copy.path.is_dir():
+        paths = {name: _unpacked(copy.path, name) for name in names}
+        files = {name: open(path, "rb") for name, path in paths.items() if path}  # noqa: SIM115 (closed below)
+        try:
+            yield files
+        finally:
+            for file in files.values():
+                file.close()
+        return
+    with tarfile.open(copy.path, "r:gz") as tar:
+        found = _named(tar, names)
+        streams = {name: tar.extractfile(member) for name, member in found.items()}
+        yield {name: stream for name, stream in streams.items() if stream}
+
+
+def _named(tar: tarfile.TarFile, names: tuple[str, ...]) -> dict[str, tarfile.TarInfo]:
+    """The members whose paths end with these names, as ``./name`` and ``folder/name`` do, as they are stored."""
+    found = {}
+    for member in tar:
+        for name in names:
+            parts = PurePosixPath(name).parts
+            if member.isfile() and PurePosixPath(member.name).parts[-len(parts) :] == parts:
+                found[name] = member
+    if lacking := [name for name in names if name not in found]:
+        raise KeyError(f"no file {lacking[0]!r} in it")
+    return found
+
+
+def fetch_archives(archives: tuple[Archive, ...], folder: Path, download: bool = True) -> list[str]:
+    """Verify the archives in ``folder``, downloading what is missing; returns what was checked, archive by archive.
+
+    Raises
+    ------
+    DatasetError : if one is missing, damaged, or not the published one where no copy would do.
+    """
+    checked = []
     for archive in archives:
-        path = folder / archive.name
-        if path.exists():
-            _verify(path, archive)
-        elif download and archive.url:
-            _download(path, archive)
-        else:
-            raise DatasetError(_missing(path, archive))
+        copy = find(archive, folder)
+        if copy is None and download and archive.url:
+            copy = Copy(archive, folder / archive.name)
+            _download(copy.path, archive)
+        if copy is None:
+            raise DatasetError(_missing(folder / archive.name, archive))
+        checked.append(_verify(copy))
+    return checked
 
 
 def check_archives(name: str, data_dir: str | Path) -> None:
@@ -108,12 +227,13 @@ def check_archives(name: str, data_dir: str | Path) -> None:
     GridError : on an unknown name.
     DatasetError : if one is damaged, or is missing and has no address to download it from.
     """
+    folder = Path(data_dir, name)
     for archive in ARCHIVES[known("dataset", name, ARCHIVES)]:
-        path = Path(data_dir, name, archive.name)
-        if path.exists():
-            _verify(path, archive)
+        copy = find(archive, folder)
+        if copy is not None:
+            _verify(copy)
         elif archive.url is None:
-            raise DatasetError(_missing(path, archive))
+            raise DatasetError(_missing(folder / archive.name, archive))
 
 
 def _missing(path: Path, archive: Archive) -> str:
@@ -122,42 +242,71 @@ def _missing(path: Path, archive: Archive) -> str:
 
 
 def _download(path: Path, archive: Archive) -> None:
-    """Fetch an archive to ``path``, whole and verified or not at all."""
+    """Fetch an archive to ``path``, whole and as published or not at all."""
     request = urllib.request.Request(str(archive.url), headers={"User-Agent": "miaprune"})
     with whole(path) as temporary:
         try:
             response = urllib.request.urlopen(request, timeout=DOWNLOAD_TIMEOUT)
             with response, open(temporary, "wb") as file:
                 shutil.copyfileobj(response, file)
-            fault = _fault(temporary, archive)
+            fault = _unpublished(temporary, archive)
         except (OSError, http.client.HTTPException) as error:
             fault = repr(error)
         if fault:
             raise DatasetError(f"{_missing(path, archive)} (download failed: {fault})")
 
 
-def _verify(path: Path, archive: Archive) -> None:
-    fault = _fault(path, archive)
+def _verify(copy: Copy) -> str:
+    """What has been checked of a copy, or will be by its reader; raises `DatasetError` if it cannot be used."""
+    archive, path = copy.archive, copy.path
+    if path.is_dir():
+        return _by_content(archive) or f"{', '.join(archive.members)}: every line is valid; the archive was not there"
+    fault = unpublished = _unpublished(path, archive)
+    if archive.members and (fault or archive.checksum is None):
+        fault = _damaged(path, archive)
     if fault:
         again = f"download it again from {archive.url}" if archive.url else "put a whole copy there"
         raise DatasetError(f"{path}: {fault}; delete it and {again}")
+    if content := _by_content(archive):
+        return content
+    if unpublished:
+        return f"{path.name}: every line is valid; it is not the published file, whose checksum is {archive.checksum}"
+    return f"{path.name}: {archive.checksum or 'no checksum is known'}"
 
 
-def _fault(path: Path, archive: Archive) -> str | None:
-    """What is wrong with an archive: its checksum or, of a tar for which none is published, its list of members."""
-    if archive.checksum is not None:
-        algorithm = archive.checksum.split(":")[0]
-        with open(path, "rb") as file:
-            actual = f"{algorithm}:{hashlib.file_digest(file, algorithm).hexdigest()}"
-        return None if actual == archive.checksum else f"checksum {actual} does not match {archive.checksum}"
-    if not archive.name.endswith((".tgz", ".tar.gz")):
+def _by_content(archive: Archive) -> str | None:
+    """What a reader checks of the records themselves: it is sure, in whatever form they came."""
+    return f"all records: sha256:{', sha256:'.join(archive.records)}" if archive.records else None
+
+
+def _unpublished(path: Path, archive: Archive) -> str | None:
+    """What tells a file from the published archive; None where nothing does."""
+    if archive.checksum is None:
         return None
+    algorithm = archive.checksum.partition(":")[0]
+    actual = f"{algorithm}:{_hexdigest(path, algorithm)}"
+    return None if actual == archive.checksum else f"checksum {actual} does not match {archive.checksum}"
+
+
+def _hexdigest(path: Path, algorithm: str) -> str:
+    with open(path, "rb") as file:
+        if algorithm != "git-sha1":
+            return hashlib.file_digest(file, algorithm).hexdigest()
+        blob = hashlib.sha1(b"blob %d\0" % path.stat().st_size)
+        return hashlib.file_digest(file, lambda: blob).hexdigest()
+
+
+def _damaged(path: Path, archive: Archive) -> str | None:
+    """What is wrong with a tar that somebody packed anew, as far as its list of members tells."""
     try:
         with tarfile.open(path, "r:gz") as tar:
             for member in tar:
                 name = PurePosixPath(member.name)
                 if name.is_absolute() or ".." in name.parts or not (member.isfile() or member.isdir()):
                     return f"member {member.name!r} is a link or lies outside the archive"
+            _named(tar, archive.members)
+    except KeyError as error:
+        return f"not the published archive: {error.args[0]}"
     except DAMAGED as error:
         return f"damaged archive ({error})"
     return None

@@ -7,8 +7,8 @@ uint8, and takes its batches by index: there are no loader processes.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from functools import cache, partial
+from dataclasses import InitVar, asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import embedding
 
 from miaprune.data import readers
-from miaprune.data.archives import ARCHIVES, Archive, DatasetError, fetch_archives
+from miaprune.data.archives import ARCHIVES, Archive, DatasetError, fetch_archives, find
 from miaprune.files import FileError, digest, load_tensors, save_tensors
 from miaprune.grid import known
 
@@ -54,10 +54,16 @@ class Dataset:
     Attributes
     ----------
     inputs : uint8 or float32 [n, *input_shape], raw; or [n, ceil(width / 8)], eight features to the byte.
-    labels : int64 [n], 0-based.
+    labels : int64 [n], 0-based; other integers are converted.
     mean, std : float32, broadcastable to one input, in units of the raw inputs.
     width : number of features where they are packed; None where they are not.
     digest : of inputs and labels, by `miaprune.files.digest`; None where it is not known.
+    checked : whether what is below has been checked already, which takes a table of floats a second.
+
+    Raises
+    ------
+    ValueError : if the labels are not one integer a record in 0..classes - 1, an input is no finite number, or inputs
+        cannot be normalised by ``mean`` and ``std``. Of tensors without values (device ``meta``) shapes are checked.
     """
 
     name: str
@@ -68,6 +74,23 @@ class Dataset:
     std: Tensor
     width: int | None = None
     digest: str | None = None
+    checked: InitVar[bool] = False
+
+    def __post_init__(self, checked: bool) -> None:
+        if checked:
+            return
+        # bfloat16 is a type that NumPy has not.
+        inputs = self.inputs.float() if self.inputs.dtype == torch.bfloat16 else self.inputs
+        fault = _fault(self.name, self.classes, _array(inputs), _array(self.labels))
+        if not fault and self.width is not None:
+            packed = len(inputs), -(-self.width // 8)
+            if inputs.dtype != torch.uint8 or inputs.shape != packed:
+                fault = f"{self.width} features packed eight to the byte are uint8 {list(packed)}"
+        if not (fault or self.std.is_meta or (self.mean.isfinite().all() and (self.std > 0).all())):
+            fault = "mean and std must be finite numbers and std above 0; set it to 1 where a feature is constant"
+        if fault:
+            raise ValueError(f"{self.name}: {fault}")
+        object.__setattr__(self, "labels", self.labels.long())  # frozen for everybody else
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -93,6 +116,7 @@ class Dataset:
             labels=self.labels.to(device),
             mean=self.mean.to(device),
             std=self.std.to(device),
+            checked=True,
         )
 
 
@@ -101,6 +125,37 @@ def _bits(device: torch.device) -> Tensor:
     """The bits of every byte, highest first, float32 [256, 8]."""
     bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)
     return torch.from_numpy(bits).to(device, torch.float32)
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    """The same values on the CPU, not copied if they are there; zeros, a single byte of them, where it has none."""
+    if tensor.is_meta:
+        kind = torch.empty(0, dtype=tensor.dtype).numpy().dtype
+        return np.broadcast_to(np.zeros((), kind), tuple(tensor.shape))
+    return tensor.detach().cpu().numpy()
+
+
+def _fault(name: str, classes: int, inputs: np.ndarray, labels: np.ndarray) -> str | None:
+    """Why these cannot be a data set's records, in half a line that says what would be right; None if they can."""
+    n = len(inputs) if inputs.ndim else 0
+    if inputs.ndim < 2 or labels.shape != (n,):
+        found = f"inputs {list(inputs.shape)}, labels {list(labels.shape)}"
+        return f"{found}; give inputs [n, ...] and, for each record, one label, the number of its class"
+    if not n:
+        return "there are no records"
+    if labels.dtype.kind not in "iu":
+        return f"labels are {labels.dtype}; they must be integers from 0 on"
+    for label in (labels.min(), labels.max()):
+        if not 0 <= label < classes:
+            count = np.count_nonzero(labels == label)
+            return f"class {label} found ({count} of {n} records), but {name} has {classes} classes from 0 on"
+    if inputs.dtype.kind not in "biuf":
+        return f"inputs are {inputs.dtype}; they must be uint8 or floats"
+    if inputs.dtype.kind == "f":
+        parts = (inputs[i : i + 1024].reshape(min(1024, n - i), -1) for i in range(0, n, 1024))  # all at once is large
+        if wrong := n - sum(np.count_nonzero(np.isfinite(part).all(axis=1)) for part in parts):
+            return f"inputs of {wrong} of {n} records are no finite numbers; take these records or features out"
+    return None
 
 
 def prepare(name: str, data_dir: str | Path, out: str | Path, download: bool = True) -> None:
@@ -112,10 +167,12 @@ def prepare(name: str, data_dir: str | Path, out: str | Path, download: bool = T
     DatasetError : if an archive is missing, damaged, or not what its publisher describes.
     """
     spec, folder = _spec(name), Path(data_dir, name)
-    fetch_archives(spec.archives, folder, download)
+    checked = fetch_archives(spec.archives, folder, download)
     inputs, labels = spec.read(spec, folder)
-    where = folder / spec.archives[0].name if spec.archives else name
-    _check(spec, where, inputs, labels)
+    copy = find(spec.archives[0], folder) if spec.archives else None
+    where = copy.path if copy else name
+    if fault := _unlike(spec, inputs, labels) or _fault(name, spec.classes, inputs, labels):
+        raise DatasetError(f"{where}: {fault}")
     table = len(spec.input_shape) == 1
     if np.issubdtype(inputs.dtype, np.floating):
         inputs = inputs.astype(np.uint8 if table else np.float32)
@@ -125,7 +182,7 @@ def prepare(name: str, data_dir: str | Path, out: str | Path, download: bool = T
     }
     facts = asdict(spec)
     del facts["read"], facts["archives"]
-    save_tensors(out, tensors, {"format": FORMAT, "digest": f"sha256:{digest(tensors)}", **facts})
+    save_tensors(out, tensors, {"format": FORMAT, "digest": f"sha256:{digest(tensors)}", "checked": checked, **facts})
 
 
 def load(path: str | Path) -> Dataset:
@@ -152,6 +209,7 @@ def load(path: str | Path) -> Dataset:
         std=facts["scale"] * torch.tensor(facts["std"] or [1.0]).view(per_channel),
         width=shape[0] if len(shape) == 1 else None,
         digest=facts.get("digest"),
+        checked=True,
     )
 
 
@@ -159,24 +217,18 @@ def _spec(name: str) -> DatasetSpec:
     return SPECS[known("dataset", name, SPECS, "SPECS in miaprune/data/datasets.py has")]
 
 
-def _check(spec: DatasetSpec, where: Path | str, inputs: np.ndarray, labels: np.ndarray) -> None:
-    """Raise `DatasetError` unless a reader's arrays are what its line of `SPECS` says, and can be stored whole."""
-    if inputs.shape != (spec.records, *spec.input_shape) or labels.shape != (spec.records,):
+def _unlike(spec: DatasetSpec, inputs: np.ndarray, labels: np.ndarray) -> str | None:
+    """In what a reader's arrays differ from its line of `SPECS`, or cannot be stored whole; None if in nothing."""
+    if inputs.shape != (spec.records, *spec.input_shape) or labels.shape[:1] != (spec.records,):
         found = f"inputs {list(inputs.shape)}, labels {list(labels.shape)}"
-        raise DatasetError(f"{where}: {found}, but {spec.name} has {spec.records} records of {list(spec.input_shape)}")
-    if not np.issubdtype(labels.dtype, np.integer):
-        raise DatasetError(f"{where}: labels are {labels.dtype}; they must be integers from 0 on")
-    for label in (labels.min(), labels.max()):
-        if not 0 <= label < spec.classes:
-            raise DatasetError(f"{where}: class {label} found, but {spec.name} has {spec.classes} classes from 0 on")
-    if np.issubdtype(inputs.dtype, np.floating) and not np.isfinite(inputs).all():
-        raise DatasetError(f"{where}: inputs that are no finite numbers; take these records or features out")
+        return f"{found}, but {spec.name} has {spec.records} records of {list(spec.input_shape)}"
     # Record by record: a comparison of all of Texas at once takes gigabytes.
     if len(spec.input_shape) == 1 and not all(((record == 0) | (record == 1)).all() for record in inputs):
-        raise DatasetError(
-            f"{where}: features other than 0 and 1, but a table's are bits; give numbers as inputs of the shape "
+        return (
+            "features other than 0 and 1, but a table's are bits; give numbers as inputs of the shape "
             f"({spec.input_shape[0]}, 1, 1), in uint8 or floats"
         )
+    return None
 
 
 _RGB = (3, 32, 32)
@@ -187,9 +239,6 @@ _CHMNIST_NORM = (255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _DIGITS_NORM = (16, (0.0,), (1.0,))
 _BITS: tuple[int, tuple[float, ...], tuple[float, ...]] = (1, (), ())
 
-_location_csv = partial(readers.read_csv, member="bangkok")
-_purchase_csv = partial(readers.read_csv, member="dataset_purchase")
-
 SPECS: dict[str, DatasetSpec] = {
     spec.name: spec
     for spec in (
@@ -197,11 +246,9 @@ SPECS: dict[str, DatasetSpec] = {
         DatasetSpec("cifar100", _RGB, 100, 60_000, *_CIFAR_NORM, ARCHIVES["cifar100"], readers.read_cifar),
         DatasetSpec("svhn", _RGB, 10, 99_289, *_SVHN_NORM, ARCHIVES["svhn"], readers.read_svhn),
         DatasetSpec("chmnist", _RGB, 8, 5_000, *_CHMNIST_NORM, ARCHIVES["chmnist"], readers.read_images),
-        # CIFAR-10 re-encoded as JPEG: figures on it are never to be reported as CIFAR-10.
-        DatasetSpec("cifar10_jpeg", _RGB, 10, 60_000, *_CIFAR_NORM, ARCHIVES["cifar10_jpeg"], readers.read_images),
         DatasetSpec("digits", (1, 8, 8), 10, 1_797, *_DIGITS_NORM, (), readers.read_digits),
-        DatasetSpec("location", (446,), 30, 5_010, *_BITS, ARCHIVES["location"], _location_csv),
-        DatasetSpec("purchase", (600,), 100, 197_324, *_BITS, ARCHIVES["purchase"], _purchase_csv),
+        DatasetSpec("location", (446,), 30, 5_010, *_BITS, ARCHIVES["location"], readers.read_csv),
+        DatasetSpec("purchase", (600,), 100, 197_324, *_BITS, ARCHIVES["purchase"], readers.read_csv),
         DatasetSpec("texas", (6_169,), 100, 67_330, *_BITS, ARCHIVES["texas"], readers.read_texas),
     )
 }

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import itertools
-import tarfile
+import pickle
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from miaprune.data.archives import DAMAGED, DatasetError
+from miaprune.data.archives import DAMAGED, Archive, Copy, DatasetError, find, members
 
 if TYPE_CHECKING:
     from miaprune.data.datasets import DatasetSpec
@@ -32,15 +33,27 @@ def _readable(path: Path) -> Iterator[None]:
         raise DatasetError(f"{path}: damaged archive ({error}); delete it and run again") from None
 
 
+@contextmanager
+def _opened(archive: Archive, folder: Path) -> Iterator[tuple[Path, Mapping[str, IO[bytes]]]]:
+    """Where the copy of an archive lies, and its members; raises `DatasetError`, also on what is read of them."""
+    copy = find(archive, folder) or Copy(archive, folder / archive.name)
+    with _readable(copy.path), members(copy) as files:
+        yield copy.path, files
+
+
 def _table(lines: Iterable[bytes], spec: DatasetSpec, where: str) -> tuple[np.ndarray, np.ndarray]:
     """Parse CSV lines ``label,bit,...,bit`` (label 1..classes, maybe quoted) to [n, d] and 0-based labels.
 
-    One line at a time, straight from the bytes: Texas is 830 MB of text, and an error can name its line.
+    One line at a time, straight from the bytes: Texas is 830 MB of text, and an error can name its line. Empty lines
+    may only come last.
     """
     width = spec.input_shape[0]
     bits, labels = bytearray(), []
-    for number, line in enumerate(lines, start=1):
-        label, _, features = line.translate(None, b'" \r\n').partition(b",")
+    given = enumerate((line.translate(None, b'" \r\n') for line in lines), start=1)
+    for number, line in given:
+        if not line and not any(after for _, after in given):
+            break
+        label, _, features = line.partition(b",")
         if not label.isdigit() or not 1 <= int(label) <= spec.classes:
             found = label[:20].decode(errors="replace")
             raise DatasetError(f"{where}, line {number}: label {found!r} is not in 1..{spec.classes}")
@@ -57,57 +70,100 @@ def _table(lines: Iterable[bytes], spec: DatasetSpec, where: str) -> tuple[np.nd
     return np.frombuffer(bits, np.uint8).reshape(-1, width), np.array(labels)
 
 
-def _member(tar: tarfile.TarFile, name: str) -> IO[bytes]:
-    """A stream of one file of the archive; nothing is ever extracted to disk."""
-    file = tar.extractfile(name)
-    if file is None:
-        raise KeyError(f"{name!r} is no file")
-    return file
-
-
-def read_csv(spec: DatasetSpec, folder: Path, member: str) -> tuple[np.ndarray, np.ndarray]:
-    """A tar of one CSV, label first."""
-    path = folder / spec.archives[0].name
-    with _readable(path), tarfile.open(path, "r:gz") as tar:
-        return _table(_member(tar, member), spec, f"{path}: {member}")
+def read_csv(spec: DatasetSpec, folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """One CSV, label first."""
+    (archive,) = spec.archives
+    (member,) = archive.members
+    with _opened(archive, folder) as (path, files):
+        return _table(files[member], spec, f"{path}: {member}")
 
 
 def read_texas(spec: DatasetSpec, folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    path = folder / spec.archives[0].name
-    with _readable(path), tarfile.open(path, "r:gz") as tar:
+    """The labels in one file, the features in another."""
+    (archive,) = spec.archives
+    with _opened(archive, folder) as (path, files):
         # The labels whole and first: alternating between two members would rewind the gzip stream each time.
-        labels = _member(tar, "texas/100/labels").read().splitlines()
-        pairs = itertools.zip_longest(labels, _member(tar, "texas/100/feats"), fillvalue=b"")
-        return _table((b"%b,%b" % pair for pair in pairs), spec, f"{path}: texas/100/labels and feats")
+        labels = files["100/labels"].read().splitlines()
+        pairs = itertools.zip_longest(labels, files["100/feats"], fillvalue=b"")
+        lines = (b"%b,%b" % pair if any(map(bytes.strip, pair)) else b"" for pair in pairs)
+        return _table(lines, spec, f"{path}: texas/100/labels and feats")
 
 
 def read_images(spec: DatasetSpec, folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Images of a zip with a folder per class, classes in alphabetical order; train/ comes before test/."""
+    """Images of a zip with a folder per class, classes and images in alphabetical order."""
     from PIL import Image
 
     path, (_, height, width) = folder / spec.archives[0].name, spec.input_shape
     images, labels = [], []
     with _readable(path), zipfile.ZipFile(path) as archive:
-        names = [PurePosixPath(n) for n in archive.namelist() if n.endswith((".jpg", ".tif"))]
+        names = [PurePosixPath(n) for n in archive.namelist() if n.endswith(".tif")]
         classes = sorted({name.parent.name for name in names})
-        for name in sorted(names, key=lambda n: (n.parts[0] == "test", n)):
+        for name in sorted(names):
             with _readable(path / name), Image.open(io.BytesIO(archive.read(str(name)))) as image:
                 # Pillow widens the bilinear filter when it shrinks an image, so this is antialiased.
                 images.append(np.asarray(image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)))
             labels.append(classes.index(name.parent.name))
     if not images:
-        raise DatasetError(f"{path}: not the published archive: no .jpg or .tif images in it")
+        raise DatasetError(f"{path}: not the published archive: no .tif images in it")
     return np.stack(images).transpose(0, 3, 1, 2), np.array(labels)
 
 
-def read_cifar(spec: DatasetSpec, folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Both halves, train first; torchvision extracts the verified archive and checks what it reads."""
-    from torchvision import datasets
+_reconstruct: Any = np.empty(1).__reduce__()[0]
+_frombuffer: Any = np.empty(1).__reduce_ex__(5)[0]
 
-    dataset = datasets.CIFAR100 if spec.name == "cifar100" else datasets.CIFAR10
-    parts = [dataset(folder, train=train, download=True) for train in (True, False)]
-    inputs = np.concatenate([part.data for part in parts]).transpose(0, 3, 1, 2)
-    return inputs, np.concatenate([part.targets for part in parts])
+_PICKLED = {
+    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy.core.numeric", "_frombuffer"): _frombuffer,
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+    ("_codecs", "encode"): lambda text, _: text.encode("latin1"),  # how Python 3 pickles bytes for Python 2
+    ("builtins", "bytes"): bytes,
+    ("builtins", "bytearray"): bytearray,
+}
+"""All that a pickle may call: what makes arrays and bytes, under the names that old and new writers give it."""
+
+
+class _Unpickler(pickle.Unpickler):
+    """Reads dicts, lists, numbers, texts and arrays; raises `pickle.UnpicklingError` on anything that is called."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        known = module.replace("__builtin__", "builtins").replace("numpy._core", "numpy.core")
+        if (known, name) not in _PICKLED:
+            raise pickle.UnpicklingError(f"it calls {module}.{name}, which no batch of images needs")
+        return _PICKLED[known, name]
+
+
+def _unpickled(batch: bytes, where: str) -> np.ndarray:
+    """A batch of the Python release as the binary one has it: uint8 [n, labels + 3072]."""
+    try:
+        raw = _Unpickler(io.BytesIO(batch), encoding="latin1").load()
+        facts = {key.decode() if isinstance(key, bytes) else key: value for key, value in raw.items()}
+        labels = [facts["labels"]] if "labels" in facts else [facts["coarse_labels"], facts["fine_labels"]]
+        return np.column_stack([np.asarray(column, np.uint8) for column in (*labels, facts["data"])])
+    except Exception as error:  # damaged bytes may mean anything to pickle, and so raise anything
+        raise DatasetError(f"{where}: no batch of the Python release ({error}); delete it and run again") from None
+
+
+def read_cifar(spec: DatasetSpec, folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Both halves, train first, of either release, by the SHA-256 of its records; of CIFAR-100 the fine labels."""
+    (archive,) = spec.archives
+    copy = find(archive, folder) or Copy(archive, folder / archive.name)
+    labels, width = 1 if spec.classes == 10 else 2, int(np.prod(spec.input_shape))
+    with _opened(copy.archive, folder) as (path, files):
+        stored = {name: file.read() for name, file in files.items()}  # as they lie in the tar: it is read once
+    for name, batch in stored.items():
+        if not name.endswith(".bin"):
+            stored[name] = _unpickled(batch, f"{path}: {name}").tobytes()
+    *train, test = (stored[name] for name in copy.archive.members)
+    halves = {"train": b"".join(train), "test": test}
+    for (half, records), expected in zip(halves.items(), archive.records, strict=True):
+        if (actual := hashlib.sha256(records).hexdigest()) != expected:
+            raise DatasetError(
+                f"{path}: the {half} records have SHA-256 {actual}, but those published have {expected}; "
+                "delete this copy and run again"
+            )
+    table = np.frombuffer(bytearray().join(halves.values()), np.uint8).reshape(-1, labels + width)
+    return table[:, labels:].reshape(-1, *spec.input_shape), table[:, labels - 1].astype(np.int64)
 
 
 def read_svhn(spec: DatasetSpec, folder: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -3,6 +3,8 @@ import io
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 import tarfile
 import zipfile
 from dataclasses import replace
@@ -18,11 +20,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from miaprune import files, grid
-from miaprune.data import datasets
+from miaprune.data import archives, datasets, readers
 from miaprune.data.archives import Archive, DatasetError, check_archives
 from miaprune.data.datasets import SPECS, load, prepare
 
-SHARED = Path(os.environ.get("MIAPRUNE_SHARED", Path(__file__).parents[2] / "shared"), "datasets")
+SHARED = Path(os.environ.get("MIAPRUNE_SHARED", Path(__file__).parents[3] / "shared"), "datasets")
 TABLES = {"location": 446, "purchase": 600, "texas": 6_169}
 
 
@@ -30,9 +32,9 @@ def checksum(path, algorithm="sha256"):
     return f"{algorithm}:{hashlib.new(algorithm, Path(path).read_bytes()).hexdigest()}"
 
 
-def write_tar(path, members):
+def write_tar(path, members, compresslevel=9):
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w:gz") as tar:
+    with tarfile.open(path, "w:gz", compresslevel=compresslevel) as tar:
         for name, content in members.items():
             info = tarfile.TarInfo(name)
             info.size = len(content)
@@ -59,8 +61,9 @@ def shrink(monkeypatch):
 
     def to(name, records, checksum=None, url="https://example.invalid/archive"):
         spec = SPECS[name]
-        archives = tuple(replace(a, checksum=checksum, url=url) for a in spec.archives)
-        monkeypatch.setitem(SPECS, name, replace(spec, records=records, archives=archives))
+        few = tuple(replace(a, checksum=checksum, url=url) for a in spec.archives)
+        monkeypatch.setitem(SPECS, name, replace(spec, records=records, archives=few))
+        monkeypatch.setitem(archives.ARCHIVES, name, few)
 
     return to
 
@@ -129,17 +132,17 @@ def test_table_is_read_as_published(name, table):
 @given(st.integers(1, 40), st.integers(1, 9), st.integers(0, 2**31))
 def test_packed_bits_come_back_in_any_width(width, records, seed):
     bits = random_bits(records, width, seed)
-    unused = torch.tensor(0.0)
+    unused = torch.tensor(1.0)
     packed = torch.from_numpy(np.packbits(bits, axis=1))
-    data = datasets.Dataset("t", packed, torch.zeros(records), 2, unused, unused, width)
+    data = datasets.Dataset("t", packed, torch.zeros(records, dtype=torch.long), 2, unused, unused, width)
     index = torch.randint(records, (5,), generator=torch.Generator().manual_seed(seed))
     assert np.array_equal(data.batch(index), bits[index])
 
 
 def test_batch_trains_although_first_made_in_inference_mode():
     datasets._bits.cache_clear()
-    unused = torch.tensor(0.0)
-    data = datasets.Dataset("t", torch.tensor([[160]], dtype=torch.uint8), torch.zeros(1), 2, unused, unused, 3)
+    unused = torch.tensor(1.0)
+    data = datasets.Dataset("t", torch.tensor([[160]], dtype=torch.uint8), torch.tensor([0]), 2, unused, unused, 3)
     with torch.inference_mode():
         data.batch(torch.tensor([0]))
     layer = torch.nn.Linear(3, 1)
@@ -157,7 +160,7 @@ def test_batch_trains_although_first_made_in_inference_mode():
         ),
         ("location", lambda rows: [b'"0"' + rows[0][3:]], "bangkok, line 1: label '0' is not in 1..30"),
         ("location", lambda rows: [b"x" + rows[0][3:]], "bangkok, line 1: label 'x' is not in 1..30"),
-        ("location", lambda rows: [rows[0], b""], "bangkok, line 2: label '' is not in 1..30"),
+        ("location", lambda rows: [rows[0], b"", rows[1]], "bangkok, line 2: label '' is not in 1..30"),
         ("location", lambda rows: [rows[0][:-2]], "line 1: 445 features, but location has 446"),
         ("location", lambda rows: [rows[0] + b",1"], "line 1: 447 features, but location has 446"),
         ("location", lambda rows: [rows[0][:-1] + b"2"], "line 1: feature 446 is '2', neither 0 nor 1"),
@@ -186,7 +189,7 @@ def test_texas_with_unequal_files(member, label, table):
 
 
 def test_archive_without_its_member(table):
-    with pytest.raises(DatasetError, match=r"not the published archive: .*bangkok.* not found"):
+    with pytest.raises(DatasetError, match="not the published archive: no file 'bangkok' in it"):
         table("location", {"paris": b""})()
 
 
@@ -215,36 +218,96 @@ def test_truncated_archive_without_checksum(keep, table, tmp_path):
     table("purchase", table_members("purchase", np.full(20, 5), random_bits(20, 600)))
     path = tmp_path / "purchase" / "dataset_purchase.tgz"
     path.write_bytes(path.read_bytes()[: int(keep * path.stat().st_size)])
-    message = r"dataset_purchase\.tgz: damaged archive .*download it again from"
+    message = r"dataset_purchase\.tgz: (damaged archive|not the published archive).*download it again from"
     with pytest.raises(DatasetError, match=message):
         check_archives("purchase", tmp_path)
 
 
 def test_wrong_checksum(tmp_path):
-    write_tar(tmp_path / "location" / "dataset_location.tgz", {"bangkok": b""})
+    """Where a record cannot be checked, only the published archive will do."""
+    path = tmp_path / "chmnist" / SPECS["chmnist"].archives[0].name
+    path.parent.mkdir()
+    path.write_bytes(b"other")
     for call in (
-        lambda: check_archives("location", tmp_path),
-        lambda: prepare("location", tmp_path, tmp_path / "out"),
+        lambda: check_archives("chmnist", tmp_path),
+        lambda: prepare("chmnist", tmp_path, tmp_path / "out"),
     ):
         with pytest.raises(
-            DatasetError, match=r"checksum sha256:\w+ does not match sha256:9272.*delete it and download"
+            DatasetError, match=r"checksum sha384:\w+ does not match sha384:7d86.*delete it and download"
         ):
             call()
     assert not (tmp_path / "out").exists()
 
 
-def test_missing_archives_may_be_downloaded_later(tmp_path):
-    for name in set(SPECS) - {"cifar10_jpeg"}:
+@pytest.mark.parametrize("name", TABLES)
+def test_a_table_in_whatever_form_people_have_it(name, shrink, tmp_path):
+    """As published, packed anew and unpacked, two ways each: the same records, and it is said what was checked."""
+    bits, labels = random_bits(3, TABLES[name]), [1, SPECS[name].classes, 7]
+    members = table_members(name, labels, bits)
+    archive = SPECS[name].archives[0].name
+    forms = {
+        "published": {},
+        "dotted": {f"./{member}": text + b"\n" for member, text in members.items()},
+        "in_folder": {
+            f"my data/{member}": text.replace(b"\n", b"\r\n") + b"\r\n\n" for member, text in members.items()
+        },
+    }
+    write_tar(tmp_path / "published" / name / archive, members)
+    shrink(name, 3, checksum=git_name(tmp_path / "published" / name / archive))
+    for form in ("dotted", "in_folder"):
+        write_tar(tmp_path / form / name / archive, forms[form])
+    for form in ("unpacked", "unpacked in a folder"):
+        for member, text in members.items():
+            path = Path(tmp_path, form, name, "" if form == "unpacked" else "texas", member)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(text)
+    checked = {}
+    for form in (*forms, "unpacked", "unpacked in a folder"):
+        check_archives(name, tmp_path / form)
+        prepare(name, tmp_path / form, tmp_path / f"{form}.out", download=False)
+        data = load(tmp_path / f"{form}.out")
+        assert np.array_equal(all_inputs(data), bits) and data.labels.tolist() == [y - 1 for y in labels]
+        (checked[form],) = files.load_metadata(tmp_path / f"{form}.out")["checked"]
+    assert checked["published"] == f"{archive}: {SPECS[name].archives[0].checksum}"
+    for form in ("dotted", "in_folder"):
+        assert checked[form].startswith(f"{archive}: every line is valid; it is not the published file")
+    assert checked["unpacked"].endswith(": every line is valid; the archive was not there")
+    assert checked["unpacked"] == checked["unpacked in a folder"]
+
+
+def test_a_line_of_an_unpacked_table_is_checked_too(shrink, tmp_path):
+    shrink("location", 3)
+    lines = table_members("location", [1, 2, 31], random_bits(3, 446))["bangkok"]
+    (tmp_path / "location").mkdir()
+    (tmp_path / "location" / "bangkok").write_bytes(lines)
+    with pytest.raises(DatasetError, match=r"location: bangkok, line 3: label '31' is not in 1\.\.30"):
+        prepare("location", tmp_path, tmp_path / "out", download=False)
+
+
+def git_name(path):
+    content = path.read_bytes()
+    return f"git-sha1:{hashlib.sha1(b'blob %d' % len(content) + bytes(1) + content).hexdigest()}"
+
+
+def test_gits_name_of_a_file(tmp_path):
+    """The one that `git hash-object` gives of a file with the text hello."""
+    (tmp_path / "hello").write_bytes(b"hello\n")
+    assert archives._hexdigest(tmp_path / "hello", "git-sha1") == "ce013625030ba8dba906f756967f9e9ca394464a"
+
+
+def test_missing_archives_may_be_downloaded_later(tmp_path, monkeypatch):
+    for name in SPECS:
         check_archives(name, tmp_path)
-    with pytest.raises(DatasetError, match=r"cifar10_jpeg\.zip is missing: get it \(sha256:907df7.*put it there"):
-        check_archives("cifar10_jpeg", tmp_path)
+    monkeypatch.setitem(archives.ARCHIVES, "digits", (Archive("mine.npz", "sha256:00", None),))
+    with pytest.raises(DatasetError, match=r"mine\.npz is missing: get it \(sha256:00\) and put it there"):
+        check_archives("digits", tmp_path)
 
 
 def test_missing_archive_says_where_to_get_it_and_where_to_put_it(tmp_path):
     with pytest.raises(DatasetError) as error:
         prepare("purchase", tmp_path, tmp_path / "out", download=False)
     path = tmp_path / "purchase" / "dataset_purchase.tgz"
-    url = "https://www.comp.nus.edu.sg/~reza/files/dataset_purchase.tgz"
+    url = "https://github.com/privacytrustlab/datasets/raw/master/dataset_purchase.tgz"
     assert str(error.value) == f"{path} is missing: get it from {url} and put it there"
 
 
@@ -309,69 +372,144 @@ def test_chmnist_is_resized_with_antialiasing(shrink, tmp_path):
     assert data.inputs[0].float().std() < 25
 
 
-def test_cifar10_jpeg_order_and_classes(shrink, tmp_path):
-    names = [
-        "test/airplane/0000.jpg",
-        "train/truck/0001.jpg",
-        "train/truck/0000.jpg",
-        "train/airplane/0000.jpg",
-    ]
-    path = tmp_path / "cifar10_jpeg" / "cifar10_jpeg.zip"
-    write_images(path, {name: noise_image(i, 32) for i, name in enumerate(names)}, "JPEG")
-    shrink("cifar10_jpeg", 4, checksum=checksum(path))
-    prepare("cifar10_jpeg", tmp_path, tmp_path / "out")
-    data = load(tmp_path / "out")
-    assert data.labels.tolist() == [0, 1, 1, 0]
-    with zipfile.ZipFile(path) as archive:
-        for record, i in enumerate([3, 2, 1, 0]):
-            pixels = np.asarray(Image.open(io.BytesIO(archive.read(names[i]))))
-            assert np.array_equal(data.inputs[record], pixels.transpose(2, 0, 1))
+CHMNIST = SPECS["chmnist"].archives[0].name
 
 
 def test_damaged_image_is_named(shrink, tmp_path):
-    path = tmp_path / "cifar10_jpeg" / "cifar10_jpeg.zip"
+    path = tmp_path / "chmnist" / CHMNIST
     path.parent.mkdir()
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("train/airplane/0000.jpg", b"no image")
-    shrink("cifar10_jpeg", 1, checksum=checksum(path))
-    with pytest.raises(DatasetError, match=r"train/airplane/0000\.jpg: damaged"):
-        prepare("cifar10_jpeg", tmp_path, tmp_path / "out")
+        archive.writestr("01_TUMOR/0000.tif", b"no image")
+    shrink("chmnist", 1, checksum=checksum(path))
+    with pytest.raises(DatasetError, match=r"01_TUMOR/0000\.tif: damaged"):
+        prepare("chmnist", tmp_path, tmp_path / "out")
 
 
 def test_empty_zip(shrink, tmp_path):
-    path = tmp_path / "cifar10_jpeg" / "cifar10_jpeg.zip"
-    write_images(path, {}, "JPEG")
-    shrink("cifar10_jpeg", 1, checksum=checksum(path))
-    with pytest.raises(DatasetError, match=r"no \.jpg or \.tif images"):
-        prepare("cifar10_jpeg", tmp_path, tmp_path / "out")
+    path = tmp_path / "chmnist" / CHMNIST
+    write_images(path, {}, "TIFF")
+    shrink("chmnist", 1, checksum=checksum(path))
+    with pytest.raises(DatasetError, match=r"no \.tif images"):
+        prepare("chmnist", tmp_path, tmp_path / "out")
 
 
-@pytest.mark.parametrize(
-    ("name", "folder", "key"),
-    [("cifar10", "cifar-10-batches-py", "labels"), ("cifar100", "cifar-100-python", "fine_labels")],
-)
-def test_cifar_is_train_then_test(name, folder, key, shrink, tmp_path, monkeypatch):
-    """Two official-format batches of two records each; torchvision is told their checksums."""
-    pixels = np.random.default_rng(0).integers(0, 256, (4, 3_072), dtype=np.uint8)
-    labels = [3, 0, 9, 1]
-    members = {
-        "one": pickle.dumps({"data": pixels[:2], key: labels[:2]}),
-        "two": pickle.dumps({"data": pixels[2:], key: labels[2:]}),
-        "meta": pickle.dumps({"names": ["a", "b"]}),
+def cifar_members(name, release, table, train, protocol=2):
+    """The files of a release of CIFAR, as their archive has them, with these records: uint8 [n, labels + 3072]."""
+    labels = 1 if name == "cifar10" else 2
+    folder = {
+        ("cifar10", "python"): "cifar-10-batches-py",
+        ("cifar10", "binary"): "cifar-10-batches-bin",
+        ("cifar100", "python"): "cifar-100-python",
+        ("cifar100", "binary"): "cifar-100-binary",
+    }[name, release]
+    names = [f"data_batch_{i}" for i in range(1, 6)] if name == "cifar10" else ["train"]
+    parts = [*np.split(table[:train], len(names)), table[train:]]
+    members = {f"{folder}/readme.html": b"<html>"}
+    for batch, rows in zip([*names, "test_batch" if name == "cifar10" else "test"], parts, strict=True):
+        if release == "binary":
+            members[f"{folder}/{batch}.bin"] = rows.tobytes()
+            continue
+        keys = ["labels"] if labels == 1 else ["coarse_labels", "fine_labels"]
+        facts = {key: rows[:, i].tolist() for i, key in enumerate(keys)}
+        facts |= {"batch_label": batch, "data": np.ascontiguousarray(rows[:, labels:])}
+        members[f"{folder}/{batch}"] = pickle.dumps(facts, protocol)
+    return members
+
+
+def tell_records(monkeypatch, name, table, train):
+    """Let these records be the published ones."""
+    (archive,) = SPECS[name].archives
+    records = tuple(hashlib.sha256(part.tobytes()).hexdigest() for part in (table[:train], table[train:]))
+    few = replace(archive, records=records, instead=replace(archive.instead, records=records))
+    monkeypatch.setitem(SPECS, name, replace(SPECS[name], records=len(table), archives=(few,)))
+    monkeypatch.setitem(archives.ARCHIVES, name, (few,))
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_every_form_of_cifar_prepares_the_same_bytes(name, tmp_path, monkeypatch):
+    labels = 1 if name == "cifar10" else 2
+    table = np.random.default_rng(0).integers(0, 256, (12, labels + 3_072), dtype=np.uint8)
+    table[:, :labels] = np.random.default_rng(1).integers(0, 10, (12, labels))
+    tell_records(monkeypatch, name, table, train=10)
+    seen = {}
+    for release, protocol in (("binary", 0), ("python", 2), ("python", 5)):
+        members = cifar_members(name, release, table, 10, protocol)
+        for form in ("archive", "folder"):
+            place = tmp_path / f"{release}{protocol}_{form}"
+            if form == "archive":
+                turned = dict(reversed(members.items()))  # in no order, as in the published ones
+                write_tar(place / name / f"cifar-{name.removeprefix('cifar')}-{release}.tar.gz", turned)
+            else:
+                for member, content in members.items():
+                    (place / name / member).parent.mkdir(parents=True, exist_ok=True)
+                    (place / name / member).write_bytes(content)
+            check_archives(name, place)
+            prepare(name, place, place / "out", download=False)
+            seen[place.name] = (place / "out").read_bytes()
+    assert len(seen) == 6 and len(set(seen.values())) == 1
+    data = load(tmp_path / "binary0_folder" / "out")
+    assert data.labels.tolist() == table[:, labels - 1].tolist()
+    assert np.array_equal(data.inputs.flatten(1), table[:, labels:])
+    (checked,) = files.load_metadata(tmp_path / "binary0_folder" / "out")["checked"]
+    assert checked == "all records: " + ", ".join(f"sha256:{r}" for r in SPECS[name].archives[0].records)
+
+
+@pytest.mark.parametrize("release", ["binary", "python"])
+def test_a_changed_record_of_cifar_is_refused(release, tmp_path, monkeypatch):
+    table = np.zeros((12, 3_073), np.uint8)
+    tell_records(monkeypatch, "cifar10", table, train=10)
+    table[11, 5] = 1
+    archive = tmp_path / "cifar10" / f"cifar-10-{release}.tar.gz"
+    write_tar(archive, cifar_members("cifar10", release, table, 10))
+    with pytest.raises(DatasetError, match=r"tar\.gz: the test records have SHA-256 \w+, but those published have"):
+        prepare("cifar10", tmp_path, tmp_path / "out", download=False)
+
+
+class Harmful:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_a_pickle_calls_nothing(tmp_path):
+    assert pickle.loads(pickle.dumps(Harmful(tmp_path / "called"))) is None and (tmp_path / "called").exists()
+    (tmp_path / "called").unlink()
+    table = np.zeros((12, 3_073), np.uint8)
+    members = cifar_members("cifar10", "python", table, 10)
+    facts = {"labels": [0, 0], "data": table[:2, 1:], "more": Harmful(tmp_path / "called")}
+    members["cifar-10-batches-py/data_batch_3"] = pickle.dumps(facts)
+    write_tar(tmp_path / "cifar10" / "cifar-10-python.tar.gz", members)
+    with pytest.raises(DatasetError, match=r"data_batch_3: no batch of the Python release \(it calls pathlib"):
+        prepare("cifar10", tmp_path, tmp_path / "out", download=False)
+    assert not (tmp_path / "called").exists()
+
+
+@pytest.mark.parametrize("name", ["eval", "getattr", "exec", "__import__"])
+def test_no_builtin_but_bytes_is_called(name):
+    with pytest.raises(pickle.UnpicklingError, match=f"it calls builtins.{name}"):
+        readers._Unpickler(io.BytesIO(f"cbuiltins\n{name}\n.".encode())).load()
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80", b"no pickle", pickle.dumps([1]), pickle.dumps({"labels": [1]})])
+def test_a_damaged_batch_is_named(content, tmp_path):
+    members = cifar_members("cifar100", "python", np.zeros((3, 3_074), np.uint8), 2) | {
+        "cifar-100-python/test": content
     }
-    archive = tmp_path / name / SPECS[name].archives[0].name
-    write_tar(archive, {f"{folder}/{member}": content for member, content in members.items()})
-    md5 = {member: hashlib.md5(content).hexdigest() for member, content in members.items()}
-    official = {"cifar10": torchvision.datasets.CIFAR10, "cifar100": torchvision.datasets.CIFAR100}[name]
-    monkeypatch.setattr(official, "train_list", [["one", md5["one"]]])
-    monkeypatch.setattr(official, "test_list", [["two", md5["two"]]])
-    monkeypatch.setattr(official, "meta", {"filename": "meta", "key": "names", "md5": md5["meta"]})
-    monkeypatch.setattr(official, "tgz_md5", checksum(archive, "md5").removeprefix("md5:"))
-    shrink(name, 4, checksum=checksum(archive, "md5"))
-    prepare(name, tmp_path, tmp_path / "out", download=False)
-    data = load(tmp_path / "out")
-    assert data.labels.tolist() == labels
-    assert np.array_equal(data.inputs, pixels.reshape(4, 3, 32, 32))
+    write_tar(tmp_path / "cifar100" / "cifar-100-python.tar.gz", members)
+    with pytest.raises(DatasetError, match=r"cifar-100-python\.tar\.gz: test: no batch of the Python release"):
+        prepare("cifar100", tmp_path, tmp_path / "out", download=False)
+
+
+def test_an_incomplete_folder_is_none(tmp_path):
+    """It is not taken; the archive is asked for."""
+    folder = tmp_path / "cifar10" / "cifar-10-batches-bin"
+    folder.mkdir(parents=True)
+    for i in range(1, 6):
+        (folder / f"data_batch_{i}.bin").write_bytes(b"")
+    with pytest.raises(DatasetError, match=r"cifar-10-python\.tar\.gz is missing"):
+        prepare("cifar10", tmp_path, tmp_path / "out", download=False)
 
 
 def test_svhn_is_train_then_test(shrink, tmp_path, monkeypatch):
@@ -400,7 +538,9 @@ def test_archives_are_the_ones_torchvision_reads():
         ("cifar100", torchvision.datasets.CIFAR100),
     ]:
         (archive,) = SPECS[name].archives
-        assert archive == datasets.Archive(official.filename, f"md5:{official.tgz_md5}", official.url)
+        assert (archive.name, archive.checksum) == (official.filename, f"md5:{official.tgz_md5}")
+        assert archive.url == official.url
+        assert list(archive.members) == [batch for batch, _ in official.train_list + official.test_list]
     for archive, split in zip(SPECS["svhn"].archives, ("train", "test"), strict=True):
         url, file, md5 = torchvision.datasets.SVHN.split_list[split]
         assert archive == datasets.Archive(file, f"md5:{md5}", url)
@@ -444,10 +584,10 @@ def test_normalisation_is_torchvisions(name, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("label", "classes", "message"),
     [
-        (10, 10, "digits: class 10 found, but digits has 10 classes"),
-        (-1, 10, "digits: class -1 found, but digits has 10 classes"),
+        (10, 10, r"digits: class 10 found \(1 of 2 records\), but digits has 10 classes"),
+        (-1, 10, r"digits: class -1 found \(1 of 2 records\), but digits has 10 classes"),
         (1.5, 10, "digits: labels are float64; they must be integers"),
-        (256, 300, "digits: 300 classes, but labels are stored in a byte"),
+        (300, 300, r"digits: class 300 found \(1 of 2 records\), but digits has 300 classes"),
     ],
 )
 def test_class_that_there_is_not(label, classes, message, tmp_path, monkeypatch):
@@ -489,13 +629,85 @@ def test_inputs_that_are_no_numbers(tmp_path, monkeypatch):
     inputs = np.full((2, 1, 8, 8), np.nan, np.float32)
     spec = replace(SPECS["digits"], records=2, read=lambda *_: (inputs, np.array([0, 1])))
     monkeypatch.setitem(SPECS, "digits", spec)
-    with pytest.raises(DatasetError, match="digits: inputs that are no finite numbers"):
+    with pytest.raises(DatasetError, match="digits: inputs of 2 of 2 records are no finite numbers"):
         prepare("digits", tmp_path, tmp_path / "out")
 
 
+def test_more_than_256_classes_are_kept(tmp_path, monkeypatch):
+    labels = np.arange(300)
+    read = lambda *_: (np.zeros((300, 1, 8, 8), np.uint8), labels)  # noqa: E731
+    monkeypatch.setitem(SPECS, "digits", replace(SPECS["digits"], records=300, classes=300, read=read))
+    prepare("digits", tmp_path, tmp_path / "out")
+    data = load(tmp_path / "out")
+    assert data.labels.dtype == torch.int64 and data.labels.tolist() == labels.tolist()
+
+
+GOOD = {
+    "name": "mine",
+    "inputs": torch.zeros(2000, 3),
+    "labels": torch.arange(2000) % 4,
+    "classes": 4,
+    "mean": torch.zeros(3),
+    "std": torch.ones(3),
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"labels": torch.eye(4)[GOOD["labels"]]}, r"inputs \[2000, 3\], labels \[2000, 4\]; give .* one label"),
+        ({"labels": GOOD["labels"][:-1]}, r"inputs \[2000, 3\], labels \[1999\]; give .* for each record, one label"),
+        ({"labels": GOOD["labels"].float()}, "labels are float32; they must be integers from 0 on"),
+        ({"labels": GOOD["labels"] + 1}, r"class 4 found \(500 of 2000 records\), but mine has 4 classes from 0 on"),
+        ({"labels": GOOD["labels"] - 1}, r"class -1 found \(500 of 2000 records\), but mine has 4 classes from 0 on"),
+        ({"inputs": torch.full((2000, 3), torch.nan)}, "inputs of 2000 of 2000 records are no finite numbers"),
+        ({"inputs": torch.full((2000, 3), torch.inf).bfloat16()}, "inputs of 2000 of 2000 records are no finite"),
+        ({"inputs": torch.zeros(2000)}, r"inputs \[2000\], labels \[2000\]; give inputs \[n, ...\]"),
+        ({"inputs": torch.zeros(0, 3), "labels": torch.zeros(0)}, "there are no records"),
+        ({"inputs": torch.zeros(2000, 3, dtype=torch.complex64)}, "inputs are complex64; they must be"),
+        ({"std": torch.tensor([1.0, 0.0, 1.0])}, "mean and std must be finite numbers and std above 0"),
+        ({"mean": torch.tensor([1.0, torch.nan, 1.0])}, "mean and std must be finite numbers and std above 0"),
+        ({"width": 20}, r"20 features packed eight to the byte are uint8 \[2000, 3\]"),
+        (
+            {"inputs": torch.zeros(2000, 3, dtype=torch.uint8), "width": 30},
+            r"30 features packed eight to the byte are uint8 \[2000, 4\]",
+        ),
+    ],
+)
+def test_a_data_set_of_ones_own_is_checked_as_it_is_made(change, message):
+    datasets.Dataset(**GOOD)
+    with pytest.raises(ValueError, match=f"^mine: {message}"):
+        datasets.Dataset(**GOOD | change)
+
+
+def test_a_single_record_that_is_no_number_is_counted():
+    inputs = torch.zeros(2000, 3)
+    inputs[[3, 1500], 1] = torch.nan
+    with pytest.raises(ValueError, match="inputs of 2 of 2000 records"):
+        datasets.Dataset(**GOOD | {"inputs": inputs})
+
+
+def test_labels_of_any_integers_are_taken_as_the_loop_takes_them():
+    for kind in (torch.uint8, torch.int32, torch.uint16):
+        data = datasets.Dataset(**GOOD | {"labels": GOOD["labels"].to(kind)})
+        assert data.labels.dtype == torch.int64 and data.labels.tolist() == GOOD["labels"].tolist()
+
+
+def test_tensors_without_values_are_checked_by_shape():
+    meta = {key: value.to("meta") for key, value in GOOD.items() if isinstance(value, torch.Tensor)}
+    assert len(datasets.Dataset(**GOOD | meta)) == 2000
+    with pytest.raises(ValueError, match="one label"):
+        datasets.Dataset(**GOOD | meta | {"labels": meta["labels"][:-1]})
+
+
+def test_what_was_checked_is_not_checked_again(digits, monkeypatch):
+    """Loading and moving are as quick as without."""
+    monkeypatch.setattr(datasets, "_fault", lambda *_: pytest.fail("checked again"))
+    load(digits).to("meta")
+
+
 def test_an_archive_of_ones_own_need_be_no_tar(tmp_path, monkeypatch):
-    archive = Archive("mine.npz", None, None)
-    monkeypatch.setitem(SPECS, "digits", replace(SPECS["digits"], archives=(archive,)))
+    monkeypatch.setitem(archives.ARCHIVES, "digits", (Archive("mine.npz", None, None),))
     with pytest.raises(DatasetError, match=r"mine\.npz is missing: get it and put it there"):
         check_archives("digits", tmp_path)
     (tmp_path / "digits").mkdir()
@@ -545,21 +757,22 @@ def test_real_location(tmp_path):
     assert np.array_equal(all_inputs(data), plain[:, 1:])
 
 
-@real("cifar10_jpeg.zip")
-def test_real_cifar10_jpeg(tmp_path, monkeypatch):
-    """The whole archive's checksum and names; 500 images of each class are enough to read (three seconds)."""
-    (tmp_path / "cifar10_jpeg").mkdir()
-    shutil.copy(SHARED / "cifar10_jpeg.zip", tmp_path / "cifar10_jpeg")
-    check_archives("cifar10_jpeg", tmp_path)
-    spec, namelist = replace(SPECS["cifar10_jpeg"], records=6_000), zipfile.ZipFile.namelist
-    assert len(namelist(zipfile.ZipFile(SHARED / "cifar10_jpeg.zip"))) == 60_000
-    monkeypatch.setitem(SPECS, "cifar10_jpeg", spec)
-    monkeypatch.setattr(zipfile.ZipFile, "namelist", lambda archive: namelist(archive)[::10])
-    prepare("cifar10_jpeg", tmp_path, tmp_path / "out", download=False)
-    data = load(tmp_path / "out")
-    assert data.labels.tolist() == [c for c in range(10) for _ in range(500)] + [
-        c for c in range(10) for _ in range(100)
-    ]
-    # CIFAR-10's channel means, to which the JPEG re-encoding is close.
-    means = data.inputs.float().mean((0, 2, 3)) / 255
-    torch.testing.assert_close(means, torch.tensor(spec.mean), rtol=0, atol=0.01)
+@real("cifar10")
+def test_real_cifar10(tmp_path):
+    """All 60 000 records, unpacked from the binary release and packed as the Python one."""
+    subprocess.run([sys.executable, SHARED / "unpack.py", "cifar10", tmp_path / "bin" / "cifar10", "bin"], check=True)
+    prepare("cifar10", tmp_path / "bin", tmp_path / "from_bin", download=False)
+    data = load(tmp_path / "from_bin")
+    assert data.labels[:10].tolist() == [6, 9, 9, 4, 1, 1, 2, 7, 8, 3]
+    assert data.labels[50_000:50_010].tolist() == [3, 8, 8, 0, 6, 6, 1, 6, 3, 1]
+    assert data.labels.bincount().tolist() == [6_000] * 10
+    means = data.inputs[:50_000].sum((0, 2, 3)) / (50_000 * 32 * 32 * 255)
+    torch.testing.assert_close(means, torch.tensor(SPECS["cifar10"].mean), rtol=0, atol=1e-4)
+    table = np.column_stack([data.labels.numpy().astype(np.uint8), data.inputs.flatten(1).numpy()])
+    write_tar(
+        tmp_path / "py" / "cifar10" / "cifar-10-python.tar.gz",
+        cifar_members("cifar10", "python", table, 50_000),
+        compresslevel=0,
+    )
+    prepare("cifar10", tmp_path / "py", tmp_path / "from_py", download=False)
+    assert checksum(tmp_path / "from_py") == checksum(tmp_path / "from_bin")

@@ -11,7 +11,6 @@ from miaprune.data.datasets import SPECS
 SIZES = {
     "cifar10": (13_500, 3_000, 13_500),
     "cifar100": (13_500, 3_000, 13_500),
-    "cifar10_jpeg": (13_500, 3_000, 13_500),
     "svhn": (22_340, 4_964, 22_340),
     "chmnist": (1_125, 250, 1_125),
     "location": (1_126, 251, 1_128),

@@ -134,7 +134,7 @@ def test_longest_captions_stay_below_the_axes(classes):
     some = signals(classes)
     pruned = {s: some for s in ("0.5", "0.6", "0.7", "0.8", "0.9")}
     for draw in (figures.signal_distributions, figures.gaps_per_class):
-        figure = draw(some, pruned, "cifar10_jpeg/densenet121 pruned by l1_structured")
+        figure = draw(some, pruned, "location_2024/densenet121 pruned by l1_structured")
         figure.draw_without_rendering()
         top = figure._supxlabel.get_window_extent().y1
         assert all(axes.get_tightbbox().y0 >= top for axes in figure.axes)

@@ -27,7 +27,7 @@ with running(snakemake.log[0], snakemake.threads, params.device) as device:
         model = models.load(setting.model, data.input_shape, data.classes, state).to(device)
         split = splits.of_role(role, len(data), params.seed)
         seed = grid.derive_seed(params.seed, setting.path, role, "signals")
-        measured[role] = signals.measure(model, data, split, params.draws, params.epsilon, seed)
+        measured[role] = signals.measure(model, data, split, params.draws, params.epsilon, seed, role)
         pace, records = (time.perf_counter() - started) / done, len(measured[role])
         left = span(pace * (len(grid.ROLES) - done))
         logger.info(f"{setting.path} {role}: {records} records, {records / pace:.0f} records/s, about {left} left")
