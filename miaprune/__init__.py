@@ -27,7 +27,8 @@ if TYPE_CHECKING:  # the same names, for type checkers and the documentation
     from miaprune.networks.pruning import PRUNERS, achieved_sparsity, finalise, masks
     from miaprune.signals import Signals, measure, pool
     from miaprune.training.defenses import build as build_defense
-    from miaprune.training.loop import CrossEntropy, train_roles
+    from miaprune.training.objectives import CrossEntropy
+    from miaprune.training.together import train_roles
 
 __version__ = "0.1.0"
 
@@ -80,7 +81,8 @@ _PLACES = {
     },
     "signals": {"Signals": "Signals", "measure": "measure", "pool": "pool"},
     "training.defenses": {"build_defense": "build"},
-    "training.loop": {"CrossEntropy": "CrossEntropy", "train_roles": "train_roles"},
+    "training.objectives": {"CrossEntropy": "CrossEntropy"},
+    "training.together": {"train_roles": "train_roles"},
 }
 """By module the public names and what they are called there."""
 

@@ -54,7 +54,6 @@ DATASET_MARKS = {
     "texas": ("<", SKY),
     "purchase": (">", BLACK),
     "digits": ("p", GREY),
-    "cifar10_jpeg": ("8", SKY),
 }
 NEW_MARKS = [(marker, GREY) for marker in "hdH8p*"]
 """Of data sets and attacks that the grid knows and that have no mark above, in its order; the first also of others."""
