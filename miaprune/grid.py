@@ -15,17 +15,17 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
-IMAGE_DATASETS = ("cifar10", "cifar100", "svhn", "chmnist", "digits")
+IMAGE_DATASETS = ("cifar10", "cifar100", "svhn", "chmnist", "digits", "noisy_digits")
 TABLE_DATASETS = ("location", "purchase", "texas")
 DATASETS = IMAGE_DATASETS + TABLE_DATASETS
 
-# Which datasets a model takes. digits is small enough to be both: 8x8 images and 64 numbers.
+# Which datasets a model takes. The digits are small enough to be both: 8x8 images and 64 numbers.
 MODEL_DATASETS: dict[str, tuple[str, ...]] = {
     "resnet18": ("cifar10", "cifar100", "svhn", "chmnist"),
     "densenet121": ("cifar10", "cifar100", "svhn", "chmnist"),
     "vgg16": ("cifar10", "cifar100", "svhn", "chmnist"),
-    "fc": (*TABLE_DATASETS, "digits"),
-    "cnn": ("digits", "cifar10", "cifar100", "svhn", "chmnist"),
+    "fc": (*TABLE_DATASETS, "digits", "noisy_digits"),
+    "cnn": ("digits", "noisy_digits", "cifar10", "cifar100", "svhn", "chmnist"),
 }
 MODELS = tuple(MODEL_DATASETS)
 

@@ -22,7 +22,15 @@ for slower cards (benchmarks/work.md says how slow) and, of attacks, for a CPU (
 """
 
 MODEL_COST = {"densenet121": 4, "vgg16": 2, "fc": 0.25, "cnn": 0.25}
-DATASET_COST = {"svhn": 2, "purchase": 4, "texas": 4, "chmnist": 0.25, "location": 0.25, "digits": 0.25}
+DATASET_COST = {
+    "svhn": 2,
+    "purchase": 4,
+    "texas": 4,
+    "chmnist": 0.25,
+    "location": 0.25,
+    "digits": 0.25,
+    "noisy_digits": 0.25,
+}
 DEFENSE_COST = {"ppb": 1.5, "adv": 8, "dp": 10}
 """Times the minutes. A defence makes a step dearer by more networks or per-record gradients; adv and dp are guesses."""
 

@@ -107,6 +107,7 @@ ARCHIVES: dict[str, tuple[Archive, ...]] = {
         ),
     ),
     "digits": (),
+    "noisy_digits": (),
     "location": (
         Archive(
             "dataset_location.tgz",

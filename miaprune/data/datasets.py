@@ -237,6 +237,7 @@ _CIFAR_NORM = (255, (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
 _SVHN_NORM = (255, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 _CHMNIST_NORM = (255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _DIGITS_NORM = (16, (0.0,), (1.0,))
+_NOISY_NORM = (16, (0.14,), (0.43,))  # their mean and standard deviation
 _BITS: tuple[int, tuple[float, ...], tuple[float, ...]] = (1, (), ())
 
 SPECS: dict[str, DatasetSpec] = {
@@ -247,6 +248,7 @@ SPECS: dict[str, DatasetSpec] = {
         DatasetSpec("svhn", _RGB, 10, 99_289, *_SVHN_NORM, ARCHIVES["svhn"], readers.read_svhn),
         DatasetSpec("chmnist", _RGB, 8, 5_000, *_CHMNIST_NORM, ARCHIVES["chmnist"], readers.read_images),
         DatasetSpec("digits", (1, 8, 8), 10, 1_797, *_DIGITS_NORM, (), readers.read_digits),
+        DatasetSpec("noisy_digits", (1, 12, 12), 10, 1_797, *_NOISY_NORM, (), readers.read_noisy_digits),
         DatasetSpec("location", (446,), 30, 5_010, *_BITS, ARCHIVES["location"], readers.read_csv),
         DatasetSpec("purchase", (600,), 100, 197_324, *_BITS, ARCHIVES["purchase"], readers.read_csv),
         DatasetSpec("texas", (6_169,), 100, 67_330, *_BITS, ARCHIVES["texas"], readers.read_texas),

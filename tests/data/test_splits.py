@@ -17,6 +17,7 @@ SIZES = {
     "texas": (15_148, 3_367, 15_150),
     "purchase": (44_398, 9_866, 44_398),
     "digits": (403, 90, 405),
+    "noisy_digits": (403, 90, 405),
 }
 few = settings(deadline=None, max_examples=50)
 counts, seeds = st.integers(8, 400), st.integers(0, 2**31)
