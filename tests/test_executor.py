@@ -30,6 +30,16 @@ case "$*" in
 esac
 """,
     "sacct": "if [ -e no_accounting ]; then exit 1; fi\ncat accounting\n",
+    # It takes the job, and then says what the file `answer` holds: an error if that begins so.
+    "sbatch": """
+while [ $# -gt 0 ]; do
+  case "$1" in --job-name) run=$2 ;; --comment) comment=$2 ;; esac
+  shift
+done
+echo "7|$run|$comment|PENDING|" >> queue
+if grep -q '^sbatch: error' answer; then cat answer >&2; exit 1; fi
+cat answer
+""",
     "scancel": """
 echo "$*" >> cancelled
 if [ -e busy ]; then rm busy; echo 'scancel: error: Socket timed out' >&2; exit 1; fi
@@ -58,11 +68,17 @@ class Recorder:
         return [message for each, message in self.said if each == level]
 
 
+class Resources(SimpleNamespace):
+    def get(self, name, default=None):
+        return getattr(self, name, default)
+
+
 class Job:
     """A job; or a group, which has neither a rule nor wildcards."""
 
     def __init__(self, name, group=False, **more):
-        self.name, self.groupid, self.jobid, self._group, self.errors = name, name, 1, group, []
+        self.name, self.groupid, self._group, self.errors = name, name, group, []
+        self.jobid, self.threads, self.resources = 1, 1, Resources()
         vars(self).update(more)
 
     def is_group(self):
@@ -79,15 +95,29 @@ class Reporting(Executor):
         self.reported, self.submitted = [], []
         self.logger, self.stopped, self.run_uuid = Recorder(), Impatient(), RUN
         self.workflow = SimpleNamespace(
-            executor_settings=SimpleNamespace(keep_successful_logs=False, requeue=True),
+            executor_settings=SimpleNamespace(
+                keep_successful_logs=False, requeue=True, qos=None, reservation=None, pass_command_as_script=False
+            ),
             execution_settings=SimpleNamespace(lock=True),
             persistence=SimpleNamespace(path=folder / ".snakemake"),
             workdir_init=str(folder),
         )
         self.slurm_logdir = folder / "slurm_logs"
         self.status_rate_limiter = nullcontext()
-        self._main_event_loop, self._submitted_job_clusters = None, set()
+        self._main_event_loop, self._submitted_job_clusters, self._failed_nodes = None, set(), set()
         self._job_submission_executor = SimpleNamespace(submit=lambda run, job: self.submitted.append(job))
+
+    def get_account_arg(self, job):
+        yield ""
+
+    def get_partition_arg(self, job):
+        return ""
+
+    def format_job_exec(self, job):
+        return "true"
+
+    def report_job_submission(self, job_info):
+        self.reported.append((job_info.external_jobid, "submitted"))
 
     def report_job_success(self, job_info):
         self.reported.append((job_info.external_jobid, "done"))
@@ -145,6 +175,12 @@ def test_the_profile_names_the_plugin_and_settings_that_it_has():
     assert not [key for key in profile if key.startswith("slurm-")]
     used = {key.removeprefix("miaprune-").replace("-", "_") for key in profile if key.startswith("miaprune-")}
     assert used and used <= {field.name for field in fields(ExecutorSettings)}
+
+
+def test_what_we_override_is_still_there():
+    ours = {name for name in vars(Executor) if not name.startswith("__")}
+    added = {"squeue", "cancel_until_gone", "end_jobs_of_a_dead_run", "take_back", "states"}
+    assert {name for name in ours if not hasattr(slurm.Executor, name)} == added
 
 
 # Asking for the jobs' states
@@ -242,28 +278,37 @@ def test_a_stopped_run_submits_nothing_again(executor):
     assert executor.submitted == [] and len(executor.reported) == 1
 
 
-@pytest.mark.parametrize(
-    "job, comment",
-    [
-        (Job("digits/fc/l1_0.5_prune", group=True), "rule_digits/fc/l1_0.5_prune"),
-        (Job("train", wildcards=["digits", "fc"]), "rule_train_wildcards_digits_fc"),
-        (Job("prepare", wildcards=[]), "rule_prepare"),
-    ],
-)
+JOBS = [
+    (Job("digits/fc/l1_0.5_prune", group=True), "rule_digits/fc/l1_0.5_prune"),
+    (Job("train", wildcards=["digits", "fc"]), "rule_train_wildcards_digits_fc"),
+    (Job("prepare", wildcards=[]), "rule_prepare"),
+]
+
+
+@pytest.mark.parametrize("job, comment", JOBS)
+def test_a_job_that_slurm_takes_is_submitted(executor, job, comment):
+    Path("answer").write_text("7\n")
+    executor.run_job(job)
+    assert executor.reported == [("7", "submitted")] and executor.submitted == []
+    assert Path("queue").read_text() == f"7|{RUN}|{comment}|PENDING|\n"
+
+
+@pytest.mark.parametrize("job, comment", JOBS)
 def test_what_a_busy_slurm_has_taken_all_the_same_is_cancelled_before_it_is_submitted_again(executor, job, comment):
-    queue(("7", RUN, comment, "PENDING", ""), ("8", RUN, f"{comment}5", "RUNNING", ""))
+    Path("answer").write_text("sbatch: error: Batch job submission failed: Socket timed out on send/recv operation")
+    queue(("8", RUN, f"{comment}5", "RUNNING", ""))
     Path("busy").touch()  # and so scancel has to ask twice
     executor._job_submission_executor.submit = lambda run, job: executor.submitted.append(Path("queue").read_text())
-    executor._report_job_error_threadsafe(SubmittedJobInfo(job), NOT_TAKEN.format("Socket timed out"))
+    executor.run_job(job)
     assert cancelled() == ["7", "7"]
-    assert executor.submitted == [f"8|{RUN}|{comment}5|RUNNING|\n"]
+    assert executor.submitted == [f"8|{RUN}|{comment}5|RUNNING|\n"] and executor.reported == []
 
 
 def test_an_error_within_a_groups_submission_is_a_failed_attempt(executor):
-    executor.slurm_logdir.write_text("no folder")
+    Path("answer").write_text("Thank you.\n")
     executor.run_job(Job("digits/fc/l1_0.5", group=True))
     ((name, message),) = executor.reported
-    assert name == "digits/fc/l1_0.5" and message.startswith("Not submitted: ") and "File exists" in message
+    assert name == "digits/fc/l1_0.5" and message.startswith("Not submitted: No valid SLURM job ID")
 
 
 def test_the_official_plugin_loses_it():
@@ -301,7 +346,7 @@ def test_ctrl_c_cancels_by_the_runs_name_and_submits_no_more(executor):
         executor._job_submission_executor.submit(submit, job)
     begun.wait(10)
     threading.Timer(0.1, go_on.set).start()
-    executor.cancel_jobs([])
+    executor.cancel_jobs([])  # as the list is while it asks for states
     assert submitted == ["a"] and executor.stopped.is_set()
     ((name, _),) = [line.split() for line in cancelled()]
     assert name == f"--name={RUN}"

@@ -137,6 +137,7 @@ def tell(story):
     story.output["locked"] = on.run(*TARGETS, log="locked.log")
     assert on.run("--unlock", log="unlock.log")[0] == 0
     run = on.start(*TARGETS)
+    wait_for(lambda: "has been submitted" in on.said(), "nothing submitted", LONG)  # the dead run's jobs are gone
 
     (cancelled,) = story.victims("cancelled")
     cluster.run("scancel", cancelled)
@@ -278,7 +279,7 @@ def test_a_job_that_was_taken_without_an_answer_is_cancelled_before_it_is_submit
 
 
 def test_a_submission_that_fails_within_the_plugin_is_a_failed_attempt(story):
-    assert len(re.findall(r"not submitted: .*Thank you", story.output["again"])) == 1
+    assert len(re.findall(r"Not submitted: .*Thank you", story.output["again"])) == 1
 
 
 def test_a_preempted_job_is_requeued_and_not_submitted_again(story):

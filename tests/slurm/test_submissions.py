@@ -11,30 +11,30 @@ from runner import small_config
 
 from miaprune import grid
 
+TARGETS = ("attacks", "defenses", "transfer", "results/tables/attacks.csv")
+
 
 def config():
     """One of each: two sparsities, a defended setting with both its adversaries, and mismatched adversaries."""
-    small = small_config() | {"keep_checkpoints": False}
-    small["demo"] = small["demo"] | {
-        "grid": [{"datasets": ["digits"], "models": ["fc"], "pruners": ["l1"], "sparsities": [0.5, 0.7]}],
-        "defenses": [{"defense": "ppb", "strengths": [4], "part": "one", "adversaries": ["adaptive", "unaware"]}],
-    }
+    small = small_config() | {"keep_checkpoints": False, "sparsities": [0.5, 0.7], "transfer": "all"}
+    small["parts"] = {"all": {}, "one": {"sparsities": [0.7]}}
+    small["defenses"] = [{"defense": "ppb", "strengths": [4], "part": "one", "adversaries": ["adaptive", "unaware"]}]
     return small
 
 
 @pytest.fixture(scope="module")
 def local(locally):
-    return locally(config() | {"keep_checkpoints": True}, "demo")
+    return locally(config() | {"keep_checkpoints": True}, *TARGETS)
 
 
 @pytest.fixture(scope="module")
 def run(on_cluster, local):
     workflow = on_cluster(config())
-    stopped = workflow.start("demo", log="stopped.log")
+    stopped = workflow.start(*TARGETS, log="stopped.log")
     wait_for(workflow.queue, "nothing submitted", 600)
     stopped.send_signal(signal.SIGINT)
     workflow.stopped = stopped.wait(), workflow.queue()
-    status, output = workflow.run("demo")
+    status, output = workflow.run(*TARGETS)
     assert status == 0, output
     return workflow
 
@@ -55,8 +55,8 @@ def test_ctrl_c_leaves_nothing_in_the_queue(run):
 
 
 def test_one_submission_per_setting_and_few_more(run):
-    demo = config()["demo"]
-    attacked = grid.attacked(grid.settings(*demo["grid"]), demo)
+    small = config()
+    attacked = grid.attacked(grid.settings(small), small)
     expected = collections.Counter({victim.path for victim, _ in attacked})
     expected.update({f"{victim.dataset}/{victim.model}/mismatched" for victim, name in attacked if "shadows_" in name})
     expected.update({f"train_wildcards_{victim.dataset}_{victim.model}" for victim, _ in attacked})
