@@ -2,8 +2,11 @@
 
 import os
 import re
+import subprocess
+import sys
 import warnings
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -15,6 +18,7 @@ from miaprune import grid
 from miaprune.report import figures, results, tables
 from miaprune.report.figures import accuracy, style
 
+ROOT = Path(__file__).parents[2]
 LOCATION = {"datasets": ["location"], "models": ["fc"], "pruners": ["l1"], "sparsities": [0.5, 0.7, 0.9]}
 IMAGES = LOCATION | {"datasets": ["cifar10", "svhn"], "models": ["vgg16"], "pruners": ["l1", "slim"]}
 
@@ -63,6 +67,7 @@ def everyone(block, sweep=("1", "4", "16"), seeds=(7,)):
     return table
 
 
+LONG = "location_2024/densenet121 pruned by l1_structured"
 FULL, WIDE = everyone(LOCATION), everyone(IMAGES)
 
 
@@ -72,7 +77,8 @@ def signals(classes=10, **more):
 
 def every_figure():
     table, some = attacks(LOCATION, names=("samia", "conf", "corr")), signals()
-    family = {f"{s}{defense}": some for defense in ("", " + ppb 4") for s in ("0.5", "0.6", "0.7", "0.8", "0.9")}
+    many, undefended = signals(100), dict.fromkeys(("0.5", "0.6", "0.7", "0.8", "0.9"), some)
+    family = undefended | {f"{level} + ppb 4": some for level in undefended}
     return {
         "accuracy": lambda: figures.accuracy_vs_sparsity(table, "location", "fc"),
         "samia": lambda: figures.samia_vs_others(table),
@@ -87,6 +93,9 @@ def every_figure():
         "transfers": lambda: figures.transfer(WIDE, "svhn", "vgg16"),
         "defended distributions": lambda: figures.signal_distributions(some, family, "Signals"),
         "defended classes": lambda: figures.gaps_per_class(some, family, "Gaps"),
+        "long distributions": lambda: figures.signal_distributions(some, undefended, LONG),
+        "long classes": lambda: figures.gaps_per_class(some, undefended, LONG),
+        "many classes": lambda: figures.gaps_per_class(many, dict.fromkeys(undefended, many), LONG),
     }
 
 
@@ -112,6 +121,48 @@ def test_both_formats_are_written_with_the_same_bytes(tmp_path, name):
     assert dict(matplotlib.rcParams) == before
 
 
+SAVE = """
+from synthetic import make_signals
+from miaprune.report import figures
+figures.save(figures.gaps_per_class(make_signals(60, 3, 0), {}, "Gaps"), "x")
+"""
+KEPT = "import matplotlib; assert matplotlib.rcParams['backend'] == 'svg'"
+DARK = "figure.facecolor: black\nsavefig.facecolor: black\naxes.facecolor: black\n"
+TEX = "text.usetex: True\nfont.family: serif\nsavefig.bbox: tight\n"
+
+
+@pytest.fixture(scope="module")
+def as_everywhere(tmp_path_factory):
+    """The bytes of the figure that `SAVE` draws, PDF and PNG."""
+    path = tmp_path_factory.mktemp("figure") / "x"
+    figures.save(figures.gaps_per_class(make_signals(60, 3, 0), {}, "Gaps"), path)
+    return [path.with_suffix(suffix).read_bytes() for suffix in (".pdf", ".png")]
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "environment", "then"),
+    [
+        # What a notebook exports where its own backend is not installed, and no place for a cache of fonts.
+        ("nothing", "", {"MPLBACKEND": "no_such_backend", "HOME": "/proc"}, ""),
+        ("matplotlibrc", DARK, {"MPLBACKEND": "svg"}, KEPT),
+        ("mine", TEX, {"MATPLOTLIBRC": "mine"}, ""),
+    ],
+    ids=["backend", "working folder", "named file"],
+)
+def test_nobodys_own_settings_show(tmp_path, as_everywhere, file, content, environment, then):
+    (tmp_path / file).write_text(content)
+    own = {"MPLBACKEND", "MPLCONFIGDIR", "MATPLOTLIBRC", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"}
+    environment = {key: os.environ[key] for key in os.environ.keys() - own} | environment
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    subprocess.run([sys.executable, "-c", SAVE + then], cwd=tmp_path, env=environment, check=True)
+    assert [(tmp_path / f"x.{suffix}").read_bytes() for suffix in ("pdf", "png")] == as_everywhere
+
+
+def test_tables_and_claims_do_without_matplotlib():
+    code = "import sys; from miaprune.report import claims, page, tables; assert 'matplotlib' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
 def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk")))
     with pytest.raises(OSError, match="disk"):
@@ -127,17 +178,8 @@ def test_text_is_readable_in_print_and_inside_the_page(name):
     assert all(t.get_fontsize() >= 7 for t in figure.findobj(matplotlib.text.Text) if t.get_text())
     box = figure.get_tightbbox()  # in inches: all that is drawn
     assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= 7.0 and box.y1 <= figure.get_figheight()
-
-
-@pytest.mark.parametrize("classes", [10, 100])
-def test_longest_captions_stay_below_the_axes(classes):
-    some = signals(classes)
-    pruned = {s: some for s in ("0.5", "0.6", "0.7", "0.8", "0.9")}
-    for draw in (figures.signal_distributions, figures.gaps_per_class):
-        figure = draw(some, pruned, "location_2024/densenet121 pruned by l1_structured")
-        figure.draw_without_rendering()
-        top = figure._supxlabel.get_window_extent().y1
-        assert all(axes.get_tightbbox().y0 >= top for axes in figure.axes)
+    top = figure._supxlabel.get_window_extent().y1
+    assert all(axes.get_tightbbox().y0 >= top for axes in figure.axes if axes.axison), "the caption is below the axes"
 
 
 def test_captions_count_settings_seeds_and_records():
@@ -231,9 +273,10 @@ def test_figures_of_undefended_models_draw_nothing_else():
         figures.samia_vs_others,
         figures.gaps_vs_accuracy,
     ):
-        drawn = [[line.get_xydata().tolist() for ax in draw(t).axes for line in ax.lines] for t in (FULL, plain)]
+        pair = [draw(table) for table in (FULL, plain)]
+        drawn = [[line.get_xydata().tolist() for axes in figure.axes for line in axes.lines] for figure in pair]
         assert drawn[0] == drawn[1]
-        assert caption(draw(FULL)) == caption(draw(plain))
+        assert caption(pair[0]) == caption(pair[1])
 
 
 def lines(axes, color):

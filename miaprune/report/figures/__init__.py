@@ -6,6 +6,21 @@ stand behind it, and ends with a caption on how to read it. Figures are drawn of
 the user's own neither show in them nor are changed.
 """
 
+import contextlib
+import os
+import sys
+
+if "matplotlib" not in sys.modules:
+    # Its import stops at a MPLBACKEND that is not installed here, such as a notebook names to all that it starts. We
+    # need none: it is set after the import, where it is one, for others' plots.
+    backend = os.environ.pop("MPLBACKEND", "")
+    import matplotlib
+
+    if backend:
+        os.environ["MPLBACKEND"] = backend
+        with contextlib.suppress(ValueError):
+            matplotlib.rcParams["backend"] = backend
+
 from miaprune.report.figures.accuracy import (
     ATTACK_MARKS,
     DATASET_MARKS,

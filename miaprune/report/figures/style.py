@@ -50,8 +50,10 @@ Mark = tuple[str, str]
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Draw by our settings."""
-    with matplotlib.rc_context(STYLE):
+    """Draw as we do, from matplotlib's defaults on, whatever the user's own settings are; theirs come back after it."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(STYLE)
         yield
 
 
