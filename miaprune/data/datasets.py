@@ -53,11 +53,20 @@ class Dataset:
 
     Attributes
     ----------
-    inputs : uint8 or float32 [n, *input_shape], raw; or [n, ceil(width / 8)], eight features to the byte.
-    labels : int64 [n], 0-based.
-    mean, std : float32, broadcastable to one input, in units of the raw inputs.
-    width : number of features where they are packed; None where they are not.
-    digest : of inputs and labels, by `miaprune.files.digest`; None where it is not known.
+    name : str
+        What errors and results call it.
+    inputs : Tensor
+        uint8 or float32 [n, *input_shape], raw; or uint8 [n, ceil(width / 8)], eight features to the byte.
+    labels : Tensor
+        int64 [n], 0-based.
+    classes : int
+        How many there are.
+    mean, std : Tensor
+        float32, broadcastable to one input, in units of the raw inputs.
+    width : int, optional
+        Number of features where they are packed; None where they are not.
+    digest : str, optional
+        Of inputs and labels, by `miaprune.files.digest`; None where it is not known.
     """
 
     name: str
@@ -71,6 +80,7 @@ class Dataset:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
+        """Shape of one record's inputs."""
         return tuple(self.inputs.shape[1:]) if self.width is None else (self.width,)
 
     def __len__(self) -> int:
@@ -108,8 +118,10 @@ def prepare(name: str, data_dir: str | Path, out: str | Path, download: bool = T
 
     Raises
     ------
-    GridError : on an unknown name.
-    DatasetError : if an archive is missing, damaged, or not what its publisher describes.
+    GridError
+        On an unknown name.
+    DatasetError
+        If an archive is missing, damaged, or not what its publisher describes.
     """
     spec, folder = _spec(name), Path(data_dir, name)
     fetch_archives(spec.archives, folder, download)
@@ -133,7 +145,8 @@ def load(path: str | Path) -> Dataset:
 
     Raises
     ------
-    DatasetError : if the file is missing, truncated, or was not written by `prepare`.
+    DatasetError
+        If the file is missing, truncated, or was not written by `prepare`.
     """
     try:
         tensors, facts = load_tensors(path)
