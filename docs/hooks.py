@@ -22,9 +22,10 @@ SCHEMA = ROOT / "workflow/schemas/config.schema.json"
 DEFAULTS = ROOT / "config.yaml"
 ELSEWHERE = re.compile(r"\]\(\.\./((?:benchmarks/|CHANGELOG)[^)]*)\)")
 
-INTRO = """# Configuration
+INTRO = r"""# Configuration
 
-    .venv/bin/snakemake --profile profiles/local all --configfile mine.yaml --config seed=8 results_dir=results/seed_8
+    .venv/bin/snakemake --profile profiles/local all \
+        --configfile mine.yaml --config seed=8 results_dir=results/seed_8
 
 Four places are read, the later the stronger: the `config.yaml` of the checkout, a `config.yaml` in the working folder,
 `--configfile`, `--config`. Each needs to hold only what it changes. A wrong key, name or value stops the run before any

@@ -33,10 +33,14 @@ class Signals:
 
     Attributes
     ----------
-    posteriors : float32 [n, C], softmax of the logits; rows sum to 1.
-    sensitivities : float32 [n, C], mean absolute change of each posterior per unit of input noise.
-    labels : int64 [n], true class, 0-based.
-    members : bool [n], whether the record was in the model's training set.
+    posteriors : np.ndarray
+        float32 [n, C], softmax of the logits; rows sum to 1.
+    sensitivities : np.ndarray
+        float32 [n, C], mean absolute change of each posterior per unit of input noise.
+    labels : np.ndarray
+        int64 [n], true class, 0-based.
+    members : np.ndarray
+        bool [n], whether the record was in the model's training set.
     """
 
     posteriors: np.ndarray
@@ -46,6 +50,7 @@ class Signals:
 
     @property
     def classes(self) -> int:
+        """How many classes there are."""
         return self.posteriors.shape[1]
 
     @property

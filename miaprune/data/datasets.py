@@ -53,17 +53,28 @@ class Dataset:
 
     Attributes
     ----------
-    inputs : uint8 or float32 [n, *input_shape], raw; or [n, ceil(width / 8)], eight features to the byte.
-    labels : int64 [n], 0-based; other integers are converted.
-    mean, std : float32, broadcastable to one input, in units of the raw inputs.
-    width : number of features where they are packed; None where they are not.
-    digest : of inputs and labels, by `miaprune.files.digest`; None where it is not known.
-    checked : whether what is below has been checked already, which takes a table of floats a second.
+    name : str
+        What errors and results call it.
+    inputs : Tensor
+        uint8 or float32 [n, *input_shape], raw; or uint8 [n, ceil(width / 8)], eight features to the byte.
+    labels : Tensor
+        int64 [n], 0-based; other integers are converted.
+    classes : int
+        How many there are.
+    mean, std : Tensor
+        float32, broadcastable to one input, in units of the raw inputs.
+    width : int, optional
+        Number of features where they are packed; None where they are not.
+    digest : str, optional
+        Of inputs and labels, by `miaprune.files.digest`; None where it is not known.
+    checked : bool
+        Whether what is below has been checked already, which takes a table of floats a second.
 
     Raises
     ------
-    ValueError : if the labels are not one integer a record in 0..classes - 1, an input is no finite number, or inputs
-        cannot be normalised by ``mean`` and ``std``. Of tensors without values (device ``meta``) shapes are checked.
+    ValueError
+        If the labels are not one integer a record in 0..classes - 1, an input is no finite number, or inputs cannot be
+        normalised by ``mean`` and ``std``. Of tensors without values (device ``meta``) shapes are checked.
     """
 
     name: str
@@ -94,6 +105,7 @@ class Dataset:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
+        """Shape of one record's inputs."""
         return tuple(self.inputs.shape[1:]) if self.width is None else (self.width,)
 
     def __len__(self) -> int:
@@ -163,8 +175,10 @@ def prepare(name: str, data_dir: str | Path, out: str | Path, download: bool = T
 
     Raises
     ------
-    GridError : on an unknown name.
-    DatasetError : if an archive is missing, damaged, or not what its publisher describes.
+    GridError
+        On an unknown name.
+    DatasetError
+        If an archive is missing, damaged, or not what its publisher describes.
     """
     spec, folder = _spec(name), Path(data_dir, name)
     checked = fetch_archives(spec.archives, folder, download)
@@ -190,7 +204,8 @@ def load(path: str | Path) -> Dataset:
 
     Raises
     ------
-    DatasetError : if the file is missing, truncated, or was not written by `prepare`.
+    DatasetError
+        If the file is missing, truncated, or was not written by `prepare`.
     """
     try:
         tensors, facts = load_tensors(path)

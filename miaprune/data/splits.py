@@ -18,7 +18,17 @@ TEST, DEV_OF_REST = 0.45, 0.1818
 
 @dataclass(frozen=True)
 class Split:
-    """Disjoint int64 index arrays into a dataset, each in shuffled order."""
+    """Disjoint int64 index arrays into a dataset, each in shuffled order.
+
+    Attributes
+    ----------
+    train : np.ndarray
+        The members: what a model is trained on.
+    dev : np.ndarray
+        What its early stopping looks at.
+    test : np.ndarray
+        The non-members.
+    """
 
     train: np.ndarray
     dev: np.ndarray
