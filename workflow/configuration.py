@@ -132,8 +132,9 @@ def check_targets(
             continue  # a rule's name, or none of ours
         if not os.path.relpath(target, data_dir).startswith(".."):
             continue
-        if os.path.isabs(target) != os.path.isabs(results_dir):
-            raise GridError(f"{target}: write it as results_dir is written: {os.path.join(results_dir, name)}")
+        own = os.path.normpath(os.path.join(results_dir, name))
+        if own != (target if os.path.isabs(target) else os.path.relpath(target)):  # Snakemake compares these
+            raise GridError(f"{target}: write it as results_dir is written: {own}")
         if name in reports:
             continue
         if parts[-2] in ("tables", "figures"):
