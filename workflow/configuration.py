@@ -26,7 +26,8 @@ class ConfigError(ValueError):
 def read(config: MutableMapping[str, Any]) -> None:
     """Turn a configuration in place into what the code uses, and check it.
 
-    What it leaves out is as in our ``config.yaml``, wherever the workflow runs and whosever part it is. ``--config`` leaves numbers, true and false within a value as text, YAML takes 1e-3 for one, and 128.0 is whole:
+    What it leaves out is as in our ``config.yaml``, from wherever and as whosever module the workflow runs.
+    ``--config`` leaves numbers, true and false within a value as text, YAML takes 1e-3 for one, and 128.0 is whole:
     each becomes what ``workflow/schemas/config.schema.json`` says it is. Folders lose what leads nowhere
     (``results/../out``, the slash of ``results/``): Snakemake compares files by their names. Raises `ConfigError` or
     `GridError` on the first thing that is wrong.
