@@ -10,18 +10,22 @@ INSTALLED := .venv/.installed
 
 install: $(INSTALLED) slurm-profile
 
+# Its commands name their place: in a checkout that was moved or copied they are installed anew.
+ifeq ($(shell grep -sF "$$(pwd -P)/.venv/" $(BIN)/snakemake),)
+.PHONY: $(INSTALLED)
+endif
 $(INSTALLED): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("error: Python 3.11 or newer is needed; set PYTHON=")'
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv --clear .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-# Snakemake looks for `--profile slurm` in the user's profile folder. A profile of that name that is somebody's own stays.
+# Snakemake looks for `--profile slurm` in the user's profile folder. A profile of that name that is somebody's own stays,
+# a link that leads nowhere does not.
 PROFILES := $(or $(XDG_CONFIG_HOME),$(HOME)/.config)/snakemake
 slurm-profile:
-	@mkdir -p "$(PROFILES)"
-	@test -e "$(PROFILES)/slurm" -o -L "$(PROFILES)/slurm" || ln -s "$(CURDIR)/profiles/slurm" "$(PROFILES)/slurm"
+	@test -e "$(PROFILES)/slurm" || { mkdir -p "$(PROFILES)" && ln -sfn "$$(pwd -P)/profiles/slurm" "$(PROFILES)/slurm"; } || true
 	@test "$(PROFILES)/slurm" -ef profiles/slurm || \
 	  echo "note: $(PROFILES)/slurm is not this repository's and stays; use --profile profiles/slurm"
 
@@ -64,7 +68,7 @@ bench-gpu: $(INSTALLED)
 	  $(if $(and $(filter cuda,$(DEVICE)),$(wildcard data/cifar10_jpeg/*)),--dataset cifar10_jpeg --model resnet18,--model cnn)
 
 # What is done, running, failed and missing, and the time left, of the grid or of the demo (OF=demo). WITH takes the
-# run's own options: make status WITH="--config 'datasets=[location]' results_dir=results/location_seed_7"
+# run's own --directory, --configfile and --config: make status WITH="--configfile mine.yaml --config seed=8"
 status: OF ?= all
 status: $(INSTALLED)
 	@$(BIN)/python workflow/status.py $(OF) $(WITH)
@@ -73,8 +77,7 @@ status: $(INSTALLED)
 # results/report.html. WITH as above.
 report: OF ?= demo
 report: $(INSTALLED)
-	@mkdir -p results/demo
-	$(SNAKEMAKE) $(OF) --report "results/$(patsubst all/%,%,$(OF)/report.html)" $(WITH)
+	$(SNAKEMAKE) $(OF) --report "$$($(BIN)/python workflow/status.py $(OF) --report-file $(WITH))" $(WITH)
 
 # The documentation, into site/index.html: a page or a link that is wrong is an error.
 docs: $(INSTALLED)

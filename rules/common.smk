@@ -4,6 +4,8 @@ import sys
 from functools import cache
 from pathlib import Path
 
+from snakemake.cli import get_argument_parser
+
 sys.path.insert(0, f"{Path(workflow.current_basedir).parent}/workflow")
 import configuration
 from configuration import attack_options, training_recipe
@@ -146,10 +148,17 @@ def report_files(scope):
     ]
 
 
-if workflow.dag_settings and not workflow.modifier.is_module:  # there other targets are another workflow's
+def targets():
+    """What the command line asks for, as Snakemake itself reads it; it has not yet told its workflow."""
+    if Path(sys.argv[0]).name not in ("snakemake", "__main__.py"):  # started from Python
+        return []
+    return get_argument_parser().parse_known_args(sys.argv[1:])[0].targets
+
+
+if workflow.modifier.is_main_snakefile():  # else targets may be of other workflows, too
     try:
         configuration.check_targets(
-            workflow.dag_settings.targets,
+            targets(),
             RESULTS,
             DATA,
             config["attacks"],

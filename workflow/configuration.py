@@ -26,11 +26,11 @@ class ConfigError(ValueError):
 def read(config: MutableMapping[str, Any]) -> None:
     """Turn a configuration in place into what the code uses, and check it.
 
-    What it leaves out is as in our ``config.yaml``, wherever the workflow runs and whosever part it is. ``--config``
-    leaves numbers, true and false within a value as text, YAML takes 1e-3 for one, and 128.0 is whole: each becomes
-    what ``workflow/schemas/config.schema.json`` says it is. Folders lose what leads nowhere (``results/../out``, the
-    slash of ``results/``): Snakemake compares files by their names. Raises `ConfigError` or `GridError` on the first
-    thing that is wrong.
+    What it leaves out is as in our ``config.yaml``, from wherever and as whosever module the workflow runs.
+    ``--config`` leaves numbers, true and false within a value as text, YAML takes 1e-3 for one, and 128.0 is whole:
+    each becomes what ``workflow/schemas/config.schema.json`` says it is. Folders lose what leads nowhere
+    (``results/../out``, the slash of ``results/``): Snakemake compares files by their names. Raises `ConfigError` or
+    `GridError` on the first thing that is wrong.
     """
     import yaml
 
@@ -133,8 +133,9 @@ def check_targets(
             continue  # a rule's name, or none of ours
         if not os.path.relpath(target, data_dir).startswith(".."):
             continue
-        if os.path.isabs(target) != os.path.isabs(results_dir):
-            raise GridError(f"{target}: write it as results_dir is written: {os.path.join(results_dir, name)}")
+        own = os.path.normpath(os.path.join(results_dir, name))
+        if own != (target if os.path.isabs(target) else os.path.relpath(target)):  # Snakemake compares these
+            raise GridError(f"{target}: write it as results_dir is written: {own}")
         if name in reports:
             continue
         if parts[-2] in ("tables", "figures"):

@@ -155,7 +155,8 @@ def check(target, results_dir="results", data_dir="data", reports=REPORTS):
         ("results/digits/fc/l1_0.7/shadows_l1_0.9/victim.safetensors", "this adversary has results only"),
         ("results/figures/samia_vs_other.png", "config.yaml's grid has nothing for it; it has"),
         ("results/demo/tables/location.csv", "config.yaml's grid has nothing for it; it has"),
-        (str(ROOT / "results/digits/fc/l1_0.5/samia.json"), "written: results/digits/fc/l1_0.5/samia.json"),
+        (f"{ROOT}/results/digits/fc/l1_0.5/samia.json", "written: results/digits/fc/l1_0.5/samia.json"),
+        (f"{ROOT}/x/../results/tables/digits.csv", "written: results/tables/digits.csv"),
     ],
 )
 def test_a_target_that_does_not_exist(target, message, monkeypatch):
@@ -171,6 +172,8 @@ def test_a_target_that_does_not_exist(target, message, monkeypatch):
         ("all", {}),
         ("all", {"results_dir": ".."}),
         ("all", {"results_dir": "../../.."}),
+        ("./digits/fc/l1_0.5/conf.json", {"results_dir": "."}),
+        ("../results/digits/fc/l1_0.5/conf.json", {"results_dir": "../results"}),
         ("data/digits/digits.safetensors", {"results_dir": "."}),
         ("results/digits/fc/l1_0.55/conf.json", {}),
         ("results/digits/fc/l1_0.5/ppb_4/unaware/conf.json", {}),
