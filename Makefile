@@ -6,7 +6,7 @@ PROGRESS := $(shell test -t 2 && echo --logger rich)
 SNAKEMAKE := $(strip $(BIN)/snakemake $(PROGRESS) --profile profiles/local)
 INSTALLED := .venv/.installed
 
-.PHONY: install slurm-profile demo test test-slurm check location bench bench-gpu status report lock
+.PHONY: install slurm-profile demo test test-slurm check location bench bench-gpu status report docs lock
 
 install: $(INSTALLED) slurm-profile
 
@@ -57,11 +57,11 @@ bench: DATASET ?= digits
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/bench.py --dataset $(DATASET) --recipes fast paper
 
-# On one GPU, with cifar10_jpeg/resnet18 if data/cifar10_jpeg is there. DEVICE=cpu only shows that it runs.
+# On one GPU, with cifar10/resnet18 if data/cifar10 is there. DEVICE=cpu only shows that it runs.
 bench-gpu: DEVICE ?= cuda
 bench-gpu: $(INSTALLED)
 	$(BIN)/python benchmarks/bench.py --gpu --device $(DEVICE) --baseline-epochs 2 \
-	  $(if $(and $(filter cuda,$(DEVICE)),$(wildcard data/cifar10_jpeg/*)),--dataset cifar10_jpeg --model resnet18,--model cnn)
+	  $(if $(and $(filter cuda,$(DEVICE)),$(wildcard data/cifar10/*)),--dataset cifar10 --model resnet18,--model cnn)
 
 # What is done, running, failed and missing, and the time left, of the grid or of the demo (OF=demo). WITH takes the
 # run's own options: make status WITH="--config 'datasets=[location]' results_dir=results/location_seed_7"
@@ -76,7 +76,12 @@ report: $(INSTALLED)
 	@mkdir -p results/demo
 	$(SNAKEMAKE) $(OF) --report "results/$(patsubst all/%,%,$(OF)/report.html)" $(WITH)
 
+# The documentation, into site/index.html: a page or a link that is wrong is an error.
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "site/index.html"
+
 # Resolve requirements.lock anew (needs uv).
 lock:
-	uv pip compile --universal --python-version 3.11 --generate-hashes --extra workflow --extra dev \
+	uv pip compile --universal --python-version 3.11 --generate-hashes --extra workflow --extra dev --extra docs \
 	  pyproject.toml --output-file requirements.lock

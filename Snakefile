@@ -5,10 +5,7 @@ from snakemake.utils import min_version
 min_version("9.27")
 
 
-# A config.yaml of yours in the working folder extends ours; so does --configfile, and --config both.
-configfile: f"{workflow.current_basedir}/config.yaml"
-
-
+# All that a config.yaml in the working folder, --configfile and --config leave out is as in ours (rules/common.smk).
 if Path("config.yaml").exists():
 
     configfile: "config.yaml"

@@ -18,7 +18,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import ours
 import torch
@@ -203,7 +202,7 @@ def table(curves: Curves) -> list[str]:
 
 
 def plot(curves: Curves, stem: Path) -> None:
-    with matplotlib.rc_context(figures.STYLE):
+    with figures.styled():
         figure = Figure((figures.WIDTH, 5.4), layout="constrained")
         panels = figure.subplots(2, len(AXES), sharex="col")
         for (row, column), panel in np.ndenumerate(panels):

@@ -146,7 +146,7 @@ def report_files(scope):
     ]
 
 
-if workflow.dag_settings:
+if workflow.dag_settings and not workflow.modifier.is_module:  # there other targets are another workflow's
     try:
         configuration.check_targets(
             workflow.dag_settings.targets,
@@ -170,7 +170,7 @@ def check_run():
         configuration.check_files(
             RESULTS,
             DATA,
-            [job.wildcards.dataset for job in needed if job.rule.name.endswith("prepare")],
+            [job.wildcards.dataset for job in needed if job.rule.name == "prepare"],
             {str(file) for job in needed for file in job.input} - made,
             config["seed"],
         )

@@ -14,6 +14,7 @@ from typing import Any
 from miaprune import grid
 from miaprune.grid import GridError
 
+CONFIG = Path(__file__).parents[1] / "config.yaml"
 SCHEMA = Path(__file__).parent / "schemas/config.schema.json"
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
 
@@ -25,18 +26,33 @@ class ConfigError(ValueError):
 def read(config: MutableMapping[str, Any]) -> None:
     """Turn a configuration in place into what the code uses, and check it.
 
-    ``--config`` leaves numbers, true and false within a value as text, YAML takes 1e-3 for one, and 128.0 is whole:
+    What it leaves out is as in our ``config.yaml``, wherever the workflow runs and whosever part it is. ``--config`` leaves numbers, true and false within a value as text, YAML takes 1e-3 for one, and 128.0 is whole:
     each becomes what ``workflow/schemas/config.schema.json`` says it is. Folders lose what leads nowhere
     (``results/../out``, the slash of ``results/``): Snakemake compares files by their names. Raises `ConfigError` or
     `GridError` on the first thing that is wrong.
     """
+    import yaml
+
     schema = json.loads(SCHEMA.read_text())
+    complete = yaml.safe_load(CONFIG.read_text())
+    _extend(complete, config)
+    config.clear()
+    config.update(complete)
     for key, value in config.items():
         config[key] = _meant(value, schema["properties"].get(key, {}), schema["$defs"])
     for key in ("data_dir", "results_dir"):
         if isinstance(config.get(key), str) and config[key]:
             config[key] = os.path.normpath(config[key])
     _check(config, schema)
+
+
+def _extend(config: MutableMapping[str, Any], other: Mapping[str, Any]) -> None:
+    """Lay ``other`` over ``config``, key by key, as Snakemake lays one configuration over another."""
+    for key, value in other.items():
+        if isinstance(value, Mapping) and isinstance(config.get(key), MutableMapping):
+            _extend(config[key], value)
+        else:
+            config[key] = value
 
 
 def _meant(value: Any, schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Any:
@@ -112,8 +128,8 @@ def check_targets(
     for target in targets:
         name = os.path.relpath(target, results_dir)
         parts = Path(name).parts
-        if len(parts) < 2 or parts[0] in ("..", "logs", "benchmarks", "states"):  # a rule's name, or none of ours
-            continue
+        if os.sep not in target or len(parts) < 2 or parts[0] in ("..", "logs", "benchmarks", "states"):
+            continue  # a rule's name, or none of ours
         if not os.path.relpath(target, data_dir).startswith(".."):
             continue
         if os.path.isabs(target) != os.path.isabs(results_dir):

@@ -13,6 +13,7 @@ from synthetic import make_signals
 
 from miaprune import grid
 from miaprune.report import figures, results, tables
+from miaprune.report.figures import accuracy, style
 
 LOCATION = {"datasets": ["location"], "models": ["fc"], "pruners": ["l1"], "sparsities": [0.5, 0.7, 0.9]}
 IMAGES = LOCATION | {"datasets": ["cifar10", "svhn"], "models": ["vgg16"], "pruners": ["l1", "slim"]}
@@ -157,7 +158,7 @@ def test_accuracy_has_a_panel_per_pruner_a_line_per_attack_and_the_originals_bes
     figure = figures.accuracy_vs_sparsity(table, "svhn", "vgg16")
     assert titles(figure) == ["l1", "slim"]
     mine = table[(table["dataset"] == "svhn") & (table["attack"] == "samia")]
-    lines = [line for line in figure.axes[1].lines if line.get_color() == figures.VERMILLION]
+    lines = [line for line in figure.axes[1].lines if line.get_color() == style.VERMILLION]
     mark, dashed, solid = sorted(lines, key=lambda line: len(line.get_xdata()))
     np.testing.assert_allclose(solid.get_xdata(), [0.5, 0.7, 0.9])
     np.testing.assert_allclose(solid.get_ydata(), 100 * mine.loc[mine["pruner"] == "slim", "accuracy"])
@@ -174,8 +175,8 @@ def test_no_two_attacks_or_datasets_look_alike():
     for marks, names in ((figures.ATTACK_MARKS, grid.ATTACKS), (figures.DATASET_MARKS, grid.DATASETS)):
         assert set(marks) <= set(names)
         assert len({marker for marker, _ in marks.values()}) == len(marks)
-    some = figures._marks({"a": ("o", figures.BLUE)}, ["x", "a", "y"])
-    assert some["a"] == ("o", figures.BLUE) and len(set(some.values())) == 3, "new ones get marks of their own"
+    some = accuracy._marks({"a": ("o", style.BLUE)}, ["x", "a", "y"])
+    assert some["a"] == ("o", style.BLUE) and len(set(some.values())) == 3, "new ones get marks of their own"
 
 
 def test_samia_panels_count_the_points_above_the_diagonal():
@@ -249,7 +250,7 @@ def test_the_frontier_joins_strengths_in_order_filled_for_the_adaptive_adversary
     figure = figures.frontier(table, "location", "fc")
     assert titles(figure) == ["sparsity 0.5", "sparsity 0.7", "sparsity 0.9"]
     mine = table[(table["attack"] == "samia") & (table["sparsity"] == 0.7) & (table["defense"] == "ppb")]
-    drawn = lines(figure.axes[1], figures.BLUE)
+    drawn = lines(figure.axes[1], style.BLUE)
     for filled, adversary in ((True, "matched"), (False, "unaware")):
         points = mine[mine["adversary"] == adversary].sort_values("strength")[["victim_test_accuracy", "accuracy"]]
         assert len(points) == 3
@@ -283,13 +284,13 @@ def test_the_effect_of_ppb_is_at_the_claims_strength_by_pruner():
     figure = figures.defense_effect(table, "svhn", "vgg16")
     assert titles(figure) == ["l1", "slim"]
     mine = table[(table["attack"] == "samia") & (table["dataset"] == "svhn") & (table["pruner"] == "slim")]
-    drawn = lines(figure.axes[1], figures.BLUE)
+    drawn = lines(figure.axes[1], style.BLUE)
     for filled, adversary in ((True, "matched"), (False, "unaware")):
         at = (mine["defense"] == "ppb") & (mine["strength"] == 4) & (mine["adversary"] == adversary)
         means = 100 * mine[at].groupby("sparsity")["accuracy"].mean()
         np.testing.assert_allclose(drawn[filled], [[0.5, means[0.5]], [0.7, means[0.7]], [0.9, means[0.9]]])
     undefended = mine[mine["defense"].isna() & (mine["adversary"] == "matched")].groupby("sparsity")["accuracy"].mean()
-    np.testing.assert_allclose(lines(figure.axes[1], figures.PURPLE)[True][:, 1], 100 * undefended)
+    np.testing.assert_allclose(lines(figure.axes[1], style.PURPLE)[True][:, 1], 100 * undefended)
     text = caption(figure)
     assert "6 pruned settings, 6 defended ones, 1 original; each point is the mean over 2 seeds." in text
 

@@ -1,4 +1,4 @@
-"""The README's Python does what is said of it."""
+"""The Python on the README and on the pages in docs/ does what is said of it."""
 
 import re
 
@@ -10,12 +10,19 @@ from sklearn.datasets import load_digits
 
 from miaprune.files import load_metadata
 
-BLOCKS = re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), flags=re.M | re.S)
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
+BLOCKS = [text for page in PAGES for text in re.findall(r"^```python\n(.*?)^```$", page.read_text(), flags=re.M | re.S)]
+TESTED = ("train_roles", "load_tensors", "ZipInfo")
+"""A word of each block, by which its test below finds it."""
 
 
 def block(word):
     (found,) = [text for text in BLOCKS if word in text]
     return found
+
+
+def test_every_block_has_a_test():
+    assert sorted(map(block, TESTED)) == sorted(BLOCKS)
 
 
 def test_an_attack_from_python(tmp_path, monkeypatch, capsys):

@@ -1,0 +1,36 @@
+"""Figures of a report: each function takes tables or signals and returns a figure; `save` writes it.
+
+Colours are Okabe and Ito's, which colour-blind readers tell apart, and never carry a meaning alone: markers
+and line styles repeat it. Every figure is as wide as a page's text, says how many settings, seeds or records
+stand behind it, and ends with a caption on how to read it. Figures are drawn off screen, by settings of ours:
+the user's own neither show in them nor are changed.
+"""
+
+from miaprune.report.figures.accuracy import (
+    ATTACK_MARKS,
+    DATASET_MARKS,
+    accuracy_vs_sparsity,
+    gaps_vs_accuracy,
+    samia_vs_others,
+)
+from miaprune.report.figures.defenses import defense_effect, frontier
+from miaprune.report.figures.mismatch import transfer
+from miaprune.report.figures.signals import gaps_per_class, signal_distributions
+from miaprune.report.figures.style import STYLE, WIDTH, save, styled
+
+__all__ = [
+    "ATTACK_MARKS",
+    "DATASET_MARKS",
+    "STYLE",
+    "WIDTH",
+    "accuracy_vs_sparsity",
+    "defense_effect",
+    "frontier",
+    "gaps_per_class",
+    "gaps_vs_accuracy",
+    "samia_vs_others",
+    "save",
+    "signal_distributions",
+    "styled",
+    "transfer",
+]

@@ -1,0 +1,227 @@
+"""Attack accuracies on undefended models: by sparsity, attack against attack, and against the victims' gaps."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from miaprune import grid
+from miaprune.report.figures.captions import GAPS, counts, finish, number
+from miaprune.report.figures.style import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    GUESSING,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILLION,
+    Mark,
+    panels,
+    styled,
+)
+from miaprune.report.tables import PLACE, undefended
+
+# Marker and colour. Attacks of one family share a colour; no two share both.
+ATTACK_MARKS = {
+    "samia": ("o", VERMILLION),
+    "nn": ("s", BLUE),
+    "nn_top3": ("^", BLUE),
+    "nn_cls": ("D", BLUE),
+    "conf": ("v", GREEN),
+    "xent": ("<", GREEN),
+    "mentr": (">", GREEN),
+    "top1_conf": ("P", ORANGE),
+    "conf_global": ("X", ORANGE),
+    "corr": ("p", PURPLE),
+    "blindmi": ("*", BLACK),
+}
+DATASET_MARKS = {
+    "cifar10": ("o", BLUE),
+    "cifar100": ("s", VERMILLION),
+    "svhn": ("^", GREEN),
+    "chmnist": ("D", ORANGE),
+    "location": ("v", PURPLE),
+    "texas": ("<", SKY),
+    "purchase": (">", BLACK),
+    "digits": ("p", GREY),
+}
+NEW_MARKS = [(marker, GREY) for marker in "hdH8p*"]
+"""Of data sets and attacks that the grid knows and that have no mark above, in its order; the first also of others."""
+
+
+@styled()
+def accuracy_vs_sparsity(attacks: pd.DataFrame, dataset: str, model: str) -> Figure:
+    """Attack accuracy against sparsity, a panel per pruner and a line per attack; the original's stand on the left.
+
+    ``attacks`` is an attacks table: undefended victims and matched adversaries are drawn, seeds averaged.
+    """
+    rows = undefended(attacks)
+    rows = rows[(rows["dataset"] == dataset) & (rows["model"] == model)]
+    pruners = [p for p in grid.PRUNERS if p in set(rows["pruner"])]
+    names = [a for a in grid.ATTACKS if a in set(rows["attack"])]
+    shown = pruners or ["no pruned model"]
+    figure, places = panels(len(shown), min(2, len(shown)), 2.3, "attack accuracy (%)", sharey=True)
+    levels = sorted(set(rows["sparsity"].dropna()))
+    # The original has no sparsity on this axis: it stands one step before the first.
+    step = (levels[-1] - levels[0]) / (len(levels) - 1) if len(levels) > 1 else 0.1
+    start = levels[0] - step if levels else 0.0
+    ticks = {start: "original"} if rows["pruner"].isna().any() else {}
+    ticks |= {level: f"{level:g}" for level in levels}
+    # Where no lines tell the attacks' marks apart, they stand side by side.
+    aside = dict(zip(names, np.linspace(-0.3, 0.3, len(names)) * step, strict=True))
+    single = len(levels) == 1
+    pruned = "filled marks, side by side to be told apart" if single else "a line, with a mark per sparsity"
+    for axes, pruner in zip(places, shown, strict=True):
+        axes.axhline(50, **GUESSING)
+        for name in reversed(names):  # SAMIA last, on top
+            mine, line = rows[rows["attack"] == name], _line(name)
+            for original in 100 * mine.loc[mine["pruner"].isna(), "accuracy"]:
+                axes.plot(start + aside[name], original, **_dashed(line))
+                if name == "samia":
+                    axes.axhline(original, **_dashed(line) | {"marker": ""})
+            mine = mine[mine["pruner"] == pruner].sort_values("sparsity")
+            axes.plot(mine["sparsity"] + single * aside[name], 100 * mine["accuracy"], **line)
+        axes.set_xticks(list(ticks), ticks.values(), rotation=90 if len(levels) > 6 else 0)
+        axes.set(title=pruner, xlabel=f"sparsity (fraction of {grid.unit(pruner)})")
+    handles = [Line2D([], [], label=name, **_line(name)) for name in names]
+    handles.append(
+        Line2D([], [], label="its original", **_dashed(_line("blindmi") | {"marker": "o"}) | {"linestyle": ""})
+    )
+    handles.append(Line2D([], [], label="guessing", **GUESSING))
+    figure.legend(handles=handles, loc="outside right center")
+    finish(
+        figure,
+        f"Attacks on {dataset}/{model} by sparsity",
+        f"Accuracy of each attack on the pruned models ({pruned}) and on the original (hollow marks on the left, side "
+        "by side; SAMIA's with a dashed line). Where an attack is higher than its hollow mark, it gained accuracy by "
+        f"the pruning. Members and non-members weigh the same: guessing gives 50 %. {counts(rows)}.",
+    )
+    return figure
+
+
+@styled()
+def samia_vs_others(attacks: pd.DataFrame) -> Figure:
+    """SAMIA's accuracy against each other attack's: a panel per attack, a point per setting."""
+    rows = undefended(attacks)
+    table = rows.pivot(index=PLACE, columns="attack", values="accuracy") * 100
+    names = [a for a in grid.ATTACKS if a in table and a != "samia"] if "samia" in table else []
+    columns = min(5, max(3, len(names)))
+    height, without = 1.55 if columns > 3 else 2.4, "no other attack to compare with"
+    figure, places = panels(len(names), columns, height, "SAMIA (%)", without, sharey=True)
+    low, high = _limits(table.to_numpy())
+    for axes, name in zip(places, names, strict=True):
+        both = table[[name, "samia"]].dropna()
+        axes.plot([low, high], [low, high], color=GREY, linewidth=0.8)
+        _scatter(axes, both[name], both["samia"])
+        axes.set(xlim=(low, high), ylim=(low, high), aspect="equal", xlabel=f"{name} (%)")
+        axes.set_title(f"{(both['samia'] > both[name]).sum()} of {len(both)} above")
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+    _dataset_legend(figure, rows)
+    finish(
+        figure,
+        "SAMIA against every other attack",
+        "Attack accuracy; each point is one victim model. Above the diagonal SAMIA is the more accurate of "
+        f"the two; each panel's title counts those points. {counts(rows)}.",
+    )
+    return figure
+
+
+@styled()
+def gaps_vs_accuracy(attacks: pd.DataFrame, attack: str = "samia") -> Figure:
+    """One attack's accuracy against the victim's three gaps, a point per setting, with the correlations."""
+    rows = undefended(attacks)
+    rows = rows[rows["attack"] == attack].set_index(PLACE)
+    name = "SAMIA" if attack == "samia" else attack
+    figure, places = panels(len(GAPS), len(GAPS), 2.3, f"{name} accuracy (%)", sharey=True)
+    for axes, (key, label) in zip(places, GAPS.items(), strict=True):
+        scale = 100 if key == "generalization_gap" else 1
+        both = (rows[[f"victim_{key}", "accuracy"]] * [scale, 100]).dropna()
+        gap, accuracy = both[f"victim_{key}"], both["accuracy"]
+        _scatter(axes, gap, accuracy)
+        axes.set(xlabel=label, title=_correlations(gap, accuracy))
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+    _dataset_legend(figure, rows.reset_index())
+    finish(
+        figure,
+        f"Accuracy of {name} against the gaps of its victims",
+        "Attack accuracy against how differently the victim treats its members: mean over members minus mean "
+        "over non-members of being right, of the confidence, and of the sensitivity. Each point is one "
+        "victim model; r is Pearson's, ρ Spearman's correlation over n points. "
+        f"{counts(rows.reset_index())}.",
+    )
+    return figure
+
+
+def _line(attack: str) -> dict[str, Any]:
+    marker, color = _marks(ATTACK_MARKS, grid.ATTACKS).get(attack, NEW_MARKS[0])
+    width, size = (2.0, 5.5) if attack == "samia" else (0.8, 3.5)
+    return {"marker": marker, "color": color, "linewidth": width, "markersize": size, "markeredgewidth": 0.8}
+
+
+def _dashed(line: Mapping[str, Any]) -> dict[str, Any]:
+    thin = {"linewidth": 0.6 * line["linewidth"], "linestyle": (0, (4, 3)), "markerfacecolor": "white"}
+    return {**line, **thin}
+
+
+def _marks(own: Mapping[str, Mark], names: Sequence[str]) -> dict[str, Mark]:
+    """The marks of all ``names``: their own, else new ones in turn."""
+    return {**own, **dict(zip((name for name in names if name not in own), itertools.cycle(NEW_MARKS), strict=False))}
+
+
+def _scatter(axes: Axes, x: pd.Series, y: pd.Series) -> None:
+    """Points by (dataset, model, variant): a dataset's mark, filled if pruned, hollow if an original."""
+    datasets, variants = (x.index.get_level_values(name) for name in ("dataset", "variant"))
+    marks = _marks(DATASET_MARKS, grid.DATASETS)
+    for dataset in dict.fromkeys(datasets):
+        for is_original in (False, True):
+            here = (datasets == dataset) & ((variants == "original") == is_original)
+            axes.plot(x[here], y[here], **_point(*marks.get(dataset, NEW_MARKS[0]), filled=not is_original))
+
+
+def _point(marker: str, color: str, filled: bool) -> dict[str, Any]:
+    face = color if filled else "white"
+    return {
+        "linestyle": "",
+        "marker": marker,
+        "color": color,
+        "markerfacecolor": face,
+        "markersize": 3.0,
+        "alpha": 0.8,
+    }
+
+
+def _dataset_legend(figure: Figure, rows: pd.DataFrame) -> None:
+    handles = [
+        Line2D([], [], label=name, **_point(*mark, filled=True))
+        for name, mark in _marks(DATASET_MARKS, grid.DATASETS).items()
+        if name in set(rows["dataset"])
+    ]
+    kinds = (("pruned", True), ("original", False))
+    handles += [Line2D([], [], label=name, **_point("o", GREY, filled)) for name, filled in kinds]
+    figure.legend(handles=handles, loc="outside right center", handletextpad=0.1)
+
+
+def _correlations(x: pd.Series, y: pd.Series) -> str:
+    if len(x) < 3 or any(np.allclose(values, values.iloc[0], rtol=1e-9, atol=0) for values in (x, y)):
+        return f"r n/a, ρ n/a, n = {len(x)}"
+    # Spearman's is Pearson's of the ranks: scipy's own takes longer to import than all figures' other needs.
+    r, rho = number(x.corr(y), ".2f"), number(x.rank().corr(y.rank()), ".2f")
+    return f"r = {r}, ρ = {rho}, n = {len(x)}"
+
+
+def _limits(values: np.ndarray) -> tuple[float, float]:
+    """Limits that hold all finite values, in percent, with a margin."""
+    shown = values[np.isfinite(values)] if np.isfinite(values).any() else np.array([0.0, 100.0])
+    margin = max(1.0, 0.05 * np.ptp(shown))
+    return float(shown.min() - margin), float(shown.max() + margin)

@@ -1,0 +1,57 @@
+"""What a figure says below its panels: how to read it, and how many settings, seeds or records stand behind it."""
+
+from __future__ import annotations
+
+import textwrap
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from miaprune.report import tables
+from miaprune.report.tables import PLACE
+
+GAPS = {
+    "generalization_gap": "generalization gap\n(points of accuracy)",
+    "confidence_gap": "confidence gap\n(posterior, 0 to 1)",
+    "sensitivity_gap": "sensitivity gap\n(posterior per unit noise)",
+}
+"""How an axis names them."""
+
+
+def finish(figure: Figure, title: str, caption: str) -> None:
+    """Write the title above all panels and the caption below."""
+    figure.suptitle(title, x=0.01, ha="left", fontsize=9, fontweight="bold")
+    figure.supxlabel(
+        "\n".join(textwrap.wrap(caption, 126, break_on_hyphens=False)), x=0.01, ha="left", fontsize=7, linespacing=1.3
+    )
+
+
+def counts(rows: pd.DataFrame) -> str:
+    """How many models and seeds stand behind a figure of attack accuracies."""
+    settings = rows.drop_duplicates([*PLACE, "defense", "strength"])
+    originals, defended = int(settings["pruner"].isna().sum()), int(settings["defense"].notna().sum())
+    pruned = plural(len(settings) - originals - defended, "pruned setting")
+    if defended:
+        pruned += f", {plural(defended, 'defended one')}"
+    return f"{pruned}, {plural(originals, 'original')}; each point is {seeds(rows)}{precision(rows)}"
+
+
+def precision(rows: pd.DataFrame) -> str:
+    """The next sentence: how exact one seed's accuracy is, if that is known."""
+    width = tables.precision(rows)
+    return f". The 95 % interval of a single seed's accuracy is {width}" if width else ""
+
+
+def seeds(rows: pd.DataFrame) -> str:
+    """What one point or cell is, by the column ``seeds`` of a table averaged over them."""
+    seeds = sorted(set(rows["seeds"]))
+    return "a single seed" if seeds == [1] else f"the mean over {' or '.join(map(str, seeds)) or 'no'} seeds"
+
+
+def number(value: float, spec: str) -> str:
+    """A number with a minus sign as long as its plus."""
+    return format(value, spec).replace("-", "−")
+
+
+def plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

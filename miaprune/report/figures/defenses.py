@@ -1,0 +1,170 @@
+"""What defences do: privacy against utility, and accuracy by sparsity with and without PPB."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from miaprune import grid
+from miaprune.grid import PPB_STRENGTH
+from miaprune.report.figures.captions import counts, finish
+from miaprune.report.figures.style import BLACK, BLUE, GREEN, GREY, GUESSING, ORANGE, PURPLE, panels, styled
+from miaprune.report.tables import over_seeds
+
+DEFENSE_MARKS = {"ppb": ("o", BLUE), "adv": ("s", ORANGE), "dp": ("^", GREEN)}
+STRENGTHS = {"ppb": "λ", "adv": "θ", "dp": "σ"}
+"""What the strength of each defence is called (method, section 9)."""
+ORIGINAL_MARK = ("*", BLACK)
+UNDEFENDED_MARK = ("D", PURPLE)
+
+
+@styled()
+def frontier(attacks: pd.DataFrame, dataset: str, model: str) -> Figure:
+    """SAMIA's accuracy against the victim's test accuracy, by defence and strength: privacy against utility.
+
+    A panel per sparsity, and a row of panels per pruner if there are several. Of the pruners those with the most
+    defended versions are drawn: where one was swept over strengths, the others have nothing to compare.
+    """
+    rows = _samia(attacks, dataset, model)
+    versions = rows[rows["defense"].notna()].drop_duplicates(["pruner", "defense", "strength"])["pruner"].value_counts()
+    pruners = [p for p in grid.PRUNERS if p in versions and versions[p] == versions.max()]
+    rows = rows[rows["pruner"].isna() | rows["pruner"].isin(pruners)]
+    defended = rows[rows["defense"].notna()]
+    levels = sorted(set(defended["sparsity"]))
+    rows = rows[rows["pruner"].isna() | rows["sparsity"].isin(levels)]
+    shown = [(p, s) for p in pruners for s in levels]
+    columns = max(1, min(3, len(levels)) if len(pruners) < 2 else len(levels))
+    height, without = 2.2 if columns < 4 else 1.5, "no defended model"
+    figure, places = panels(len(shown), columns, height, "SAMIA accuracy (%)", without, sharey=True, sharex=True)
+    for axes, (pruner, level) in zip(places, shown, strict=True):
+        here = rows[(rows["pruner"] == pruner) & (rows["sparsity"] == level)]
+        axes.axhline(50, **GUESSING)
+        for name, mark in DEFENSE_MARKS.items():
+            mine = here[here["defense"] == name].sort_values("strength")
+            for adversary in ("unaware", "matched"):
+                _victims(axes, mine[mine["adversary"] == adversary], *mark, filled=adversary == "matched")
+            _name_strongest(axes, mine, mark[1])
+        _victims(axes, here[here["defense"].isna()], *UNDEFENDED_MARK, filled=True)
+        _victims(axes, rows[rows["pruner"].isna()], *ORIGINAL_MARK, filled=True)
+        axes.margins(0.12)
+        axes.set_title(f"sparsity {level:g}")
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        axes.tick_params(labelbottom=True)
+    for first, pruner in zip(places[::columns], pruners if len(pruners) > 1 else [], strict=False):
+        first.set_ylabel(f"{pruner}\nSAMIA accuracy (%)")
+    for axes in places[-columns:]:
+        axes.set_xlabel("test accuracy (%)" if columns < 4 else "test acc. (%)")
+    handles = [Line2D([], [], label="original", **_victim(*ORIGINAL_MARK, filled=True) | {"linestyle": ""})]
+    handles.append(Line2D([], [], label="pruned only", **_victim(*UNDEFENDED_MARK, filled=True) | {"linestyle": ""}))
+    for name, mark in DEFENSE_MARKS.items():
+        strengths = sorted(set(defended.loc[defended["defense"] == name, "strength"]))
+        if strengths:
+            label = f"{name}, {STRENGTHS[name]} = {', '.join(f'{s:g}' for s in strengths)}"
+            handles.append(Line2D([], [], label=label, **_victim(*mark, filled=True)))
+    handles += [
+        Line2D([], [], label=label, **_victim("o", GREY, filled=filled))
+        for label, filled in (("adaptive adversary", True), ("unaware adversary", False))
+    ]
+    handles.append(Line2D([], [], label="guessing", **GUESSING))
+    figure.legend(handles=handles, loc="outside right center")
+    place = "/".join((dataset, model, *(pruners if len(pruners) == 1 else [])))
+    finish(
+        figure,
+        f"Privacy against utility: defences on {place}",
+        "Accuracy of SAMIA (the attack of the claims) against the test accuracy of its victim: the lower and the "
+        "further right, the better the defence. A defence's strengths are joined in ascending order; the strongest is "
+        "named. Filled: the adaptive adversary, whose shadow models are defended alike; hollow, above or below it: "
+        f"the unaware one, who attacks the same victim with undefended shadows. {counts(rows)}.",
+    )
+    return figure
+
+
+@styled()
+def defense_effect(attacks: pd.DataFrame, dataset: str, model: str) -> Figure:
+    """SAMIA's accuracy against sparsity, without and with PPB at the claims' strength: a panel per pruner."""
+    rows = _samia(attacks, dataset, model)
+    ppb = (rows["defense"] == "ppb") & (rows["strength"] == PPB_STRENGTH)
+    pruners = [p for p in grid.PRUNERS if p in set(rows.loc[ppb, "pruner"])]
+    rows = rows[(rows["defense"].isna() | ppb) & (rows["pruner"].isna() | rows["pruner"].isin(pruners))]
+    without = "no model defended by PPB"
+    figure, places = panels(len(pruners), min(2, len(pruners) or 1), 2.1, "SAMIA accuracy (%)", without, sharey=True)
+    lines = {
+        "undefended": (rows["defense"].isna(), _line_of(*UNDEFENDED_MARK, filled=True)),
+        "PPB, unaware adversary": (rows["adversary"] == "unaware", _line_of(*DEFENSE_MARKS["ppb"], filled=False)),
+        "PPB, adaptive adversary": (
+            rows["defense"].notna() & (rows["adversary"] == "matched"),
+            _line_of(*DEFENSE_MARKS["ppb"], filled=True),
+        ),
+    }
+    originals: dict[str, Any] = {"color": BLACK, "linewidth": 1.0, "linestyle": (0, (4, 3))}
+    for axes, pruner in zip(places, pruners, strict=True):
+        axes.axhline(50, **GUESSING)
+        for original in 100 * rows.loc[rows["pruner"].isna(), "accuracy"]:
+            axes.axhline(original, **originals)
+        for here, line in lines.values():
+            mine = rows[here & (rows["pruner"] == pruner)].sort_values("sparsity")
+            axes.plot(mine["sparsity"], 100 * mine["accuracy"], **line)
+        axes.set(
+            title=pruner,
+            xlabel=f"sparsity (fraction of {grid.unit(pruner)})",
+            xticks=sorted(set(rows["sparsity"].dropna())),
+        )
+    handles = [Line2D([], [], label=label, **line) for label, (_, line) in lines.items()]
+    handles.append(Line2D([], [], label="its original", **originals))
+    handles.append(Line2D([], [], label="guessing", **GUESSING))
+    figure.legend(handles=handles, loc="outside right center")
+    finish(
+        figure,
+        f"What PPB (λ = {PPB_STRENGTH:g}) does to SAMIA on {dataset}/{model}",
+        "Accuracy of SAMIA on pruned models without a defence and with PPB in fine-tuning. The adaptive adversary "
+        "defends the shadow models alike, the unaware one doesn't. PPB helps where the round marks are below the "
+        "diamonds; below the dashed line SAMIA is less accurate than on the original. Guessing gives 50 %. "
+        f"{counts(rows)}.",
+    )
+    return figure
+
+
+def _victims(axes: Axes, rows: pd.DataFrame, marker: str, color: str, filled: bool) -> None:
+    """Points of `frontier`, joined in the order of ``rows``."""
+    axes.plot(100 * rows["victim_test_accuracy"], 100 * rows["accuracy"], **_victim(marker, color, filled))
+
+
+def _name_strongest(axes: Axes, rows: pd.DataFrame, color: str) -> None:
+    """Write the greatest strength, if there are several, below its points in `frontier`, or dp's left of them."""
+    strongest = rows[rows["strength"] == rows["strength"].max()]
+    if rows["strength"].nunique() > 1:
+        at = (100 * strongest["victim_test_accuracy"].iloc[0], 100 * strongest["accuracy"].min())
+        below: dict[str, Any] = {"xytext": (0, -4), "ha": "center", "va": "top"}
+        left: dict[str, Any] = {"xytext": (-4, 0), "ha": "right", "va": "center"}  # near ppb's at low sparsities
+        place = left if strongest["defense"].iloc[0] == "dp" else below
+        text = f"{strongest['strength'].iloc[0]:g}"
+        axes.annotate(text, at, **place, textcoords="offset points", color=color, fontsize=7)
+
+
+def _victim(marker: str, color: str, filled: bool) -> dict[str, Any]:
+    return _line_of(marker, color, filled) | {"linewidth": 0.6, "markersize": 4.0}
+
+
+def _line_of(marker: str, color: str, filled: bool) -> dict[str, Any]:
+    """A line of one adversary: filled marks and solid, or hollow marks and dashed."""
+    face, style = (color, "-") if filled else ("white", (0, (3, 2)))
+    return {
+        "marker": marker,
+        "color": color,
+        "markerfacecolor": face,
+        "markersize": 5.0,
+        "markeredgewidth": 0.9,
+        "linewidth": 1.4,
+        "linestyle": style,
+    }
+
+
+def _samia(attacks: pd.DataFrame, dataset: str, model: str) -> pd.DataFrame:
+    """SAMIA's rows on one model by the adaptive and the unaware adversary, averaged over seeds."""
+    rows = attacks[(attacks["dataset"] == dataset) & (attacks["model"] == model) & (attacks["attack"] == "samia")]
+    return over_seeds(rows[rows["adversary"].isin(["matched", "unaware"])])

@@ -1,0 +1,80 @@
+"""What it costs an attack not to know how its victim was pruned."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from miaprune import grid
+from miaprune.report.figures.captions import finish, plural, precision, seeds
+from miaprune.report.figures.style import BLACK, VERMILLION, panels, styled
+from miaprune.report.tables import over_seeds
+
+HEAT = matplotlib.colormaps["Blues"]
+"""Of one hue, from light to dark: it keeps its order in grey print."""
+
+
+@styled()
+def transfer(attacks: pd.DataFrame, dataset: str, model: str) -> Figure:
+    """SAMIA's accuracy by how the shadows (rows) and the victim (columns) were pruned: a heat map per family.
+
+    First a panel per pruner with several sparsities, then one per sparsity with several pruners; panels without
+    a mismatched adversary are left out.
+    """
+    rows = attacks[(attacks["dataset"] == dataset) & (attacks["model"] == model) & (attacks["attack"] == "samia")]
+    rows = over_seeds(rows[rows["pruner"].notna() & rows["defense"].isna()])
+    shadows = rows["variant"].where(rows["adversary"] == "matched", rows["adversary"].str.removeprefix("shadows_"))
+    accuracies = dict(zip(zip(shadows, rows["variant"], strict=True), 100 * rows["accuracy"], strict=True))
+    variants = list(dict.fromkeys(zip(rows["pruner"], rows["sparsity"], strict=True)))
+    pruners = [p for p in grid.PRUNERS if p in {p for p, _ in variants}]
+    levels = sorted({s for _, s in variants})
+    families = [(p, "sparsity", {f"{p}_{s:g}": f"{s:g}" for s in levels}) for p in pruners]
+    families += [(f"sparsity {s:g}", "pruner", {f"{p}_{s:g}": p for p in pruners}) for s in levels]
+    maps = []
+    for title, by, names in families:
+        values = np.array([[accuracies.get((a, b), math.nan) for b in names] for a in names])
+        if np.isfinite(values[~np.eye(len(names), dtype=bool)]).any():
+            maps.append((title, by, list(names.values()), values))
+    figure, places = panels(len(maps), min(3, len(maps) or 1), 2.1, without="no mismatched adversary")
+    # One scale for all panels, from guessing or below up: a shade means the same everywhere.
+    shown = np.concatenate([values[np.isfinite(values)] for *_, values in maps] or [np.array([50.0])])
+    norm = Normalize(min(50.0, shown.min()), max(60.0, shown.max()))  # a point or two is not to look like much
+    for axes, (title, by, labels, values) in zip(places, maps, strict=True):
+        _heat_map(axes, values, labels, norm)
+        axes.set(title=title, xlabel=f"victim's {by}", ylabel=f"shadow models' {by}")
+    victims = plural(rows["variant"].nunique(), "victim model")
+    finish(
+        figure,
+        f"Mismatched adversaries on {dataset}/{model}",
+        "Accuracy of SAMIA in percent, when the shadow models were pruned otherwise (row) than the victim (column). "
+        "The framed diagonal is the matched adversary: how far a cell is below the framed one of its column is what "
+        "not knowing how the victim was pruned costs the attack. The darker, the more accurate; guessing gives 50 %. "
+        f"{victims}; each cell is {seeds(rows)}{precision(rows)}.",
+    )
+    return figure
+
+
+def _heat_map(axes: Axes, values: np.ndarray, names: Sequence[str], norm: Normalize) -> None:
+    """Percentages [n, n] with a number in each cell and the diagonal framed; a missing one is blank."""
+    axes.imshow(values, cmap=HEAT, norm=norm)
+    for (i, j), value in np.ndenumerate(values):
+        if np.isfinite(value):
+            light = norm(value) < 0.55
+            axes.text(j, i, f"{value:.1f}", ha="center", va="center", fontsize=7, color=BLACK if light else "white")
+        if i == j:
+            axes.add_patch(Rectangle((j - 0.47, i - 0.47), 0.94, 0.94, fill=False, color=VERMILLION, clip_on=False))
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    axes.set_yticks(range(len(names)), names)
+    slanted: dict[str, Any] = {"rotation": 30, "rotation_mode": "anchor", "ha": "right"}
+    axes.set_xticks(range(len(names)), names, **(slanted if max(map(len, names)) > 4 else {}))

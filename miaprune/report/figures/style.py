@@ -1,0 +1,89 @@
+"""How figures look: their colours, their settings, their size, and how one is written."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from miaprune.files import whole
+
+WIDTH = 7.0
+"""Inches: the width of a printed page's text."""
+
+BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
+BLUE, VERMILLION, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#777777"
+
+STYLE: Any = {
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E6E6E6",
+    "grid.linewidth": 0.5,
+    "pdf.fonttype": 42,  # text in the PDF can be searched and edited
+    "savefig.dpi": 200,
+}
+
+GUESSING: dict[str, Any] = {"color": GREY, "linewidth": 0.9, "linestyle": ":"}
+"""The line at 50 %."""
+
+Mark = tuple[str, str]
+"""Marker and colour."""
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Draw by our settings."""
+    with matplotlib.rc_context(STYLE):
+        yield
+
+
+def panels(
+    count: int,
+    columns: int,
+    height: float,
+    ylabel: str = "",
+    without: str = "",
+    *,
+    sharex: bool = False,
+    sharey: bool = False,
+) -> tuple[Figure, list[Axes]]:
+    """A figure and its ``count`` panels in reading order; the layout makes room for title, legend and caption.
+
+    ``ylabel`` is each row's. Without a panel the figure says ``without``, in an empty one.
+    """
+    rows = max(1, math.ceil(count / columns))
+    figure = Figure((WIDTH, rows * height + 1.1), layout="constrained")
+    places = list(figure.subplots(rows, columns, sharex=sharex, sharey=sharey, squeeze=False).flat)
+    for axes in places[::columns]:
+        axes.set_ylabel(ylabel)
+    for axes in places[count:]:
+        axes.set_axis_off()
+    if not count:
+        places[0].set_title(without, loc="left")
+    return figure, places[:count]
+
+
+def save(figure: Figure, path: str | Path) -> None:
+    """Write ``path``.pdf and ``path``.png, each whole or not at all; the same figure gives the same bytes."""
+    metadata: dict[str, dict[str, Any]] = {"pdf": {"CreationDate": None}, "png": {"Software": None}}
+    for suffix, facts in metadata.items():
+        with whole(f"{path}.{suffix}") as temporary, styled():
+            figure.savefig(temporary, format=suffix, metadata=facts)

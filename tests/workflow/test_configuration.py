@@ -1,0 +1,185 @@
+"""A configuration is what the code uses, however it is written; what cannot run is refused in one line."""
+
+import math
+
+import configuration
+import pytest
+import yaml
+from configuration import ConfigError
+from runner import ROOT
+from snakemake.cli import parse_config
+from snakemake.utils import update_config
+
+from miaprune import grid
+from miaprune.grid import GridError
+
+PAPER = yaml.safe_load((ROOT / "config.yaml").read_text())
+PPB = {"defense": "ppb", "strengths": [4], "part": "all", "adversaries": ["adaptive"]}
+
+
+def read(*arguments, **config):
+    """The configuration of a run with ``config`` in a file of its own and these ``--config`` arguments."""
+    update_config(config, parse_config(arguments))
+    configuration.read(config)
+    return config
+
+
+def test_what_is_left_out_is_as_in_the_repositorys_file():
+    assert read() == read(**PAPER) == PAPER
+    changed = read(training={"epochs": {"table": 3}}, seed=8)
+    assert changed.pop("seed") == 8 and changed["training"]["epochs"] == {"image": 100, "table": 3}
+    # what a job records of its parameters is in one order, whoever's file names them
+    assert [*changed["training"]] == [*PAPER["training"]] and changed["finetuning"] == PAPER["finetuning"]
+
+
+@pytest.mark.parametrize(
+    ("written", "path", "value"),
+    [
+        ("training: {batch_size: 1.28e+2}", ["training", "batch_size"], 128),
+        ("signals: {draws: 10.0}", ["signals", "draws"], 10),
+        ("training: {learning_rate: 1e-3}", ["training", "learning_rate"], 0.001),  # to YAML a text
+        ("seed: 8.0", ["seed"], 8),
+        ("keep_checkpoints: 'false'", ["keep_checkpoints"], False),
+        (
+            "attack_recipes: {paper: {milestones: ['50', 75.0]}}",
+            ["attack_recipes", "paper", "milestones"],
+            [50, 75],
+        ),
+        ("results_dir: results/../out/", ["results_dir"], "out"),
+        ("data_dir: ./data", ["data_dir"], "data"),
+    ],
+)
+def test_a_value_is_what_the_schema_says_however_it_is_written(written, path, value):
+    found = read(**yaml.safe_load(written))
+    for key in path:
+        found = found[key]
+    assert found == value and type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("argument", "path", "value"),
+    [
+        ("training={learning_rate: 0.002}", ["training", "learning_rate"], 0.002),
+        ("training={epochs: {image: 3}}", ["training", "epochs", "image"], 3),
+        ("keep_checkpoints=false", ["keep_checkpoints"], False),
+        ("results_dir=..", ["results_dir"], ".."),
+    ],
+)
+def test_values_on_the_command_line_are_those_of_a_file(argument, path, value):
+    found = read(argument)
+    for key in path:
+        found = found[key]
+    assert found == value and type(found) is type(value)
+
+
+def test_numbers_within_a_defence_come_from_the_command_line_too():
+    config = read(
+        "datasets=[digits]", "models=[fc]", "sparsities=['0.50', 0.7]", "transfer=none",
+        "parts={half: {sparsities: [0.5]}}",
+        "defenses=[{defense: ppb, strengths: [4.0], part: half, adversaries: [adaptive]}]",
+    )  # fmt: skip
+    attacked = grid.attacked(grid.settings(config), config)
+    assert [grid.folder(*each).removeprefix("digits/fc/") for each in attacked] == [
+        "original", "l1_0.5", "l1_0.7", "l1_0.5/ppb_4",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"datasets": ["digits", "cifar11"]}, "unknown dataset 'cifar11': did you mean 'cifar10'?"),
+        ({"datasets": [["digits"]]}, "datasets.0: ['digits'] is not of type 'string', 'number'"),
+        ({"results_dir": "r{x}"}, "results_dir: 'r{x}' does not match"),
+        ({"models": ["resnet"]}, "unknown model 'resnet': did you mean 'resnet18'?"),
+        ({"pruners": ["l1_structure"]}, "did you mean 'l1_structured'?"),
+        ({"attacks": ["samia", "confidence"]}, "unknown attack 'confidence'"),
+        ({"sparsities": [0.5, 1]}, "sparsity '1' must be a number above 0 and below 1"),
+        ({"sparsities": [0]}, "sparsity '0' must be"),
+        ({"sparsities": ["half"]}, "sparsity 'half' must be"),
+        ({"sparsitys": [0.5]}, "did you mean 'sparsities'?"),
+        ({"datasets": ["digits"], "models": ["resnet18"]}, "none of the models ['resnet18'] takes digits"),
+        ({"attacks": ["samia", "samia"]}, "attacks: ['samia', 'samia'] has non-unique elements"),
+        ({"transfer": "everything"}, "unknown part 'everything'"),
+        ({"defenses": [PPB | {"defense": "pbb"}]}, "unknown defense 'pbb': did you mean 'ppb'?"),
+        ({"defenses": [PPB | {"strengths": [-1]}]}, "strength '-1' of defense ppb must be a number from 0 to 1e9"),
+        ({"defenses": [PPB | {"part": "most"}]}, "unknown part 'most'"),
+        ({"sparsities": [0.5], "parts": {"all": {"sparsities": [0.55]}}}, "part all picks no setting"),
+        ({"training": {"epoch": 5}}, "did you mean 'epochs'?"),
+        ({"training": {"epochs": {"image": -1}}}, "training.epochs.image: -1 is less than the minimum of 1"),
+        ({"training": {"batch_size": 128.5}}, "training.batch_size: 128.5 is not of type 'integer'"),
+        ({"attack_recipe": "papr"}, "did you mean 'paper'?"),
+        ({"device": "gpu"}, "device: 'gpu' is not one of"),
+        ({"training": {"learning_rate": math.nan}}, "config.yaml.training.learning_rate: nan is not a finite number"),
+        ({"save_state_every": math.inf}, "config.yaml.save_state_every: inf is not a finite number"),
+        ({"results_dir": "~/results"}, "~/results: results_dir is taken literally; write the path in full"),
+        ({"results_dir": __file__}, "cannot write results_dir there, it is no folder"),
+        ({"seed": "seven"}, "seed: 'seven' is not of type 'integer'"),
+        ({"training": 5}, "training: 5 is not of type 'object'"),
+    ],
+)
+def test_a_configuration_that_cannot_run(config, message):
+    with pytest.raises((ConfigError, GridError)) as refusal:
+        read(**config)
+    assert message in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+REPORTS = ["results/tables/digits.csv", "results/figures/samia_vs_others.png", "results/demo/tables/digits.csv"]
+
+
+def check(target, results_dir="results", data_dir="data", reports=REPORTS):
+    configuration.check_targets([target], results_dir, data_dir, ["samia", "conf"], reports)
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("results/digit/fc/l1_0.5/samia.json", "unknown dataset 'digit': did you mean 'digits'?"),
+        ("results/digits/fcc/l1_0.5/samia.json", "unknown model 'fcc': did you mean 'fc'?"),
+        ("results/digits/fc/l11_0.5/samia.json", "unknown pruner 'l11': did you mean 'l1'?"),
+        ("results/digits/fc/l1_0.5/samja.json", "unknown attack 'samja': did you mean 'samia'?"),
+        ("results/location/resnet18/l1_0.5/samia.json", "model resnet18 does not take location; use fc"),
+        ("results/digits/fc/slim_0.5/samia.json", "pruner slim does not apply to model fc"),
+        ("results/digits/fc/l1_0/samia.json", "sparsity '0' must be a number above 0 and below 1"),
+        ("results/digits/fc/l1_1/samia.json", "sparsity '1' must be"),
+        ("results/digits/fc/l1_high/samia.json", "sparsity 'high' must be"),
+        ("results/digits/fc/l1_0.50/samia.json", "'0.50' has one name in paths; write 0.5"),
+        ("results/digits/fc/l1_0.5/victm.safetensors", "did you mean 'victim'?"),
+        ("results/digits/fc/l1_0.5/pbb_4/samia.json", "unknown defense 'pbb': did you mean 'ppb'?"),
+        ("results/digits/fc/l1_0.5/dp_0/samia.json", "strength '0' of defense dp must be a number from 1e-06 to 1e9"),
+        ("results/digits/fc/l1_0.5/ppb_-1/samia.json", "strength '-1' of defense ppb must be a number from 0 to 1e9"),
+        ("results/digits/fc/l1_0.5/unaware/samia.json", "only a defended victim has an unaware adversary"),
+        ("results/digits/fc/l1_0.5/shadows_l1_0.5/samia.json", "victim is undefended and pruned otherwise than it"),
+        ("results/digits/fc/l1_0.5", "name a file of a setting: results/digits/fc/l1_0.5/samia.json"),
+        ("results/digits/fc/l1_0.5/attackers/samja.safetensors", "unknown file 'samja': did you mean 'samia'?"),
+        ("results/digits/fc/l1_0.7/shadows_l1_0.9/nn.json", "nn is not among config.yaml's attacks; extend them"),
+        ("results/digits/fc/l1_0.7/shadows_l1_0.9/victim.safetensors", "this adversary has results only"),
+        ("results/figures/samia_vs_other.png", "config.yaml's grid has nothing for it; it has"),
+        ("results/demo/tables/location.csv", "config.yaml's grid has nothing for it; it has"),
+        (str(ROOT / "results/digits/fc/l1_0.5/samia.json"), "written: results/digits/fc/l1_0.5/samia.json"),
+    ],
+)
+def test_a_target_that_does_not_exist(target, message, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(GridError) as refusal:
+        check(target)
+    assert message in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("target", "folders"),
+    [
+        ("all", {}),
+        ("all", {"results_dir": ".."}),
+        ("all", {"results_dir": "../../.."}),
+        ("data/digits/digits.safetensors", {"results_dir": "."}),
+        ("results/digits/fc/l1_0.55/conf.json", {}),
+        ("results/digits/fc/l1_0.5/ppb_4/unaware/conf.json", {}),
+        ("results/digits/fc/l1_0.5/shadows_l1_0.55/conf.json", {}),
+        ("results/digits/fc/l1_0.5/attackers/nn.safetensors", {}),
+        ("results/tables/digits.csv", {}),
+        ("x/../results/tables/digits.csv", {}),
+        ("../other/figures/mine.png", {}),
+    ],
+)
+def test_what_is_no_bad_target_of_ours_is_left_to_snakemake(target, folders):
+    check(target, **folders)
