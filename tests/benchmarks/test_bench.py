@@ -109,6 +109,7 @@ def test_the_whole_benchmark_runs(tmp_path, monkeypatch):
     monkeypatch.setattr(hours, "start_up", lambda device: (1.0, 0.5))
     monkeypatch.setattr(hours, "model_costs", lambda *_: dict.fromkeys(hours.PHASES, hours.Cost(1.0)))
     monkeypatch.setattr(hours, "attack_costs", lambda *_: dict.fromkeys(grid.ATTACKS, (hours.Cost(1.0),) * 2))
+    ours.write_generated("digits", tmp_path / "digits/digits.safetensors", records=300)
     options = ["--gpu", "--data-dir", str(tmp_path), "--out", str(tmp_path / "out.md")]
     args = bench.parse([*options, "--records", "100", "--baseline-epochs", "2"])
     bench.main(args, tiny())
