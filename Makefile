@@ -61,11 +61,11 @@ bench: DATASET ?= digits
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/bench.py --dataset $(DATASET) --recipes fast paper
 
-# On one GPU, with cifar10_jpeg/resnet18 if data/cifar10_jpeg is there. DEVICE=cpu only shows that it runs.
+# On one GPU, with cifar10/resnet18 if data/cifar10 is there. DEVICE=cpu only shows that it runs.
 bench-gpu: DEVICE ?= cuda
 bench-gpu: $(INSTALLED)
 	$(BIN)/python benchmarks/bench.py --gpu --device $(DEVICE) --baseline-epochs 2 \
-	  $(if $(and $(filter cuda,$(DEVICE)),$(wildcard data/cifar10_jpeg/*)),--dataset cifar10_jpeg --model resnet18,--model cnn)
+	  $(if $(and $(filter cuda,$(DEVICE)),$(wildcard data/cifar10/*)),--dataset cifar10 --model resnet18,--model cnn)
 
 # What is done, running, failed and missing, and the time left, of the grid or of the demo (OF=demo). WITH takes the
 # run's own --directory, --configfile and --config: make status WITH="--configfile mine.yaml --config seed=8"

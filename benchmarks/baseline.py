@@ -40,6 +40,7 @@ from miaprune.signals import Signals, pool
 WORKERS = min(4, os.cpu_count() or 1)
 QUERY_BATCH = 128
 ATTACKS = tuple(attack for attack in grid.ATTACKS if attack != "blindmi")
+FAMILY = {attack: family for family, attacks in grid.ATTACK_FAMILIES.items() for attack in attacks}
 SAMPLED_ROLES, SAMPLED_THRESHOLDS = 2, 10
 """Of a cell that is cut short: the models that are trained and queried, and one threshold tried of so many."""
 
@@ -57,7 +58,7 @@ class Cell:
     limit: int | None = None  # cuts the cell short: epochs at most of all that is trained; then ``attacked`` is needed
     attacked: Path | None = None  # the folder of the six models to attack, finalised, in place of the cell's own
     seconds: Counter[str] = field(default_factory=Counter)
-    epochs: Counter[str] = field(default_factory=Counter)  # run, by phase, summed over models
+    epochs: Counter[str] = field(default_factory=Counter)  # run, by phase, summed over models, or by neural attack
     last: Counter[str] = field(default_factory=Counter)  # seconds of the last epochs among them
     test_accuracy: dict[str, float] = field(default_factory=dict)  # of the victim, by variant
     attacks: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -299,8 +300,8 @@ def neural_attack(cell: Cell, attack: str, shadows: Signals, victim: Signals) ->
         schedule.step()
         if cell.device == "cuda":
             torch.cuda.synchronize()
-    cell.epochs[grid.family_of(attack)] += epochs
-    cell.last[grid.family_of(attack)] += time.perf_counter() - started
+    cell.epochs[attack] += epochs
+    cell.last[attack] += time.perf_counter() - started
     model.eval()
     x, y = features(attack, victim), torch.from_numpy(victim.members).long()
     with torch.no_grad():
@@ -378,7 +379,7 @@ def run(cell: Cell) -> Cell:
     for attack in ATTACKS:
         victim, *shadows = signals_for(cell, variant, attack)
         pooled = pool(shadows)
-        family, neural = grid.family_of(attack), attack in grid.NEURAL_ATTACKS
+        family, neural = FAMILY[attack], attack in grid.NEURAL_ATTACKS
         every = 1 if neural or cell.limit is None else SAMPLED_THRESHOLDS
         with cell.timed(family, every):
             scores = (

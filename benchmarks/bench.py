@@ -2,15 +2,15 @@
 
     python benchmarks/bench.py                                   # make bench: digits on the CPU, minutes
     python benchmarks/bench.py --dataset location                # make bench DATASET=location: tens of minutes
-    python benchmarks/bench.py --gpu --dataset cifar10_jpeg --model resnet18 --device cuda --baseline-epochs 2
+    python benchmarks/bench.py --gpu --dataset cifar10 --model resnet18 --device cuda --baseline-epochs 2
                                                                  # make bench-gpu
 
 Both sides get the same prepared file, one after the other. Ours is the real workflow in a new folder: its time is from
 Snakemake's start to its end. The baseline (baseline.py) runs in this process, imports done. Prints a table and writes
 it; ends with status 1 unless both sides reach the same accuracies: their 95 % intervals overlap, or ours is better.
 
-`--gpu` adds the share of the card's peak, an estimate for the whole grid and bf16 against float32; with images, cut the
-baseline short (see there). It runs with `--device cpu` too, where only that it runs can be learnt.
+`--gpu` adds the share of the card's peak and an estimate for the whole grid; with images, cut the baseline short (see
+there). It runs with `--device cpu` too, where only that it runs can be learnt.
 """
 
 from __future__ import annotations
@@ -30,10 +30,9 @@ import baseline
 import hours
 import numpy as np
 import ours
-import precision
 import torch
 import work
-from configuration import ConfigError, check_device
+from configuration import ConfigError, attack_options, check_device
 from scipy.stats import binomtest
 
 from miaprune import grid
@@ -42,14 +41,11 @@ from miaprune.files import FileError, write_text
 from miaprune.networks import models
 
 HERE = Path(__file__).resolve().parent
-FAMILIES = {name: ", ".join(attacks) for name, attacks in grid.ATTACK_FAMILIES.items()}
 PHASES = {
     "originals": "six original models",
     "pruned": "six pruned and fine-tuned models",
     "signals": "signals (the baseline: before every attack)",
-    "samia": "samia",
-    "nn": FAMILIES["nn"],
-    "cheap": FAMILIES["cheap"].replace("blindmi", "blindmi (ours alone)"),
+    **{family: ", ".join(attacks) for family, attacks in grid.ATTACK_FAMILIES.items()},
 }
 PEAKS = {"H100 PCIe": (756, 51), "H100": (989, 67), "H200": (989, 67), "A100": (312, 19.5), "L40S": (362, 91.6)}
 """TFLOP/s of a card, by its data sheet and a part of its name: dense bf16 on tensor cores, float32 without TF32."""
@@ -78,13 +74,13 @@ def extrapolated(plain: baseline.Cell, own: ours.Cell, config: Mapping[str, Any]
 
     Each missing epoch takes what the last one took; what is done once is counted once.
     """
-    epochs = config["attack_recipes"]["paper"]["epochs"]
-    full = {phase: sum(facts["epochs_run"] for facts in own.facts[phase]) for phase in own.facts}
-    full |= {family: epochs[family] * len(grid.ATTACK_FAMILIES[family]) for family in ("samia", "nn")}
     seconds = Counter(plain.seconds)
-    for phase, count in full.items():
-        networks = len(grid.ATTACK_FAMILIES[phase]) if phase in grid.ATTACK_FAMILIES else len(grid.ROLES)
-        seconds[phase] += (count - plain.epochs[phase]) * plain.last[phase] / networks
+    for phase, facts in own.facts.items():
+        missing = sum(each["epochs_run"] for each in facts) - plain.epochs[phase]
+        seconds[phase] += missing * plain.last[phase] / len(grid.ROLES)
+    for name in grid.NEURAL_ATTACKS:
+        missing = attack_options(config, name, "paper")["epochs"] - plain.epochs[name]
+        seconds[baseline.FAMILY[name]] += missing * plain.last[name]
     return seconds
 
 
@@ -171,7 +167,7 @@ def share_table(own: ours.Cell, flops: Mapping[str, float], model: str, card: st
     return [
         *rows,
         "",
-        f"Peak: {of}. A job's seconds hold its first use of the card; jobs side by side count each.",
+        f"Peak: {of}. A job's seconds hold its imports and its first use of the card; jobs side by side count each.",
     ]
 
 
@@ -191,7 +187,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--model", choices=grid.MODELS, help="default: fc where it fits, else resnet18")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--data-dir", type=Path, default=HERE.parent / "data")
-    parser.add_argument("--gpu", action="store_true", help="also: the card's peak, bf16, the whole grid's hours")
+    parser.add_argument("--gpu", action="store_true", help="also: the card's peak, the whole grid's hours")
     recipes = list(ours.configuration()["attack_recipes"])
     parser.add_argument("--recipes", nargs="+", default=["fast"], choices=recipes, help="of config.yaml, for ours")
     parser.add_argument("--baseline-epochs", type=int, help="cut the baseline short and extrapolate (default: don't)")
@@ -237,9 +233,6 @@ def gpu_parts(
     grid_hours = hours.table(estimate, ran)
     held = held_against(estimate.phases(args.dataset, args.model, ran), own)
     yield "the whole grid", ["## The whole grid", "", *grid_hours, "", *held]
-    few, seeds = (10 * config["training"]["batch_size"], range(5)) if args.device == "cuda" else (20, range(2))
-    found = precision.compare(data.to(args.device), args.model, config, few, epochs=8, seeds=seeds)
-    yield "the precisions", ["## bf16 against float32", "", *precision.table(found, few, epochs=8)]
 
 
 def main(args: argparse.Namespace, changes: Mapping[str, Any] | None = None) -> int:
@@ -286,8 +279,8 @@ def main(args: argparse.Namespace, changes: Mapping[str, Any] | None = None) -> 
     lines += [
         *speed_table(seconds, cells, cut),
         "",
-        "Phases are the jobs' seconds, without the imports that they share; jobs run side by side where there are "
-        "cores. The last row is the time from Snakemake's start to its end, and the sum of the baseline's phases.",
+        "Phases are the jobs' seconds, their imports included; jobs run side by side where there are cores. The last "
+        "row is the time from Snakemake's start to its end, and the sum of the baseline's phases.",
     ]
     if cut:
         lines += [

@@ -33,7 +33,7 @@ from job import keep_freed_memory
 from torch import nn
 
 from miaprune import grid
-from miaprune.attacks import attack
+from miaprune.attacks import attack, neural
 from miaprune.attacks.neural import epochs_of
 from miaprune.data import datasets, splits
 from miaprune.signals import Signals
@@ -182,10 +182,7 @@ class Estimate:
     def __init__(self, config: Mapping[str, Any], device: str, records: int) -> None:
         self.config, self.device, self.records = config, device, records
         self.shadows = min(20_000, 4 * records)
-        images = set(config["models"]) & set(grid.TORCHVISION_MODELS)
-        self.imports, self.first_use = start_up(
-            device, ["miaprune.imports", *(["torchvision.models"] if images else [])]
-        )
+        self.imports, self.first_use = start_up(device)
         self.models: dict[tuple[tuple[int, ...], str], dict[str, Cost]] = {}
         self.attacks: dict[int, dict[str, tuple[Cost, Cost]]] = {}
         self.settings = grid.settings(config)
@@ -221,7 +218,8 @@ class Estimate:
                 options = attack_options(self.config, name)
                 epochs = epochs_of(options, -(-sum(others) // options["batch_size"])) if "epochs" in options else 0
                 found[family] += fitting.of(sum(others), epochs) + scoring.of(queried)
-        return {phase: seconds + (phase != "cheap") * self.first_use for phase, seconds in found.items()}
+        begun = self.imports + self.first_use
+        return {phase: seconds + (phase != "cheap") * begun for phase, seconds in found.items()}
 
 
 def made_up(records: int, classes: int) -> Signals:
@@ -239,7 +237,7 @@ def table(estimate: Estimate, ran: Mapping[str, float] | None = None) -> list[st
         count = sum(s.original == pair and s.pruner is not None for s in estimate.settings)
 
         def hours(seconds: Mapping[str, float], n: int = count) -> float:
-            once, each = seconds["originals"] + estimate.imports, _setting_seconds(estimate, seconds)
+            once, each = seconds["originals"], _setting_seconds(seconds)
             return (once + n * each + each - seconds["pruned"]) / 3600
 
         seconds = estimate.phases(pair.dataset, pair.model)
@@ -260,8 +258,8 @@ def table(estimate: Estimate, ran: Mapping[str, float] | None = None) -> list[st
         f"generated data of each shape, at most {estimate.records} records, {epochs} epochs, of "
         f"attacks {estimate.shadows} shadow records, {ATTACK_EPOCHS[estimate.device]} epochs, scaled to the data set's "
         "records and the configured epochs; data sets of one shape share their models' costs, those of as many classes "
-        f"their attacks'; included are the imports of a submission ({estimate.imports:.1f} s) and the first use of the "
-        f"device by each job that computes there ({estimate.first_use:.1f} s); reading and writing files is not.",
+        f"their attacks'; included are each job's imports ({estimate.imports:.1f} s) and its first use of the device "
+        f"({estimate.first_use:.1f} s), but of the cheap attacks' job; reading and writing files is not.",
     ]
 
 
@@ -274,7 +272,7 @@ def defended_table(estimate: Estimate) -> list[str]:
     total = 0.0
     for (dataset, model, defense), count in kinds.items():
         seconds = estimate.phases(dataset, model, defense=defense)
-        hours = count * _setting_seconds(estimate, seconds) / 3600
+        hours = count * _setting_seconds(seconds) / 3600
         total += hours
         rows.append(f"| {dataset} | {model} | {defense} | {seconds['pruned']:.1f} | {count} | {hours:.2f} |")
         print(rows[-1], flush=True)
@@ -287,15 +285,15 @@ def defended_table(estimate: Estimate) -> list[str]:
     ]
 
 
-def _setting_seconds(estimate: Estimate, seconds: Mapping[str, float]) -> float:
-    """Of a pruned setting with its attacks: all phases but the originals, and the imports that they share."""
-    return sum(seconds.values()) - seconds["originals"] + estimate.imports
+def _setting_seconds(seconds: Mapping[str, float]) -> float:
+    """Of a pruned setting with its attacks: all phases but the originals."""
+    return sum(seconds.values()) - seconds["originals"]
 
 
-def start_up(device: str, modules: Iterable[str]) -> tuple[float, float]:
-    """Seconds of the imports that the jobs of a submission share, and of a job's first step on the device."""
+def start_up(device: str) -> tuple[float, float]:
+    """Seconds of the imports of a job that computes on the device, and of its first step there."""
     code = (
-        f"import time; started = time.perf_counter(); import torch, {', '.join(modules)}; "
+        "import time; started = time.perf_counter(); import torch, miaprune.networks.models, miaprune.training.loop; "
         "imported = time.perf_counter(); "
         f"torch.nn.Conv2d(3, 8, 3, device={device!r})(torch.ones(8, 3, 32, 32, device={device!r})).sum().backward(); "
         "print(imported - started, time.perf_counter() - imported)"
@@ -311,6 +309,7 @@ def as_jobs_do() -> None:
     torch.set_num_threads(1)
     torch.backends.cudnn.allow_tf32 = False
     logging.getLogger("miaprune").setLevel(logging.ERROR)  # that generated data's networks learn little is no news
+    neural.REFITS = 0  # for the same reason: made-up signals hold nothing to learn
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -128,7 +128,7 @@ STAGES: dict[str, tuple[Callable[[str, Path], None], str]] = {
 
 
 def write_purchase_archive(folder: Path) -> None:
-    """Purchase's archive with random records: it publishes no checksum, so the real reader takes it."""
+    """Purchase's archive with random records: the real reader takes any whose lines are valid."""
     spec, rng = datasets.SPECS["purchase"], np.random.default_rng(0)
     (folder / "purchase").mkdir()
     csv = folder / "purchase" / "dataset_purchase"

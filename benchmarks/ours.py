@@ -25,7 +25,6 @@ from torch import nn
 from miaprune import grid, signals
 from miaprune.data.datasets import FORMAT, SPECS, Dataset, load, prepare
 from miaprune.data.splits import Split
-from miaprune.devices import Autocast
 from miaprune.files import FileError, load_metadata, save_tensors, write_text
 from miaprune.networks import models, pruning
 from miaprune.signals import Signals
@@ -134,15 +133,13 @@ def train_models(
     recipe: Mapping[str, Any],
     seed: int,
     originals: Sequence[nn.Module] = (),
-    wrap: type[Autocast] | None = None,
     objective: Callable[[Split, int], Objective] = lambda split, seed: CrossEntropy(),
     slot: Callable[[str], Any] = lambda name: None,
 ) -> tuple[list[nn.Module], list[dict[str, Any]]]:
     """Train a model on each split; or prune the ``originals``, trained on the same splits, and fine-tune them.
 
-    This is what workflow/scripts/train.py and prune.py do, without their files: keep it so. ``wrap`` is around the
-    models while they are trained; the facts' accuracies are then its own. ``objective`` makes a model's, of its split
-    and seed; ``slot`` makes a training's, by its name (none by default: nothing is kept).
+    This is what workflow/scripts/train.py and prune.py do, without their files: keep it so. ``objective`` makes a
+    model's, of its split and seed; ``slot`` makes a training's, by its name (none by default: nothing is kept).
     """
     roles, device = [f"model_{i}" for i in range(len(parts))], data.inputs.device
     seeds = {role: seed + i for i, role in enumerate(roles)}
@@ -155,9 +152,8 @@ def train_models(
     else:
         trained = {role: models.build(model, *shape, seed).to(device) for role, seed in seeds.items()}
     objectives = {role: objective(part, seeds[role]) for role, part in zip(roles, parts, strict=True)}
-    passes = {role: wrap(new) if wrap else new for role, new in trained.items()}
     states = SimpleNamespace(slot=slot)
-    facts = train_roles(passes, data, dict(zip(roles, parts, strict=True)), recipe, objectives, seeds, states)
+    facts = train_roles(trained, data, dict(zip(roles, parts, strict=True)), recipe, objectives, seeds, states)
     finished = [pruning.finalise(new) if originals else new for new in trained.values()]
     return finished, [facts[role] for role in roles]
 

@@ -4,7 +4,6 @@ import logging
 import re
 import signal
 import sys
-from dataclasses import replace
 from types import SimpleNamespace
 
 import baseline
@@ -13,20 +12,16 @@ import hours
 import memory
 import numpy as np
 import ours
-import precision
 import pytest
 import recipes
-import scaling
-import start_up
 import torch
 import work
 from synthetic import make_signals
 
 from miaprune import grid, signals
-from miaprune.attacks import attack
+from miaprune.attacks import attack, neural
 from miaprune.attacks.thresholds import best_threshold
 from miaprune.data import splits
-from miaprune.devices import Autocast
 from miaprune.files import save_tensors
 
 
@@ -41,10 +36,6 @@ def tiny():
     return stages | {"attack_recipes": recipes, "datasets": ["location"], "device": "cpu"}
 
 
-NEAR_AND_FAR = [[0.52, 0.58, 0.71], [0.6, 0.7, 0.81]]
-SAME = [[0.1, 0.2], [0.9, 0.1], [0.6, 0.8]]
-
-
 @pytest.fixture(scope="module")
 def data():
     return ours.generated("digits", records=200)
@@ -53,6 +44,7 @@ def data():
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr(baseline, "WORKERS", 0)
+    monkeypatch.setattr(neural, "REFITS", 0)
     logger, threads, tf32 = logging.getLogger("miaprune"), torch.get_num_threads(), torch.backends.cudnn.allow_tf32
     level = logger.level
     yield  # a benchmark sets its process up as a job's; the next tests are in it too
@@ -104,7 +96,7 @@ def test_baseline_runs_a_cell_and_keeps_the_masks(data, tmp_path):
     cell = baseline.run(baseline.Cell(data, "fc", 0.7, ours.configuration(tiny()), tmp_path, "cpu"))
     assert set(cell.seconds) == set(bench.PHASES)
     assert set(cell.attacks) == set(grid.ATTACKS) - {"blindmi"}
-    assert cell.epochs == {"originals": 12, "pruned": 12, "samia": 2, "nn": 6}
+    assert cell.epochs == {"originals": 12, "pruned": 12} | dict.fromkeys(grid.NEURAL_ATTACKS, 2)
     pruned = baseline.load(cell, "l1_0.7", "victim")
     pruned(data.batch(torch.arange(2)))  # torch applies masks when a module is called
     for module in baseline.prunable(pruned):
@@ -112,7 +104,12 @@ def test_baseline_runs_a_cell_and_keeps_the_masks(data, tmp_path):
 
 
 @pytest.mark.workflow
-def test_the_whole_benchmark_runs(tmp_path):
+def test_the_whole_benchmark_runs(tmp_path, monkeypatch):
+    """The real workflow beside the baseline; the grid's hours by costs made up, as another test measures some."""
+    monkeypatch.setattr(hours, "start_up", lambda device: (1.0, 0.5))
+    monkeypatch.setattr(hours, "model_costs", lambda *_: dict.fromkeys(hours.PHASES, hours.Cost(1.0)))
+    monkeypatch.setattr(hours, "attack_costs", lambda *_: dict.fromkeys(grid.ATTACKS, (hours.Cost(1.0),) * 2))
+    ours.write_generated("digits", tmp_path / "digits/digits.safetensors", records=300)
     options = ["--gpu", "--data-dir", str(tmp_path), "--out", str(tmp_path / "out.md")]
     args = bench.parse([*options, "--records", "100", "--baseline-epochs", "2"])
     bench.main(args, tiny())
@@ -120,7 +117,6 @@ def test_the_whole_benchmark_runs(tmp_path):
     titles = (
         "extrapolated",
         "share of peak",
-        "bf16",
         "location | fc",
         "The whole grid",
         "measured s",
@@ -145,20 +141,6 @@ def test_flops_of_a_linear_network(data):
     forward, step = work.of_model("fc", data.input_shape, data.classes)
     assert forward == sum(products)
     assert step == 3 * sum(products) - products[0]
-
-
-def test_the_work_of_the_grid_is_counted_pair_by_pair(tmp_path, monkeypatch):
-    config = ours.configuration({"datasets": ["location"], "models": ["fc"]})
-    monkeypatch.setattr(work.ours, "configuration", lambda: config)
-    work.main(tmp_path / "work.md")
-    text = (tmp_path / "work.md").read_text()
-    row = next(line.split("|") for line in text.splitlines() if line.startswith("| location"))
-    originals, pruned, signals, samia, nn, count = map(float, row[3:9])
-    assert count == 5 and originals == pytest.approx(2 * pruned, rel=0.05), "twice the epochs"
-    forward, _ = work.of_model("fc", (446,), 30)
-    queried = sum(len(p.train) + len(p.test) for p in (splits.of_role(role, 5010, 7) for role in grid.ROLES))
-    assert signals == pytest.approx(11 * queried * forward / 1e12, rel=0.01)
-    assert float(row[9]) * 1e3 == pytest.approx(originals + 5 * pruned + 6 * (signals + samia + nn), rel=0.01)
 
 
 def test_hours_of_chosen_pairs_are_estimated(tmp_path, monkeypatch, capsys):
@@ -235,130 +217,10 @@ def test_the_cost_of_trainings_side_by_side():
     assert cost.of(2000, 20) == pytest.approx(3 + 10 * 20 * 1.5 + 20, abs=10 * 0.1)
 
 
-def test_precisions_are_compared_over_seeds(data):
-    config = ours.configuration(tiny())
-    found = precision.compare(data, "cnn", config, records=20, epochs=1, seeds=[0, 1])
-    for runs in found.values():
-        assert len(runs) == 2, "a run for each seed"
-        assert all(len(of) == len(grid.ROLES) for run in runs for of in (run.dead, *run.accuracies.values()))
-    alive = {p: [replace(run, dead=[False] * 6) for run in runs] for p, runs in found.items()}
-    table = precision.table(alive, 20, 1)
-    assert [row.split("|")[1].strip() for row in table[2:4]] == list(precision.PRECISIONS)
-    assert table[2].count(", none") == 3, "float32 is what is compared with"
-    verdicts = (precision._difference(np.array([0.5, 0.6, 0.7]), np.array(other)) for other in NEAR_AND_FAR)
-    assert ["**not noise**" in verdict for verdict in verdicts] == [False, True]
-
-
-def test_each_model_is_a_victim_and_no_shadow_of_its_own(data, monkeypatch):
-    seen, pooled = [], []
-
-    def measuring(*arguments):
-        seen[:] = measured(*arguments)
-        return seen
-
-    def pooling(signals):
-        pooled.append([i for i, one in enumerate(seen) if any(one is other for other in signals)])
-        return pool(signals)
-
-    measured, pool = ours.measure, precision.pool
-    monkeypatch.setattr(ours, "measure", measuring)
-    monkeypatch.setattr(precision, "pool", pooling)
-    precision.compare(data, "cnn", ours.configuration(tiny()), records=20, epochs=1, seeds=[0])
-    others = [[i for i in range(6) if i != victim] for victim in range(6)]
-    assert pooled == others * len(precision.ATTACKS) * len(precision.PRECISIONS)
-
-
-def test_precisions_differ_in_what_the_models_are_trained_in(data, monkeypatch):
-    wraps, trained_on, trained = [], [], ours.train_models
-
-    def training(*arguments, wrap):
-        wraps.append(wrap)
-        trained_on.append(arguments[2][0].train.tolist())
-        return trained(*arguments, wrap=wrap)
-
-    monkeypatch.setattr(ours, "train_models", training)
-    precision.compare(data, "cnn", ours.configuration(tiny()), records=20, epochs=1, seeds=[0, 1])
-    assert wraps == [None, Autocast] * 2, "float32 first, then bfloat16"
-    assert trained_on[0] == trained_on[1] != trained_on[2], "the splits are the seed's"
-    assert len(trained_on[0]) == 20
-
-
-def test_what_is_compared_of_the_precisions_is_each_victims_own(data, monkeypatch):
-    """Six victims, one dead, whose members `conf` tells from the others, whom the models get wrong."""
-
-    def told_apart(members):
-        made, inside = make_signals(40, 4, 0, 0.0), np.arange(40) < members
-        posteriors = np.eye(4, dtype=np.float32)[(made.labels + ~inside) % 4]
-        return signals.Signals(posteriors, made.sensitivities, made.labels, inside)
-
-    facts = [{"test_accuracy": 0.3, "majority_accuracy": 0.3 if i == 4 else 0.2} for i in range(6)]
-    monkeypatch.setattr(ours, "train_models", lambda *_, **__: ([], facts))
-    monkeypatch.setattr(ours, "measure", lambda *_: [told_apart(10 + 2 * i) for i in range(6)])
-    monkeypatch.setattr(precision, "ATTACKS", ("conf",))
-    found = precision.compare(data, "cnn", ours.configuration(tiny()), records=20, epochs=1, seeds=[0])
-    for (run,) in found.values():
-        assert run.accuracies == {"accuracy of conf": [1.0] * 6, "test accuracy": [0.0] * 6}
-        assert run.dead == [False, False, False, False, True, False]
-
-
-def test_a_victim_that_learnt_nothing_is_left_out_of_the_precisions():
-    def runs(dead, accuracies):
-        names = ("test accuracy", "accuracy of samia", "accuracy of conf")
-        seeds = zip((2.0, 1.0, 3.0), dead, *(accuracies.get(name, SAME) for name in names), strict=True)
-        return [precision.Run(s, d, dict(zip(names, each, strict=True))) for s, d, *each in seeds]
-
-    alive = [[False, False]] * 3
-    found = {
-        "float32": runs(alive, {}),
-        "bfloat16": runs(
-            [[True, True], [False, True], [False, False]], {"accuracy of conf": [[0.1, 0.2], [0.8, 0.1], [0.4, 0.6]]}
-        ),
-    }
-    *rows, _, told = precision.table(found, 400, 9)
-    assert [row.count("80.00") for row in rows[2:]] == [3, 2], "the mean of 0.9 and of 0.6 and 0.8"
-    assert "65.00, -78.53 to +48.53 (noise)" in rows[3], "10 and 20 points less: -15, and 12.7 standard errors of 5"
-    assert all(" 1.0 |" in row for row in rows[2:]), "the quickest seed's seconds"
-    assert "Of those 6 victims 0 with float32 and 3 with bfloat16 had learnt nothing" in told and "3 are left" in told
-    found["bfloat16"] = runs([[True, True], [True, True], [False, False]], {})
-    assert precision.table(found, 400, 9)[0].endswith("2 are left. Too few to compare.")
-
-
-def test_bfloat16_is_trained_with_on_a_cpu_too(data):
-    """The wrapper stays around the model while it is trained, and only then."""
-    parts = [splits.of_role("victim", len(data), 7)]
-    recipe = {"epochs": 1, "learning_rate": 1e-3, "weight_decay": 0.0, "batch_size": 16, "patience": 5}
-    plain, wrapped = (ours.train_models(data, "cnn", parts, recipe, 0, wrap=w)[0][0] for w in (None, Autocast))
-    assert plain.state_dict().keys() == wrapped.state_dict().keys()
-    differences = [(a - b).abs().max() for a, b in zip(plain.parameters(), wrapped.parameters(), strict=True)]
-    assert 0 < max(differences) < 0.1
-
-
-def test_start_up_is_measured(tmp_path, monkeypatch):
-    monkeypatch.setattr(start_up, "RUNS", 1)
-    start_up.main(["--data-dir", str(tmp_path), "--out", str(tmp_path / "start_up.md")])
-    rows = [line.split("|") for line in (tmp_path / "start_up.md").read_text().splitlines() if line.startswith("| ")]
-    assert len(rows) == 2 + 4 and all(float(row[2]) > 0 for row in rows[2:])
-
-
-def test_exponents_are_slopes():
-    sizes = [1, 2, 4, 8]
-    assert scaling.exponent(sizes, [5 * s**1.5 for s in sizes]) == pytest.approx(1.5)
-
-
-def test_every_stage_of_scaling_runs(tmp_path, monkeypatch):
-    monkeypatch.setattr(scaling, "LEAST", 0.001)
-    curves = scaling.measure_all(steps=2, shrink=200, repeats=1)
-    assert {stage for stage, _ in curves} == set(scaling.STAGES)
-    assert all(value > 0 for _, *measured in curves.values() for values in measured for value in values)
-    assert len(scaling.table(curves)) == 2 + len(scaling.STAGES)
-    scaling.plot(curves, tmp_path / "scaling")
-    assert (tmp_path / "scaling.png").stat().st_size > 10_000
-
-
-@pytest.mark.parametrize("dataset", ["location", "digits"])
-def test_every_stage_of_memory_runs(dataset, tmp_path, monkeypatch):
+def test_every_stage_of_memory_runs(tmp_path, monkeypatch):
+    dataset = "digits"
     monkeypatch.setitem(memory.CELLS, dataset, "fc")
-    monkeypatch.setattr(memory, "FIT_SECONDS", 1)
+    monkeypatch.setattr(memory, "FIT_SECONDS", 0.2)
     ours.write_generated(dataset, tmp_path / "prepared.safetensors", records=1200)
     for name, (stage, _) in memory.STAGES.items():
         if name != "prepare":
@@ -417,10 +279,6 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_run(tmp_path, cap
         (bench.parse, ["--recipes", "fast", "fast"], "fast is given twice"),
         (bench.parse, ["--recipes", "nonsuch"], "invalid choice: 'nonsuch'"),
         (bench.parse, ["--out", str(tmp_path / "none" / "page.md")], "cannot be written"),
-        (precision.main, ["--seeds", "0", "0"], "0 is given twice"),
-        (precision.main, ["--seeds", "-1", "0"], "from 0 to"),
-        (precision.main, ["--dataset", "location"], "invalid choice"),
-        (precision.main, ["--out", str(tmp_path)], "cannot be written"),
         (hours.main, ["--out", str(tmp_path)], "cannot be written"),
         (recipes.main, ["run", "--attacks", "nn", "nn"], "--attacks: nn is given twice"),
         (recipes.main, ["run", "--recipes", "fast"], "two or more, to compare"),
@@ -433,10 +291,10 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_run(tmp_path, cap
     with pytest.raises(SystemExit, match="model cnn does not take location"):
         bench.parse(["--dataset", "location", "--model", "cnn"])
     with pytest.raises(SystemExit, match=r"cifar-10-python\.tar\.gz"):  # where to get it, and where to put it
-        precision.main(["--dataset", "cifar10", "--data-dir", str(tmp_path)])
+        bench.main(bench.parse(["--dataset", "cifar10", "--data-dir", str(tmp_path), "--out", str(tmp_path / "o.md")]))
     (tmp_path / "file").touch()
     with pytest.raises(SystemExit, match="Not a directory"):
-        precision.main(["--data-dir", str(tmp_path / "file")])
+        bench.main(bench.parse(["--data-dir", str(tmp_path / "file"), "--out", str(tmp_path / "o.md")]))
 
 
 def test_a_benchmark_that_is_stopped_stops_its_workflow(tmp_path, monkeypatch):
