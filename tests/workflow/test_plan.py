@@ -201,7 +201,7 @@ def test_the_demo_is_a_submission_per_setting_and_few_more(workflow):
     attacked = grid.attacked(grid.settings(*demo["grid"]), demo)
     settings = {victim for victim, _ in attacked}
     pairs = {f"{victim.dataset}/{victim.model}/mismatched" for victim, adversary in attacked if "shadows" in adversary}
-    assert len(settings) == 12 and pairs == {"digits/fc/mismatched"}
+    assert len(settings) == 11 and pairs == {"noisy_digits/fc/mismatched"}
     groups = {setting.path for setting in settings} | pairs
     assert submissions(workflow, "demo") == sorted([*groups, "prepare", "train", "train"])
 
