@@ -79,9 +79,9 @@ report: OF ?= demo
 report: $(INSTALLED)
 	$(SNAKEMAKE) $(OF) --report "$$($(BIN)/python workflow/status.py $(OF) --report-file $(WITH))" $(WITH)
 
-# The documentation, into site/index.html: a page or a link that is wrong is an error.
+# The documentation, into site/index.html: a page or a link that is wrong is an error (not with --quiet).
 docs: $(INSTALLED)
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "site/index.html"
 
 # Resolve requirements.lock anew (needs uv).

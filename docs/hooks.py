@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[1]
 SCHEMA = ROOT / "workflow/schemas/config.schema.json"
 DEFAULTS = ROOT / "config.yaml"
 ELSEWHERE = re.compile(r"\]\(\.\./((?:benchmarks/|CHANGELOG)[^)]*)\)")
+CODE = re.compile(r"\[([^\]]+)\]\(\.\./[^)]*\)")
 
 INTRO = r"""# Configuration
 
@@ -46,8 +47,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Let links out of docs/ lead to where these pages lie in the site."""
-    return ELSEWHERE.sub(r"](\1)", markdown)
+    """Let links out of docs/ lead to where these pages lie in the site; what is no page there is a name only."""
+    if page.file.src_uri == "CHANGELOG.md":
+        markdown = markdown.replace("](docs/", "](")
+    return CODE.sub(r"`\1`", ELSEWHERE.sub(r"](\1)", markdown))
 
 
 def configuration_page() -> str:

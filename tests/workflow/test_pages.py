@@ -35,7 +35,7 @@ def test_an_attack_from_python(tmp_path, monkeypatch, capsys):
 
 def test_a_victim_from_its_file(tmp_path, monkeypatch):
     workflow = Workflow(tmp_path, small_config() | {"sparsities": [0.7]})
-    done = workflow.run("results/digits/fc/l1_0.7/victim.safetensors")
+    done = workflow.run("results/noisy_digits/fc/l1_0.7/victim.safetensors")
     assert done.returncode == 0, done.stdout + done.stderr
     monkeypatch.chdir(tmp_path)
     names: dict = {}
@@ -43,6 +43,6 @@ def test_a_victim_from_its_file(tmp_path, monkeypatch):
     data, members = names["data"], torch.from_numpy(names["members"])
     with torch.inference_mode():
         right = names["victim"](data.batch(members)).argmax(1) == data.labels[members]
-    stored = load_metadata("results/digits/fc/l1_0.7/victim.safetensors")["train_accuracy"]
+    stored = load_metadata("results/noisy_digits/fc/l1_0.7/victim.safetensors")["train_accuracy"]
     assert right.double().mean().item() == pytest.approx(stored)
     assert names["mask"]["1.weight"].double().mean() == pytest.approx(0.3, abs=0.001)
