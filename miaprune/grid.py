@@ -178,12 +178,14 @@ def unit(pruner: str) -> str:
     return "channels" if pruner == "slim" else "filters" if pruner.endswith("_structured") else "weights"
 
 
+PLAIN = re.compile(r"[0-9]+(\.[0-9]+)?(e[-+]?[0-9]+)?", re.ASCII)
+"""How a number is written that a path can hold."""
+
+
 def written(number: object) -> str:
     """The one way in which paths write a sparsity or a strength: 0.7 of "0.70", 4 of 4.0. No number stays as it is."""
-    try:
-        return f"{float(str(number)):.12g}"
-    except ValueError:
-        return str(number)
+    text = str(number)
+    return f"{float(text):.12g}" if PLAIN.fullmatch(text) else text
 
 
 def sparsity_value(text: object) -> float:
@@ -191,6 +193,7 @@ def sparsity_value(text: object) -> float:
     value = _number(text)
     if not 0.0 < value < 1.0:
         raise GridError(f"sparsity {text!r} must be a number above 0 and below 1, written as 0.7 is")
+    _in_its_one_way(text)
     return value
 
 
@@ -203,15 +206,18 @@ def strength_value(defense: str, text: object) -> float:
     value, least = _number(text), 1e-6 if defense == "dp" else 0
     if not least <= value <= 1e9:
         raise GridError(f"strength {text!r} of defense {defense} must be a number from {least:g} to 1e9, such as 4")
+    _in_its_one_way(text)
     return value
 
 
 def _number(text: object) -> float:
-    """NaN if it is no number that a path can hold; raise `GridError` if it is written in another way than `written`."""
-    value = float(str(text)) if re.fullmatch(r"[0-9]+(\.[0-9]+)?(e[-+]?[0-9]+)?", str(text), re.ASCII) else math.nan
-    if isinstance(text, str) and math.isfinite(value) and written(text) != text:
+    """NaN if it is not plainly written."""
+    return float(str(text)) if PLAIN.fullmatch(str(text)) else math.nan
+
+
+def _in_its_one_way(text: object) -> None:
+    if isinstance(text, str) and written(text) != text:
         raise GridError(f"{text!r} has one name in paths; write {written(text)}")
-    return value
 
 
 def originals(grid: Mapping[str, Sequence[Any]]) -> list[Setting]:

@@ -97,13 +97,26 @@ def test_a_strength_is_written_plainly(strengths):
 
 def test_one_setting_has_one_name():
     entries = [
-        {"defense": "ppb", "strengths": [strength], "part": "all", "adversaries": ["adaptive"]}
+        {"defense": "ppb", "strengths": [strength], "part": "half", "adversaries": ["adaptive"]}
         for strength in (4, "4.0")
     ]
-    with pytest.raises(GridError, match=r"strengths of ppb '4' and '4.0' are the same; write it in one way"):
-        grid.attacked(grid.settings(PAPER), PAPER | {"defenses": entries})
-    with pytest.raises(GridError, match=r"sparsities '0.5' and '0.50' are the same"):
-        grid.settings(PAPER | {"sparsities": [0.5, "0.50"]})
+    block = PAPER | {"sparsities": [0.5, "0.50"], "defenses": entries, "parts": {"half": {"sparsities": ["0.500"]}}}
+    settings = grid.settings(block)
+    assert {s.sparsity for s in settings} == {None, "0.5"}
+    attacked = grid.attacked(settings, block | {"transfer": "none"})
+    assert {v.strength for v, _ in attacked if v.defense} == {"4"} and len(attacked) == len(set(attacked))
+    for path in ("location/fc/l1_0.50", "location/fc/l1_0.5/ppb_4.0"):
+        with pytest.raises(GridError, match="has one name in paths; write"):
+            Setting.parse(path)
+
+
+def test_a_part_that_picks_nothing_is_an_error_unless_its_data_sets_are_left_out():
+    entry = {"defense": "ppb", "strengths": [4], "part": "one", "adversaries": ["adaptive"]}
+    block = PAPER | {"defenses": [entry], "transfer": "none", "parts": {"one": {"sparsities": [0.55]}}}
+    with pytest.raises(GridError, match="part one picks no setting"):
+        grid.attacked(grid.settings(block), block)
+    block["parts"] = {"one": {"datasets": ["digits"]}}
+    assert not [v for v, _ in grid.attacked(grid.settings(block), block) if v.defense]
 
 
 def test_what_is_attacked_covers_the_third_claim_on_all_255_settings():

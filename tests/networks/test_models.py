@@ -79,5 +79,5 @@ def test_a_loaded_model_has_the_weights_of_the_checkpoint_and_none_of_its_memory
 
 
 def test_a_layer_whose_beginning_nobody_fixed_is_refused():
-    with pytest.raises(TypeError, match=r"initialise knows no LayerNorm: say in miaprune/models\.py"):
+    with pytest.raises(TypeError, match=r"initialise knows no LayerNorm; say in its module"):
         models.initialise(nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2)), torch.Generator())

@@ -37,7 +37,7 @@ def table_of(attacked, names=grid.ATTACKS, seeds=(7,)):
         for seed in seeds:
             # One victim: its facts are the same whoever attacks it.
             facts = {f"victim_{key}": rng.uniform(-0.3, 0.3) for key in results.VICTIM_KEYS}
-            facts |= dict.fromkeys(("victim_epsilon", "victim_delta"))
+            facts |= dict.fromkeys(("victim_epsilon", "victim_delta", "failed"))
             for name in names:
                 accuracy = 0.6 + 0.05 * (name == "samia") + rng.uniform(0, 0.04)
                 rest = {"adversary": adversary, "attack": name, "seed": seed, "accuracy": accuracy}

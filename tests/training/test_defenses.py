@@ -72,7 +72,7 @@ def train_batch(data, n=12):
 
 
 def test_every_defence_of_the_grid_is_built_from_the_shipped_config(digits):
-    options = yaml.safe_load((Path(__file__).parents[1] / "config.yaml").read_text())["defense_options"]
+    options = yaml.safe_load((Path(__file__).parents[2] / "config.yaml").read_text())["defense_options"]
     assert tuple(DEFENSES) == tuple(options) == grid.DEFENSES
     for defense in DEFENSES:
         build(defense, 1.0, options[defense], digits, SPLIT, RECIPE, 1)

@@ -481,15 +481,6 @@ def test_kept_outputs_are_forgotten_where_checkpoints_have_served_and_are_gone(f
     assert not (tmp_path / "results/states").exists()
 
 
-def test_what_one_job_kept_is_forgotten_by_its_outputs(finished, tmp_path):
-    outputs, folder = finished
-    other = tmp_path / "results/states/digits/fc/l1_0.5/outputs.json"
-    other.parent.mkdir()
-    other.touch()
-    resume.forget_outputs(str(tmp_path / "results"), outputs)
-    assert not folder.exists() and other.exists() and all(Path(output).exists() for output in outputs)
-
-
 @pytest.mark.parametrize("how", ["another job", "damaged", "cut", "missing", "list"])
 def test_kept_outputs_that_do_not_fit_are_not_put_back(finished, caplog, how):
     outputs, folder = finished

@@ -6,12 +6,14 @@ import signal
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 from job import card, logged, running
 
 from miaprune.training.stopping import span
 
+SEES_JOB = {"PYTHONPATH": str(Path(__file__).parents[2] / "workflow/scripts")}
 JOB = """
 import signal, sys, time
 from pathlib import Path
@@ -24,7 +26,7 @@ with logged(sys.argv[1]):
 def job(folder, body, sigint="default_int_handler", **environment):
     """Start a process that runs ``body`` as a job, whatever this one was started to do at Ctrl-C."""
     code = JOB.format(sigint=sigint) + textwrap.indent(textwrap.dedent(body), "    ")
-    variables = {name: value for name, value in os.environ.items() if name != "SLURM_JOB_ID"} | environment
+    variables = {name: value for name, value in os.environ.items() if name != "SLURM_JOB_ID"} | SEES_JOB | environment
     return subprocess.Popen(
         [sys.executable, "-c", code, str(folder / "job.log")],
         stderr=subprocess.PIPE, text=True, env=variables, cwd=folder,

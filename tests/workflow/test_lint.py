@@ -51,7 +51,7 @@ def test_on_a_terminal_make_shows_progress():
     assert "--logger rich" in shown and "--logger" not in piped
     arguments = shlex.split(next(line for line in shown.splitlines() if "snakemake" in line))[1:]
     done = subprocess.run([SNAKEMAKE, *arguments, "--list-rules"], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0 and "attack_samia" in done.stdout, done.stderr
+    assert done.returncode == 0 and "attack_neural" in done.stdout, done.stderr
     os.close(ours)
     os.close(terminal)
 

@@ -3,7 +3,6 @@
 import os
 import subprocess
 
-import pytest
 from runner import ROOT
 
 
@@ -21,16 +20,20 @@ def test_the_slurm_profile_is_linked_to_where_snakemake_looks(tmp_path):
     assert (tmp_path / "snakemake/slurm/config.yaml").samefile(ROOT / "profiles/slurm/config.yaml")
 
 
-@pytest.mark.parametrize("kind", ["folder", "dangling link"])
-def test_somebodys_own_profile_stays(tmp_path, kind):
+def test_a_link_that_leads_nowhere_is_replaced(tmp_path):
     own = tmp_path / "snakemake/slurm"
     own.parent.mkdir()
-    if kind == "folder":
-        own.mkdir()
-    else:
-        own.symlink_to("nowhere")
+    own.symlink_to("nowhere")
+    assert link(tmp_path) == ""
+    assert (own / "config.yaml").samefile(ROOT / "profiles/slurm/config.yaml")
+
+
+def test_somebodys_own_profile_stays(tmp_path):
+    own = tmp_path / "snakemake/slurm"
+    own.parent.mkdir()
+    own.mkdir()
     assert "stays; use --profile profiles/slurm" in link(tmp_path)
-    assert own.is_symlink() == (kind != "folder") and not (own / "config.yaml").exists()
+    assert not own.is_symlink() and not (own / "config.yaml").exists()
 
 
 def test_a_run_is_planned_with_the_workstations_profile(workflow):
