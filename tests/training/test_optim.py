@@ -76,7 +76,8 @@ def test_one_cycle_is_torchs(steps, peak):
 
 def test_a_step_does_without_torch_dynamo():
     code = (
-        "import sys, torch; from miaprune.training import optim; p = torch.ones(3, requires_grad=True); p.sum().backward()\n"
+        "import sys, torch; from miaprune.training import optim\n"
+        "p = torch.ones(3, requires_grad=True); p.sum().backward()\n"
         "for o in (optim.Adam([p], 0.0), optim.SGD([p], 0.0, 0.9)): o.step(0.1)\n"
         "assert 'torch._dynamo' not in sys.modules"
     )

@@ -158,7 +158,8 @@ def holder(folder, names=("0", "1")):
         "import pathlib, sys, time; from job import card\n"
         f"with card({names!r}, pathlib.Path(sys.argv[1])) as index: print(index, flush=True); time.sleep(600)"
     )
-    process = subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", code, str(folder)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | SEES_JOB)
     return process, int(process.stdout.readline())
 
 

@@ -10,8 +10,6 @@ from runner import Workflow, small_config
 from miaprune import grid
 from miaprune.report.results import read_result
 
-pytest.skip("written for the rules before 122cac6: to be adapted", allow_module_level=True)
-
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):

@@ -15,8 +15,6 @@ from runner import ROOT, Workflow
 
 from miaprune import grid
 
-pytest.skip("written for the rules before 122cac6: to be adapted", allow_module_level=True)
-
 CELL = "digits/fc/l1_0.5"
 
 
