@@ -142,6 +142,13 @@ class Results:
         end = lines[-1] if lines else "(empty)"
         return said or f"cancelled or killed (by a signal, for its memory or its time)? Its log ends: {end}"
 
+    def learnt_nothing(self, output: str) -> bool:
+        """Whether a result is marked as a network's that learnt nothing."""
+        try:
+            return '"trained": false' in (self.root / output).read_text()
+        except (OSError, ValueError):
+            return False
+
     def seconds(self, job: Job) -> float | None:
         """How long a finished job took, by its benchmark file; None if there is none, or it has no such number."""
         try:

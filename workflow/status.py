@@ -82,6 +82,13 @@ def report(attacked: Iterable[Attacked], attacks: Sequence[str], results: Result
             lines.append(f"  Without {unknown} of which no job of their kind and data set has finished.")
     else:
         lines.append(f"All {len(known)} jobs are done.")
+    lines += [
+        f"failed to train, and says nothing: {results.results_dir}/{output}"
+        for job, state in known.items()
+        if state == "done" and job.step.startswith(("attack", "score"))
+        for output in job.outputs
+        if results.learnt_nothing(output)
+    ]
     return "\n".join([*lines, *notes(found, known, results)]).strip("\n")
 
 

@@ -139,7 +139,7 @@ def test_a_new_model_plans_its_own_settings(change):
 
 def test_a_new_attack_plans_its_family_on_every_setting(change):
     change.config["attacks"].append("nn_top3")
-    assert results(change.plan("all")) == sorted(family(CELL, "nn") + family(ORIGINAL, "nn"))
+    assert results(change.plan("all")) == sorted(family(CELL, "neural") + family(ORIGINAL, "neural"))
 
 
 def test_another_attack_of_a_family_is_there_already(change):
@@ -170,7 +170,7 @@ def test_a_new_attack_is_fitted_on_every_setting_and_nothing_else_is(crossed):
     change = Workflow(crossed.folder, copy.deepcopy(crossed.config))
     change.config["attacks"].append("nn_top3")
     other, defended = "results/digits/fc/l1_0.8", f"{CELL}/ppb_4"
-    fitted = [file for folder in (ORIGINAL, CELL, other, defended) for file in family(folder, "nn")]
+    fitted = [file for folder in (ORIGINAL, CELL, other, defended) for file in family(folder, "neural")]
     adversaries = (f"{defended}/unaware", f"{CELL}/shadows_l1_0.8", f"{other}/shadows_l1_0.5")
     rescored = [file for folder in adversaries for file in scored(folder, ("samia", "nn_top3", "conf"))]
     assert results(change.plan(*CROSSED)) == sorted(fitted + rescored)
