@@ -6,7 +6,7 @@ import subprocess
 import time
 
 import pytest
-from runner import ROOT, SNAKEMAKE, Workflow, small_config
+from runner import Workflow, small_config
 
 from miaprune import grid
 
@@ -50,6 +50,9 @@ def interrupted(workflow, how, ready, **environment):
     os.killpg(process.pid, how)
     _, error = process.communicate(timeout=300)
     assert process.returncode != 0
+    if how == signal.SIGKILL:  # its lock stands
+        assert "--unlock" in workflow.run(f"{CELL}/conf.json").stderr
+        assert workflow.run("--unlock").returncode == 0
     return error
 
 
@@ -94,7 +97,7 @@ def test_a_killed_run_goes_on_where_it_was(workflow, undisturbed, how, ready, ev
 
 
 def test_under_slurm_a_job_that_is_told_to_stop_may_end_its_work(workflow, undisturbed):
-    """SLURM tells all processes of a submission, and so the one whose forks the jobs are."""
+    """SLURM tells all processes of a submission, and so the job's script."""
     workflow.config = slow_config()
     interrupted(workflow, signal.SIGTERM, in_the_second_model, SLURM_JOB_ID="1")
     for name in CHECKPOINTS:
@@ -135,46 +138,3 @@ def test_outputs_that_snakemake_removed_with_a_failed_group_are_put_back(workflo
     assert (workflow.folder / CELL / "victim.safetensors").exists() == keep_checkpoints
     for name in (*(CHECKPOINTS if keep_checkpoints else ()), "signals.safetensors", "conf.json"):
         assert (workflow.folder / CELL / name).read_bytes() == (undisturbed.folder / CELL / name).read_bytes(), name
-
-
-def test_a_submission_that_slurm_tells_to_stop_goes_on_with_its_jobs(workflow):
-    """One that is preempted and ends well in its grace time has succeeded."""
-    workflow.config = slow_config()
-    jobs = ("prepare:dataset=digits", "train:dataset=digits,model=fc", "signals:setting=digits/fc/original")
-    command = workflow.command("--mode", "remote", "--no-hooks", "--force", "--nolock", "--target-jobs", *jobs)
-    command += ["--allowed-rules", "prepare", "train", "signals"]
-    log = workflow.folder / "results/logs/digits/fc/original/train.log"
-    with subprocess.Popen(command, cwd=workflow.folder, env=os.environ | {"SLURM_JOB_ID": "7"}) as process:
-        wait_for(lambda: log.exists() and "epoch" in log.read_text())
-        process.terminate()
-    assert process.returncode == 0
-    assert (workflow.folder / "results/digits/fc/original/signals.safetensors").exists()
-
-
-QUEUE = """#!/bin/sh
-test -e {folder}/cancelled || echo "7 miaprune_x {folder}"
-"""
-CANCEL = """#!/bin/sh
-echo "$@" >> {folder}/cancelled
-"""
-
-
-def test_a_run_starts_anew_where_it_was_started_once_a_dead_ones_jobs_are_cancelled(workflow, tmp_path):
-    """Its arguments are relative to another folder than the one it works in. SLURM is two scripts here."""
-    workflow.command()  # writes the configuration
-    bin_folder = tmp_path / "bin"
-    bin_folder.mkdir()
-    for name, script in (("squeue", QUEUE), ("scancel", CANCEL)):
-        (bin_folder / name).write_text(script.format(folder=workflow.folder))
-        (bin_folder / name).chmod(0o755)
-    start = tmp_path / "start"
-    start.mkdir()
-    environment = os.environ | {"PATH": f"{bin_folder}:{os.environ['PATH']}", "PWD": "/", "OMP_NUM_THREADS": "1"}
-    relative = [os.path.relpath(path, start) for path in (ROOT / "Snakefile", ROOT / "profiles/local", workflow.folder)]
-    command = [SNAKEMAKE, "--snakefile", relative[0], "--profile", relative[1], "--directory", relative[2]]
-    target = "data/digits/digits.safetensors"
-    done = subprocess.run([*command, target], cwd=start, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "cancelling SLURM jobs of an earlier run that was killed here: 7" in done.stderr
-    assert (workflow.folder / "cancelled").read_text() == "7\n"
-    assert (workflow.folder / target).exists()
