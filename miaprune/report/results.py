@@ -119,7 +119,8 @@ def stage(recipe: Mapping[str, Any], device: str) -> dict[str, Any]:
 
     ``device`` is as `miaprune.devices.name_of` has it.
     """
-    heeded = {key: value for key, value in recipe.items() if not device.startswith("cpu") or key not in GPU_ONLY}
+    # Sorted: the order of the keys in somebody's config.yaml is to move no byte.
+    heeded = {key: recipe[key] for key in sorted(recipe) if not device.startswith("cpu") or key not in GPU_ONLY}
     return {"recipe": heeded, "device": device, "commit": commit(), "torch": version("torch")}
 
 

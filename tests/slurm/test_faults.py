@@ -190,7 +190,9 @@ def tell(story):
         (cluster.folder / fault).touch()
     again = on.start(*TARGETS, log="again.log")
     wait_for(lambda: "takes no job just now" in on.said("again.log"), "not refused", LONG)
-    story.struck["taken without an answer"] = [(cluster.folder / "taken").read_text().strip()]
+    taken = (cluster.folder / "taken").read_text().strip()
+    story.struck["taken without an answer"] = [taken]
+    story.wait_for_state(taken, {"CANCELLED"})  # before it can end by itself
     (on.folder / "held").unlink()
     story.output["status again"] = again.wait()
     story.output["again"] = on.said("again.log")
