@@ -34,7 +34,7 @@ demo: $(INSTALLED)
 	@cat results/demo/summary.txt
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -m "not slurm"
+	$(BIN)/python -m pytest -m "not slurm" -n 2 --dist loadfile
 
 # On a real SLURM cluster, brought up on this machine (Debian: slurm-wlm slurmdbd munge mariadb-server); about 20 minutes.
 test-slurm: $(INSTALLED)

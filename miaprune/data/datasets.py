@@ -252,7 +252,7 @@ _CIFAR_NORM = (255, (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
 _SVHN_NORM = (255, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 _CHMNIST_NORM = (255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _DIGITS_NORM = (16, (0.0,), (1.0,))
-_NOISY_NORM = (16, (0.14,), (0.43,))  # their mean and standard deviation
+_NOISY_NORM = (16, (0.14,), (0.35,))  # their mean and standard deviation
 _BITS: tuple[int, tuple[float, ...], tuple[float, ...]] = (1, (), ())
 
 SPECS: dict[str, DatasetSpec] = {

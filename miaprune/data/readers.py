@@ -183,7 +183,7 @@ def read_digits(spec: DatasetSpec, folder: Path) -> tuple[np.ndarray, np.ndarray
 
 
 def read_noisy_digits(spec: DatasetSpec, folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """The digits with a border of 2 pixels, and to every pixel Gaussian noise of standard deviation 5 added.
+    """The digits with a border of 2 pixels, and to every pixel Gaussian noise of standard deviation 3 added.
 
     The grey values are 0..16: no two records are as alike as two clean digits of a kind, so that a network remembers
     its training records, as networks do that are trained on more and larger images. The noise is one draw, the same for
@@ -191,4 +191,4 @@ def read_noisy_digits(spec: DatasetSpec, folder: Path) -> tuple[np.ndarray, np.n
     """
     images, labels = read_digits(spec, folder)
     padded = np.pad(images.astype(np.float32), ((0, 0), (0, 0), (2, 2), (2, 2)))
-    return padded + np.random.default_rng(0).normal(0.0, 5.0, padded.shape).astype(np.float32), labels
+    return padded + np.random.default_rng(0).normal(0.0, 3.0, padded.shape).astype(np.float32), labels

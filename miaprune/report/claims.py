@@ -160,7 +160,7 @@ def claims_markdown(claims: Sequence[Claim], guessing: Sequence[str] = (), sourc
 def warning(guessing: Sequence[str]) -> str:
     named = ", ".join(guessing[:MAX_EXCEPTIONS])
     more = f" and {len(guessing) - MAX_EXCEPTIONS} more settings" if len(guessing) > MAX_EXCEPTIONS else ""
-    return f"Models that learnt nothing, on test no better than always saying one class: {named}{more}."
+    return f"Models that learnt nothing, on test no better, beyond noise, than always saying one class: {named}{more}."
 
 
 def _over_original(accuracies: pd.Series, pruned: np.ndarray) -> pd.Series:

@@ -23,7 +23,7 @@ from miaprune.report.results import FPRS, PRIVACY_KEYS, SETTING_KEYS, TEXTS, Res
 MODEL_COLUMNS = (
     *SETTING_KEYS[:-1],
     *("role", "epoch", "train_accuracy", "dev_accuracy", "test_accuracy"),
-    *("majority_accuracy", "achieved_sparsity", "seed"),
+    *("majority_accuracy", "learnt", "achieved_sparsity", "seed"),
 )
 NUMBERS = ["sparsity", "strength", "majority_accuracy", *(f"victim_{key}" for key in PRIVACY_KEYS)]
 """Columns of numbers that may be empty throughout."""
@@ -68,14 +68,14 @@ def models_table(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def learnt_nothing(models: pd.DataFrame) -> list[str]:
-    """The settings of a models table with models no better on test than a guess, as "digits/cnn/slim_0.7 (2 of 6)"."""
+    """The settings of a models table with models that learnt nothing, as "digits/cnn/slim_0.7 (2 of 6)"."""
     settings = _with_variant(models)
     defenses = [
         "" if pd.isna(defense) else f"/{defense}_{strength:g}"
         for defense, strength in zip(models["defense"], models["strength"], strict=True)
     ]
     places = settings["dataset"] + "/" + settings["model"] + "/" + settings["variant"] + defenses
-    guesses = models["test_accuracy"] <= models["majority_accuracy"]
+    guesses = models["learnt"].isin([False])
     counts = guesses.groupby(places, sort=False).agg(["sum", "size"])
     return [f"{place} ({guessing} of {of})" for place, guessing, of in counts.itertuples() if guessing]
 
@@ -242,7 +242,7 @@ def _typed(frame: pd.DataFrame) -> pd.DataFrame:
     # the type of text differs between versions of pandas: fix both.
     for column in frame.columns.intersection(NUMBERS):
         frame[column] = frame[column].astype("float64")
-    for column in frame.columns.intersection([*PLACE, *TEXTS, "role", "trained"]):
+    for column in frame.columns.intersection([*PLACE, *TEXTS, "role", "trained", "learnt"]):
         text = frame[column].astype(object)
         frame[column] = text.where(text.notna(), None)
     return frame

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from miaprune.data.datasets import Dataset
     from miaprune.data.splits import Split
 
+ONE_SIDED = 1.645
+"""Standard errors by which a model that learnt something is better on test than a constant answer (95 %, one-sided)."""
+
 EVALUATION_BATCH = 2048
 """Records at a time: a GPU launches less often for the same work. What that gains has not been measured."""
 
@@ -244,9 +247,11 @@ def _keep(
     found = {f"{part}_accuracy": accuracies(model, data, index, between)[0] for part, index in parts.items()}
     labels = data.labels[parts["test"]]
     guess = (labels == labels.bincount().argmax()).double().mean().item()  # rounded as `accuracies` are
-    if found["test_accuracy"] <= guess:
-        logger.warning(f"{name}has learnt nothing: the most frequent class is {guess:.4f} of test")
-    return found | {"majority_accuracy": guess}
+    noise = ONE_SIDED * (guess * (1 - guess) / len(labels)) ** 0.5
+    learnt = found["test_accuracy"] > guess + noise
+    if not learnt:
+        logger.warning(f"{name}has learnt nothing: the most frequent class is {guess:.4f} ± {noise:.4f} of test")
+    return found | {"majority_accuracy": guess, "learnt": learnt}
 
 
 def captured(objectives: Iterable[Objective], device: torch.device) -> bool:

@@ -79,23 +79,23 @@ def test_a_models_table_has_empty_cells_where_nothing_applies(tmp_path):
     tables.write_csv(path, table)
     assert path.read_text() == (
         "dataset,model,pruner,sparsity,defense,strength,role,epoch,train_accuracy,dev_accuracy,test_accuracy,"
-        "majority_accuracy,achieved_sparsity,seed\n"
-        "location,fc,,,,,shadow_0,12,0.99,0.7,0.6,,0.0,7\n"
-        "location,fc,l1,0.7,,,shadow_0,12,0.99,0.7,0.6,,0.0,7\n"
-        "location,fc,l1,0.7,ppb,4.0,shadow_0,12,0.99,0.7,0.6,,0.0,7\n"
+        "majority_accuracy,learnt,achieved_sparsity,seed\n"
+        "location,fc,,,,,shadow_0,12,0.99,0.7,0.6,,,0.0,7\n"
+        "location,fc,l1,0.7,,,shadow_0,12,0.99,0.7,0.6,,,0.0,7\n"
+        "location,fc,l1,0.7,ppb,4.0,shadow_0,12,0.99,0.7,0.6,,,0.0,7\n"
     )
     pd.testing.assert_frame_equal(tables.read_table(path), table)
 
 
 def test_settings_with_models_that_learnt_nothing_are_named():
-    found = [(ORIGINAL, 0.9), (ORIGINAL, 0.31), (PRUNED, 0.3), (PRUNED, 0.1), (DEFENDED, 0.3), (DEFENDED, 0.9)]
-    facts = [MODEL | {"role": "victim", "seed": 7, "majority_accuracy": 0.3, "test_accuracy": a} for _, a in found]
+    found = [(ORIGINAL, True), (ORIGINAL, True), (PRUNED, False), (PRUNED, False), (DEFENDED, False), (DEFENDED, True)]
+    facts = [MODEL | {"role": "victim", "seed": 7, "learnt": learnt} for _, learnt in found]
     rows = [asdict(setting) | one for (setting, _), one in zip(found, facts, strict=True)]
     assert tables.learnt_nothing(tables.models_table(rows)) == [
         "location/fc/l1_0.7 (2 of 2)",
         "location/fc/l1_0.7/ppb_4 (1 of 2)",
     ]
-    unknown = [{**row, "majority_accuracy": None} for row in rows]  # checkpoints from before it was kept
+    unknown = [{**row, "learnt": None} for row in rows]  # checkpoints from before it was kept
     assert tables.learnt_nothing(tables.models_table(unknown)) == []
 
 

@@ -60,11 +60,21 @@ def test_best_dev_weights_are_kept_and_patience_stops(digits, monkeypatch):
 
     monkeypatch.setattr(training, "accuracies", accuracies)
     facts = run(digits, RECIPE | {"epochs": 20, "patience": 2})[1]
-    assert facts.pop("majority_accuracy") < 0.2
+    assert facts.pop("majority_accuracy") < 0.2 and facts.pop("learnt")
     assert facts == {"epoch": 3, "epochs_run": 6} | {f"{part}_accuracy": value for part, value in of_the_kept.items()}
     assert len(states) == 6 + 3
     assert all(torch.equal(states[6][k], states[2][k]) for k in states[2]), "the weights of epoch 3 are kept"
     assert not torch.equal(states[5]["1.weight"], states[2]["1.weight"])
+
+
+@pytest.mark.parametrize(("of_most_frequent", "learnt"), [(0, False), (1, False), (4, True)])
+def test_a_model_as_good_as_a_constant_answer_has_learnt_nothing(digits, monkeypatch, of_most_frequent, learnt):
+    """Up to 1.645 standard errors better: that is what a constant answer reaches by chance one time in twenty."""
+    labels = digits.labels[torch.from_numpy(SPLIT.test)]
+    guess = (labels == labels.mode().values).double().mean().item()
+    test = guess + of_most_frequent * (guess * (1 - guess) / len(labels)) ** 0.5
+    monkeypatch.setattr(training, "accuracies", lambda *_: [test])
+    assert run(digits, RECIPE | {"epochs": 1})[1]["learnt"] is learnt
 
 
 def test_epochs_are_bounded(digits):
