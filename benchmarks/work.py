@@ -70,7 +70,9 @@ def cell(
     found["signals"] = sum(queried) * (1 + config["signals"]["draws"]) * forward
     shadows = sum(queried[1:])
     options = {name: attack_options(config, name) for name in grid.NEURAL_ATTACKS}
-    found["neural"] = shadows * sum(
-        of_attack(name, classes, o) * epochs_of(o, -(-shadows // o["batch_size"])) for name, o in options.items()
-    )
+    work = {
+        name: shadows * of_attack(name, classes, o) * epochs_of(o, -(-shadows // o["batch_size"]))
+        for name, o in options.items()
+    }
+    found["samia"], found["nn"] = work.pop("samia"), sum(work.values())
     return found

@@ -47,7 +47,7 @@ for family_name, members in grid.ATTACK_FAMILIES.items():
         threads: 1
         resources:
             **needs(family_name),
-            card=int(family_name == "neural"),
+            card=int(family_name != "cheap"),
         params:
             options={attack: attack_options(config, attack) for attack in members},
             seed=config["seed"],

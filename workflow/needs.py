@@ -9,7 +9,8 @@ NEEDS = {
     "training": (60, 8000),
     "finetuning": (30, 8000),
     "signals": (10, 8000),
-    "neural": (50, 6000),
+    "samia": (30, 6000),
+    "nn": (30, 6000),
     "cheap": (20, 5000),
     "score": (5, 4000),
 }
@@ -49,7 +50,7 @@ def minutes(stage: str, names: Collection[str]) -> int:
         costs.append(MODEL_COST)
     if stage == "finetuning":
         costs.append(DEFENSE_COST)
-    if stage == "neural":
+    if stage in ("samia", "nn"):
         costs.append(RECIPE_COST)
     scaled = float(asked)
     for cost in costs:

@@ -1,6 +1,5 @@
 """Snakemake's own lint."""
 
-import inspect
 import os
 import pty
 import re
@@ -51,19 +50,46 @@ def test_on_a_terminal_make_shows_progress():
     assert "--logger rich" in shown and "--logger" not in piped
     arguments = shlex.split(next(line for line in shown.splitlines() if "snakemake" in line))[1:]
     done = subprocess.run([SNAKEMAKE, *arguments, "--list-rules"], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0 and "attack_neural" in done.stdout, done.stderr
+    assert done.returncode == 0 and "attack_samia" in done.stdout, done.stderr
     os.close(ours)
     os.close(terminal)
 
 
-def test_what_the_workflow_replaces_in_snakemake_is_there():
-    """rules/run.smk; under another name it would stay as it is, unnoticed."""
-    import snakemake.api  # noqa: F401 (first: its parts import each other)
-    from snakemake.dag import DAG
-    from snakemake.scheduling.job_scheduler import JobScheduler
-    from snakemake.script import PythonScript
+def patches(text):
+    """What a file's code does to Snakemake or its plugins from outside, or to its own process: the lines that do."""
+    imports = re.findall(r"^\s*(?:from (snakemake\S*) import (.*)|import (snakemake\S*)(?: as (\w+))?)", text, flags=re.M)
+    names = {"workflow"}  # Snakemake's own, in every Snakefile
+    for _, several, module, alias in imports:
+        names |= {name.split()[-1] for name in several.strip("()").split(",") if name.strip()}
+        names |= {alias or module.split(".")[0]} - {""}
+    engine = "|".join(map(re.escape, sorted(names)))
+    wrong = rf"^\s*({engine})\b(\.\w+)+\s*[-+|]?=(?!=)|\b(setattr|delattr)\(\s*({engine})\b"
+    wrong += r"|\bgc\.get_(objects|referrers)|\bos\.(exec|posix_spawn)\w*\("
+    return [line for line in text.splitlines() if re.search(wrong, line)]
 
-    assert list(inspect.signature(PythonScript.execute_script).parameters) == ["self", "fname", "edit"]
-    assert callable(JobScheduler._schedule_reevalutation)
-    assert list(inspect.signature(DAG.finish).parameters)[:2] == ["self", "job"]
-    assert list(inspect.signature(DAG.is_needed_tempfile).parameters)[:3] == ["self", "job", "tempfile"]
+
+def test_nothing_patches_the_engine():
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    code = [name for name in listed if name.endswith((".py", ".smk", "Snakefile")) and not name.startswith("tests/")]
+    assert len(code) > 50
+    assert {name: found for name in code if (found := patches((ROOT / name).read_text()))} == {}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from snakemake.dag import DAG\nDAG.finish = ours",
+        "import snakemake.dag as d\nd.DAG.finish = ours",
+        "import snakemake_executor_plugin_slurm\nsnakemake_executor_plugin_slurm.Executor.run_job = ours",
+        "from snakemake_executor_plugin_slurm import (Executor)\nsetattr(Executor, 'run_job', ours)",
+        "if on_cluster:\n    workflow.scheduler = ours",
+        "found = [o for o in gc.get_objects() if isinstance(o, Scheduler)]",
+        "os.execv(sys.executable, sys.argv)",
+    ],
+)
+def test_a_patch_is_seen(text):
+    assert len(patches(text)) == 1
+
+
+def test_asking_the_engine_is_no_patch():
+    assert patches("from snakemake.dag import DAG\nx = DAG.finish\nif workflow.local_exec == DAG.x:\n    DAG.run(a=1)") == []

@@ -76,7 +76,7 @@ def scored(folder, attacks=("samia", "conf")):
 def setting(folder):
     """Everything that a setting attacked by samia and conf consists of."""
     signals = f"{folder}/signals.safetensors"
-    return sorted([*checkpoints(folder), signals, *family(folder, "neural"), *family(folder, "cheap")])
+    return sorted([*checkpoints(folder), signals, *family(folder, "samia"), *family(folder, "cheap")])
 
 
 def test_the_papers_grid_is_15_originals_and_255_settings_with_every_attack(tmp_path):
@@ -107,11 +107,11 @@ def test_what_jobs_ask_for_goes_by_data_set_model_and_defence(tmp_path):
             asked[rule, cell] = int(re.search(r"runtime=(\d+)", text)[1])
     finetuning, _, deep, small = (asked["defend" if "adv" in cell else "prune", cell] for cell in cells)
     assert asked["defend", cells[1]] == 8 * finetuning and deep == 8 * finetuning and small < finetuning
-    samia = [asked["attack_neural", cell] for cell in cells]
+    samia = [asked["attack_samia", cell] for cell in cells]
     assert samia[0] == samia[1] and samia[2] == 2 * samia[0], "an attack sees no model"
     assert asked["train", "svhn/densenet121/original"] == 8 * asked["train", "cifar10/resnet18/original"]
     done = workflow.run("--dry-run", f"results/{cells[0]}/samia.json", "--config", "attack_recipe=paper")
-    paper = re.search(r"rule attack_neural:\n.*?runtime=(\d+)", done.stdout + done.stderr, flags=re.S)
+    paper = re.search(r"rule attack_samia:\n.*?runtime=(\d+)", done.stdout + done.stderr, flags=re.S)
     assert int(paper[1]) == 10 * samia[0], "as many more epochs"
 
 
@@ -122,7 +122,7 @@ def test_a_finished_run_plans_nothing(finished):
 def test_one_cell_plans_just_what_it_needs(workflow):
     plan = results(workflow.plan(f"{CELL}/samia.json"))
     signals = f"{CELL}/signals.safetensors"
-    assert plan == sorted([*checkpoints(ORIGINAL), *checkpoints(CELL), signals, *family(CELL, "neural")])
+    assert plan == sorted([*checkpoints(ORIGINAL), *checkpoints(CELL), signals, *family(CELL, "samia")])
 
 
 def test_a_new_sparsity_plans_its_own_setting(change):
@@ -140,13 +140,13 @@ def test_a_new_model_plans_its_own_settings(change):
 def test_a_new_family_of_attacks_is_planned_on_every_setting_and_nothing_else_is(workflow, finished):
     shutil.copytree(finished.folder, workflow.folder, dirs_exist_ok=True)
     for folder in (CELL, ORIGINAL):
-        for file in family(folder, "neural"):
-            (workflow.folder / file).unlink()
+        for file in family(folder, "nn"):
+            (workflow.folder / file).unlink(missing_ok=True)
     workflow.config["attacks"] = ["conf", "nn_top3"]
-    assert results(workflow.plan("all")) == sorted(family(CELL, "neural") + family(ORIGINAL, "neural"))
+    assert results(workflow.plan("all")) == sorted(family(CELL, "nn") + family(ORIGINAL, "nn"))
 
 
-@pytest.mark.parametrize("attack", ["mentr", "nn_top3"])
+@pytest.mark.parametrize("attack", ["mentr", "blindmi"])
 def test_another_attack_of_a_family_is_there_already(change, attack):
     change.config["attacks"].append(attack)
     plan = change.plan("all")
@@ -155,7 +155,7 @@ def test_another_attack_of_a_family_is_there_already(change, attack):
 
 def test_a_changed_attack_epoch_count_plans_that_attack_again(change):
     change.config["attack_recipes"][change.config["attack_recipe"]]["epochs"]["samia"] = 3
-    assert results(change.plan("all")) == sorted(family(CELL, "neural") + family(ORIGINAL, "neural"))
+    assert results(change.plan("all")) == sorted(family(CELL, "samia") + family(ORIGINAL, "samia"))
 
 
 def test_a_changed_pruning_epoch_count_plans_pruned_settings_only(change):

@@ -121,7 +121,7 @@ def test_all_is_done(run):
 
 def test_a_cell_needs_every_attack_that_was_asked_for(run):
     run.finish(*JOBS)
-    run.remove(job("digits/fc/l1_0.5/attack_neural"))
+    run.remove(job("digits/fc/l1_0.5/attack_samia"))
     assert row(run.report(), "digits")[0][0] == [2, 0, 0, 1]
     assert row(status.report(GRID, ["conf"], run.results), "digits")[0][0] == [3, 0, 0, 0]
 
@@ -152,7 +152,7 @@ def test_a_failed_job_is_named_with_its_error_and_its_log(run, log, said):
 
 def test_a_job_that_failed_after_it_had_once_succeeded(run):
     run.finish(*JOBS)
-    again = job("digits/fc/l1_0.5/attack_neural")
+    again = job("digits/fc/l1_0.5/attack_samia")
     run.remove(again)
     assert run.states()[again] == "missing", "its outputs were removed, it did not fail"
     run.write(f"results/logs/{stem(again)}.log", "killed")

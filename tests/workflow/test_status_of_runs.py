@@ -80,7 +80,7 @@ def test_the_time_left_is_from_snakemakes_benchmark_files(finished):
     assert undefended(text) == [2, 0, 0, 1]
     benchmarks = finished.folder / "results/benchmarks" / CELL
     seconds = [float(tsv.read_text().splitlines()[1].split("\t")[0]) for tsv in benchmarks.glob("prune.tsv")]
-    for name in ("signals", "attack_neural", "attack_cheap"):
+    for name in ("signals", "attack_samia", "attack_cheap"):
         of = [
             finished.folder / "results/benchmarks" / setting / f"{name}.tsv" for setting in (CELL, "digits/fc/original")
         ]
