@@ -74,6 +74,19 @@ class Captured:
 
 
 @contextmanager
+def float32_exactly() -> Iterator[None]:
+    """Until the block ends, float32 is float32 in products and convolutions, not TF32 with a mantissa of 10 bits."""
+    precision, cudnn_tf32 = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
+        torch.backends.cudnn.allow_tf32 = cudnn_tf32
+
+
+@contextmanager
 def searched() -> Iterator[None]:
     """Until the block ends, cuDNN times its algorithms for each new shape and takes the quickest.
 

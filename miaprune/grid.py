@@ -42,14 +42,17 @@ PRUNERS = tuple(PRUNER_MODELS)
 
 THRESHOLD_ATTACKS = ("conf", "xent", "mentr", "top1_conf", "conf_global", "corr")
 NEURAL_ATTACKS = ("samia", "nn", "nn_top3", "nn_cls")
-ATTACKS = (*NEURAL_ATTACKS, *THRESHOLD_ATTACKS, "blindmi")
+REFERENCE_ATTACKS = ("base", "rmia", "lira", "lira_t")
+ATTACKS = (*NEURAL_ATTACKS, *THRESHOLD_ATTACKS, "blindmi", *REFERENCE_ATTACKS)
 
 ATTACK_FAMILIES: dict[str, tuple[str, ...]] = {
     "samia": ("samia",),
     "nn": ("nn", "nn_top3", "nn_cls"),
     "cheap": (*THRESHOLD_ATTACKS, "blindmi"),
+    "reference": REFERENCE_ATTACKS,
 }
-"""Attacks that share a job: SAMIA takes longest, three more train networks, the rest take a second."""
+"""Attacks that share a job: SAMIA takes longest, three more train networks; the rest take a second, on what a model
+says of a record (signals), or on what it says and models that never saw the record (margins)."""
 
 DEFENSES = ("ppb", "adv", "dp")
 
@@ -60,6 +63,27 @@ SHADOWS = 5
 """Shadow models per setting (method, section 4)."""
 
 ROLES = ("victim", *(f"shadow_{i}" for i in range(SHADOWS)))
+
+MAX_REFERENCES = 256
+CHUNK = 8
+"""Reference models beyond the shadows that one job trains."""
+
+
+def reference(i: int) -> str:
+    """The role of reference model ``i``, 0-based: the shadows come first (method, section 13)."""
+    return f"shadow_{i}" if i < SHADOWS else f"reference_{i}"
+
+
+def chunks(references: int) -> list[str]:
+    """What one job each trains of the reference models beyond the shadows: "5-12", "13-20" of 21."""
+    firsts = range(SHADOWS, references, CHUNK)
+    return [f"{first}-{min(first + CHUNK, references) - 1}" for first in firsts]
+
+
+def in_chunk(chunk: str) -> tuple[str, ...]:
+    """The roles of the reference models in one of `chunks`."""
+    first, last = map(int, chunk.split("-"))
+    return tuple(map(reference, range(first, last + 1)))
 
 
 class GridError(ValueError):

@@ -98,13 +98,21 @@ def fault(signals: Signals) -> str | None:
 
 
 def measure(
-    model: nn.Module, data: Dataset, split: Split, draws: int, epsilon: float, seed: int, role: str = "the model"
+    model: nn.Module,
+    data: Dataset,
+    split: Split,
+    draws: int,
+    epsilon: float,
+    seed: int,
+    role: str = "the model",
+    margins: np.ndarray | None = None,
 ) -> Signals:
     """Query a model for the signals of its members (train) and non-members (test).
 
     The sensitivity of a record x is, per class, the mean over ``draws`` of u ~ N(0, I) of
     |softmax f(x + epsilon u) - softmax f(x)| / epsilon, in the normalised input space (method, section 6). Members come
-    first; everything is computed in float32, on the data's device, and returned on the CPU.
+    first; everything is computed in float32, on the data's device, and returned on the CPU. Into ``margins``, float32
+    [N] for all records of the data set, go those of the records queried: from the same logits, they cost nothing.
 
     Raises
     ------
@@ -113,7 +121,8 @@ def measure(
     import torch
     from torch.nn import functional as F
 
-    from miaprune.devices import searched
+    from miaprune.devices import float32_exactly, searched
+    from miaprune.margins import of_logits
 
     device = data.inputs.device
     index = torch.from_numpy(np.concatenate([split.train, split.test])).to(device)
@@ -121,27 +130,22 @@ def measure(
     if on_gpu := device.type == "cuda":  # channels last, an H100 queries ResNet-18 97 thousand times a second, else 88
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     model.eval()
-    posteriors, sensitivities = [], []
-    # epsilon is tiny: with TF32's 10-bit mantissa the sensitivities would be rounding noise.
-    precision, cudnn_tf32 = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        with torch.inference_mode(), searched() if on_gpu else nullcontext():
-            for batch in index.split(BATCH):
-                if on_gpu:  # the last one too has this size: another one would be another search
-                    batch = F.pad(batch, (0, BATCH - len(batch)))
-                x = data.batch(batch)
-                p = torch.softmax(model(x), dim=1)
-                total = torch.zeros_like(p)
-                for _ in range(draws):
-                    noise = torch.randn(x.shape, generator=generator, device=device)
-                    total += (torch.softmax(model(x + epsilon * noise), dim=1) - p).abs()
-                posteriors.append(p)
-                sensitivities.append(total / (draws * epsilon))
-    finally:
-        torch.set_float32_matmul_precision(precision)
-        torch.backends.cudnn.allow_tf32 = cudnn_tf32
+    posteriors, sensitivities, own = [], [], []
+    # epsilon is tiny: in TF32 the sensitivities would be rounding noise.
+    with float32_exactly(), torch.inference_mode(), searched() if on_gpu else nullcontext():
+        for batch in index.split(BATCH):
+            if on_gpu:  # the last one too has this size: another one would be another search
+                batch = F.pad(batch, (0, BATCH - len(batch)))
+            x = data.batch(batch)
+            logits = model(x)
+            p = torch.softmax(logits, dim=1)
+            total = torch.zeros_like(p)
+            for _ in range(draws):
+                noise = torch.randn(x.shape, generator=generator, device=device)
+                total += (torch.softmax(model(x + epsilon * noise), dim=1) - p).abs()
+            posteriors.append(p)
+            sensitivities.append(total / (draws * epsilon))
+            own.append(of_logits(logits, data.labels[batch]))
     measured = Signals(
         posteriors=torch.cat(posteriors)[: len(index)].cpu().numpy(),
         sensitivities=torch.cat(sensitivities)[: len(index)].cpu().numpy(),
@@ -150,6 +154,8 @@ def measure(
     )
     if wrong := fault(measured):
         raise ValueError(f"{role}: {wrong}; did its training diverge? A lower learning rate may help")
+    if margins is not None:
+        margins[index.cpu().numpy()] = torch.cat(own)[: len(index)].cpu().numpy()
     return measured
 
 

@@ -1,4 +1,4 @@
-# Signals of a setting's six models, then attacks on them: an attack never sees a model.
+# Signals and margins of a setting's six models, then attacks on them: an attack never sees a model.
 
 
 rule signals:
@@ -6,7 +6,8 @@ rule signals:
         checkpoints(f"{RESULTS}/{{setting}}"),
         data=data_of,
     output:
-        f"{RESULTS}/{{setting}}/signals.safetensors",
+        signals=f"{RESULTS}/{{setting}}/signals.safetensors",
+        margins=f"{RESULTS}/{{setting}}/margins.safetensors",
     log:
         f"{RESULTS}/logs/{{setting}}/signals.log",
     benchmark:
@@ -25,6 +26,28 @@ rule signals:
         "../workflow/scripts/signals.py"
 
 
+rule reference_margins:
+    input:
+        models=f"{RESULTS}/{{setting}}/references/{{chunk}}/models.safetensors",
+        data=data_of,
+    output:
+        f"{RESULTS}/{{setting}}/references/{{chunk}}/margins.safetensors",
+    log:
+        f"{RESULTS}/logs/{{setting}}/references/{{chunk}}/margins.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/{{setting}}/references/{{chunk}}/margins.tsv"
+    group:
+        "{setting}/references/{chunk}"
+    threads: 1
+    resources:
+        **needs("signals"),
+        card=1,
+    params:
+        device=config["device"],
+    script:
+        "../workflow/scripts/reference_margins.py"
+
+
 # A setting's jobs, from pruning on, are one group: one submission to a cluster, on one GPU.
 #
 # A family of attacks is one job: it fits each on the setting's shadows and scores the setting's victim.
@@ -35,9 +58,11 @@ for family_name, members in grid.ATTACK_FAMILIES.items():
             f"attack_{family_name}"
         input:
             victim=f"{RESULTS}/{{setting}}/signals.safetensors",
+            margins=margins if family_name == "reference" else [],
         output:
-            scores(f"{RESULTS}/{{setting}}", members),
+            results(f"{RESULTS}/{{setting}}", members),
             attackers=attackers(f"{RESULTS}/{{setting}}", members),
+            scores=f"{RESULTS}/{{setting}}/scores/{family_name}.safetensors",
         log:
             f"{RESULTS}/logs/{{setting}}/attack_{family_name}.log",
         benchmark:
@@ -47,7 +72,7 @@ for family_name, members in grid.ATTACK_FAMILIES.items():
         threads: 1
         resources:
             **needs(family_name),
-            card=int(family_name != "cheap"),
+            card=int(family_name in ("samia", "nn")),
         params:
             options={attack: attack_options(config, attack) for attack in members},
             seed=config["seed"],
@@ -56,15 +81,33 @@ for family_name, members in grid.ATTACK_FAMILIES.items():
             "../workflow/scripts/attack.py"
 
 
+rule scores:
+    input:
+        [f"{RESULTS}/{{setting}}/scores/{name}.safetensors" for name in FAMILIES],
+    output:
+        f"{RESULTS}/{{setting}}/scores.safetensors",
+    log:
+        f"{RESULTS}/logs/{{setting}}/scores.log",
+    group:
+        "{setting}"
+    threads: 1
+    resources:
+        **needs("score"),
+    script:
+        "../workflow/scripts/scores.py"
+
+
 # The unaware and the mismatched adversaries train nothing: their attackers were fitted on another setting's shadows for
 # that setting's own results, and only score this victim. That is next to nothing, so one job scores with all
 # attacks; another attack rescores the others.
 rule unaware:
     input:
         victim=f"{RESULTS}/{{dataset}}/{{model}}/{{pruner}}_{{sparsity}}/{{defense}}_{{strength}}/signals.safetensors",
+        margins=f"{RESULTS}/{{dataset}}/{{model}}/{{pruner}}_{{sparsity}}/{{defense}}_{{strength}}/margins.safetensors",
         attackers=attackers(f"{RESULTS}/{{dataset}}/{{model}}/{{pruner}}_{{sparsity}}"),
     output:
-        scores(f"{RESULTS}/{{dataset}}/{{model}}/{{pruner}}_{{sparsity}}/{{defense}}_{{strength}}/unaware"),
+        results(f"{RESULTS}/{{dataset}}/{{model}}/{{pruner}}_{{sparsity}}/{{defense}}_{{strength}}/unaware"),
+        scores=f"{RESULTS}/{{dataset}}/{{model}}/{{pruner}}_{{sparsity}}/{{defense}}_{{strength}}/unaware/scores.safetensors",
     log:
         f"{RESULTS}/logs/{{dataset}}/{{model}}/{{pruner}}_{{sparsity}}/{{defense}}_{{strength}}/unaware/score.log",
     benchmark:
@@ -86,9 +129,11 @@ rule unaware:
 use rule unaware as mismatched with:
     input:
         victim=f"{RESULTS}/{{dataset}}/{{model}}/{{variant}}/signals.safetensors",
+        margins=f"{RESULTS}/{{dataset}}/{{model}}/{{variant}}/margins.safetensors",
         attackers=attackers(f"{RESULTS}/{{dataset}}/{{model}}/{{shadows}}"),
     output:
-        scores(f"{RESULTS}/{{dataset}}/{{model}}/{{variant}}/shadows_{{shadows}}"),
+        results(f"{RESULTS}/{{dataset}}/{{model}}/{{variant}}/shadows_{{shadows}}"),
+        scores=f"{RESULTS}/{{dataset}}/{{model}}/{{variant}}/shadows_{{shadows}}/scores.safetensors",
     log:
         f"{RESULTS}/logs/{{dataset}}/{{model}}/{{variant}}/shadows_{{shadows}}/score.log",
     benchmark:

@@ -45,6 +45,7 @@ wildcard_constraints:
     defense=any_of(grid.DEFENSES),
     strength=NUMBER,
     setting=SETTING,
+    chunk=r"[0-9]+-[0-9]+",
     variant=PRUNED,
     shadows=PRUNED,
     scope=any_of(SCOPES),
@@ -54,7 +55,10 @@ wildcard_constraints:
 SCORED = [attack for attack in grid.ATTACKS if attack in config["attacks"]]
 
 
-def scores(folder, attacks=SCORED):
+FAMILIES = [name for name, attacks in grid.ATTACK_FAMILIES.items() if set(attacks) & set(SCORED)]
+
+
+def results(folder, attacks=SCORED):
     return [f"{folder}/{attack}.json" for attack in attacks]
 
 
@@ -63,16 +67,26 @@ def attackers(folder, attacks=SCORED):
 
 
 def attack_results(attacked):
-    return [file for a in attacked for file in scores(f"{RESULTS}/{grid.folder(*a)}", config["attacks"])]
+    folders = [f"{RESULTS}/{grid.folder(*a)}" for a in attacked]
+    return [
+        file for folder in folders for file in (*results(folder, config["attacks"]), f"{folder}/scores.safetensors")
+    ]
 
 
 def checkpoints(folder):
     return [f"{folder}/{role}.safetensors" for role in grid.ROLES]
 
 
-def trained(folder):
-    """Pruned models as outputs, which go when no planned job needs them any more, if config.yaml says so."""
-    return checkpoints(folder) if config["keep_checkpoints"] else list(map(temp, checkpoints(folder)))
+def passing(file):
+    """A file of pruned models as an output, which goes when no planned job needs it any more, if config.yaml says so."""
+    return file if config["keep_checkpoints"] else temp(file)
+
+
+def margins(wildcards):
+    """A setting's margins: of victim and shadows, and of as many further references as config.yaml asks for."""
+    folder = f"{RESULTS}/{wildcards.setting}"
+    further = [f"{folder}/references/{chunk}/margins.safetensors" for chunk in grid.chunks(config["references"])]
+    return [f"{folder}/margins.safetensors", *further]
 
 
 def signals_of(settings):

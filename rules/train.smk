@@ -20,3 +20,13 @@ rule train:
         device=config["device"],
     script:
         "../workflow/scripts/train.py"
+
+
+# Reference models beyond the shadows, some in one job and one file, split and trained as those are.
+use rule train as train_references with:
+    output:
+        f"{RESULTS}/{{dataset}}/{{model}}/original/references/{{chunk}}/models.safetensors",
+    log:
+        f"{RESULTS}/logs/{{dataset}}/{{model}}/original/references/{{chunk}}/train.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/{{dataset}}/{{model}}/original/references/{{chunk}}/train.tsv"

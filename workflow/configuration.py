@@ -163,8 +163,8 @@ def _check_cell(target: str, results_dir: str, parts: Sequence[str], attacks: Se
         if adversary != "matched" and stem not in attacks:
             raise GridError(f"{target}: {stem} is not among config.yaml's attacks; extend them")
     elif adversary == "matched":
-        grid.known("file", stem, grid.ATTACKS if fitted else (*grid.ROLES, "signals"))
-    else:
+        grid.known("file", stem, grid.ATTACKS if fitted else (*grid.ROLES, "signals", "margins", "scores"))
+    elif stem != "scores":
         raise GridError(f"{target}: this adversary has results only, no {file}")
 
 
@@ -213,7 +213,7 @@ def _check_origin(path: str, results_dir: str, seed: int, about: Mapping[str, An
         check_facts(path, about, {"setting": folder, "role": stem, "seed": seed})
     elif os.path.basename(folder) == "attackers":
         check_facts(path, about, {"setting": os.path.dirname(folder), "attack": stem, "seed": seed})
-    elif stem == "signals":
+    elif stem in ("signals", "margins"):
         for role, facts in about.items():
             check_facts(path, facts, {"setting": folder, "role": role, "seed": seed})
 
@@ -226,6 +226,8 @@ def training_recipe(config: Mapping[str, Any], stage: str, dataset: str) -> dict
 
 def attack_options(config: Mapping[str, Any], attack: str, recipe: str | None = None) -> dict[str, Any]:
     """An attack's block of the configuration; of the ones that train, the configured recipe or another."""
+    if attack in grid.REFERENCE_ATTACKS:
+        return {"references": config["references"]}
     if attack not in grid.NEURAL_ATTACKS:
         return config.get(attack, {})
     found = config["attack_recipes"][recipe or config["attack_recipe"]]

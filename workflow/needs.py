@@ -12,6 +12,7 @@ NEEDS = {
     "samia": (30, 6000),
     "nn": (30, 6000),
     "cheap": (20, 5000),
+    "reference": (10, 4000),
     "score": (5, 4000),
 }
 """Minutes and MB of a stage at its first attempt; each further one asks for as much again.

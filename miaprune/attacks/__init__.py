@@ -1,4 +1,4 @@
-"""Membership inference attacks: shadow signals in, victim scores out (method, section 7)."""
+"""Membership inference attacks: what the adversary has seen in, victim scores out (method, sections 7 and 14)."""
 
 from miaprune import grid
 from miaprune.attacks.base import Attack
@@ -10,6 +10,10 @@ def attack(name: str) -> Attack:
         from miaprune.attacks import neural  # imports torch, which the other attacks start without
 
         attacks = neural.ATTACKS
+    elif name in grid.REFERENCE_ATTACKS:
+        from miaprune.attacks import references
+
+        attacks = references.ATTACKS
     else:
         from miaprune.attacks import blindmi, thresholds
 

@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from miaprune.signals import Signals
-
 Fitted = dict[str, np.ndarray]
 """A fitted attack: named arrays only, so that it can be stored as safetensors and scored on other victims."""
 
@@ -21,10 +19,11 @@ Options = Mapping[str, Any]
 class Attack:
     """A membership inference attack.
 
-    ``fit(shadows, options, seed, device)`` trains or calibrates on the pooled shadow signals.
+    ``fit(seen, options, seed, device)`` trains or calibrates on the pooled shadow signals, or, of an attack with
+    reference models, on their margins. ``score`` gets the same of the victim.
     ``score(fitted, victim, options, seed, device)`` returns float64 [n]: a record is called a member when its
     score is 0 or more, and a larger score means more confidence in membership.
     """
 
-    fit: Callable[[Signals, Options, int, str], Fitted]
-    score: Callable[[Fitted, Signals, Options, int, str], np.ndarray]
+    fit: Callable[[Any, Options, int, str], Fitted]
+    score: Callable[[Fitted, Any, Options, int, str], np.ndarray]

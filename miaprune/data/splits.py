@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from miaprune.grid import ROLES, known
+from miaprune.grid import MAX_REFERENCES, known, reference
 
 TEST, DEV_OF_REST = 0.45, 0.1818
 
@@ -74,7 +74,11 @@ def shadow_split(n: int, seed: int, i: int) -> Split:
 
 
 def of_role(role: str, n: int, seed: int) -> Split:
-    """The split of one of `miaprune.grid.ROLES`; raises `miaprune.grid.GridError` on any other name."""
-    if known("role", role, ROLES) == "victim":
+    """The split of one of `miaprune.grid.ROLES` or of another reference model, such as reference_5.
+
+    Raises `miaprune.grid.GridError` on any other name.
+    """
+    if role == "victim":
         return victim_split(n, seed)
-    return shadow_split(n, seed, int(role.removeprefix("shadow_")))
+    roles = tuple(map(reference, range(MAX_REFERENCES)))
+    return shadow_split(n, seed, roles.index(known("role", role, roles)))

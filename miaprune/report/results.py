@@ -37,7 +37,9 @@ PRIVACY_KEYS = ("epsilon", "delta")
 """Of a victim trained with differential privacy: what its row in a table says of its "privacy" block."""
 
 TEXTS = ("dataset", "model", "pruner", "defense", "adversary", "attack", "failed", "versions_commit")
-MAY_LACK = ("sparsity", "strength", *(f"victim_{key}" for key in PRIVACY_KEYS))
+RATES = tuple(f"tpr_at_fpr_{fpr}{part}" for fpr in FPRS for part in ("", "_ci_lo", "_ci_hi"))
+"""The columns of true positive rates and their intervals: empty where a rate would stand on less than a record."""
+MAY_LACK = ("sparsity", "strength", "references", *RATES, *(f"victim_{key}" for key in PRIVACY_KEYS))
 """Of a row's columns: what is text, and which numbers may be missing."""
 
 
@@ -56,6 +58,7 @@ def attack_result(
     adversary: str = "matched",
     fits: bool = False,
     failed: Sequence[str] = (),
+    references: int | None = None,
 ) -> dict[str, Any]:
     """Everything that one attack on one model says (method, section 10), ready for `write_json`.
 
@@ -71,6 +74,7 @@ def attack_result(
     adversary : "matched" (of a defended victim: the adaptive one), "unaware" or "shadows_{pruner}_{sparsity}".
     fits : whether the attack fits a network.
     failed : what learnt nothing, of "attack" and `miaprune.grid.ROLES`: then the result decides nothing (section 7).
+    references : of an attack with reference models, how many there were.
     """
     members = victim.members
     facts = {
@@ -89,10 +93,12 @@ def attack_result(
         "accuracy": metrics.accuracy(scores, members),
         "accuracy_ci": list(metrics.bootstrap_interval(scores, members, bootstrap_seed)),
         "auc": metrics.auc(scores, members),
-        "tpr_at_fpr": {fpr: metrics.tpr_at_fpr(scores, members, float(fpr)) for fpr in FPRS},
+        "auc_ci": list(metrics.auc_interval(scores, members)),
+        "tpr_at_fpr": {fpr: metrics.at_fpr(scores, members, float(fpr), bootstrap_seed) for fpr in FPRS},
         "roc": metrics.roc_points(scores, members),
         "members": int(members.sum()),
         "non_members": int((~members).sum()),
+        "references": references,
         "trained": False if failed else True if fits else None,
         "failed": list(failed),
         "victim": facts,
@@ -201,14 +207,28 @@ def flat(result: Mapping[str, Any]) -> dict[str, Any]:
         "accuracy_ci_lo": low,
         "accuracy_ci_hi": high,
         "auc": result["auc"],
-        **{f"tpr_at_fpr_{fpr}": result["tpr_at_fpr"][fpr] for fpr in FPRS},
+        "auc_ci_lo": result["auc_ci"][0],
+        "auc_ci_hi": result["auc_ci"][1],
+        **{key: value for fpr in FPRS for key, value in _flat_rate(fpr, result["tpr_at_fpr"][fpr]).items()},
         "members": result["members"],
         "non_members": result["non_members"],
+        "references": result["references"],
         "trained": result["trained"],
         "failed": " ".join(result["failed"]) or None,
         **{f"victim_{key}": victim[key] for key in VICTIM_KEYS},
         **{f"victim_{key}": privacy[key] for key in PRIVACY_KEYS},
         "versions_commit": result["versions"].get("commit"),
+    }
+
+
+def _flat_rate(fpr: str, rate: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of a true positive rate: it, its interval, and the false positives that it stands on."""
+    name, (low, high) = f"tpr_at_fpr_{fpr}", rate["ci"] or (None, None)
+    return {
+        name: rate["tpr"],
+        f"{name}_ci_lo": low,
+        f"{name}_ci_hi": high,
+        f"{name}_false_positives": rate["false_positives"],
     }
 
 

@@ -18,14 +18,21 @@ import pandas as pd
 
 from miaprune import grid
 from miaprune.files import whole, write_text
-from miaprune.report.results import FPRS, PRIVACY_KEYS, SETTING_KEYS, TEXTS, ResultError, flat
+from miaprune.report.results import PRIVACY_KEYS, RATES, SETTING_KEYS, TEXTS, ResultError, flat
 
 MODEL_COLUMNS = (
     *SETTING_KEYS[:-1],
     *("role", "epoch", "train_accuracy", "dev_accuracy", "test_accuracy"),
     *("majority_accuracy", "learnt", "achieved_sparsity", "seed"),
 )
-NUMBERS = ["sparsity", "strength", "majority_accuracy", *(f"victim_{key}" for key in PRIVACY_KEYS)]
+NUMBERS = [
+    "sparsity",
+    "strength",
+    "references",
+    *RATES,
+    "majority_accuracy",
+    *(f"victim_{key}" for key in PRIVACY_KEYS),
+]
 """Columns of numbers that may be empty throughout."""
 
 HEADS = {
@@ -80,7 +87,7 @@ def learnt_nothing(models: pd.DataFrame) -> list[str]:
     return [f"{place} ({guessing} of {of})" for place, guessing, of in counts.itertuples() if guessing]
 
 
-MEASURED = ("accuracy", "accuracy_ci_lo", "accuracy_ci_hi", "auc", *(f"tpr_at_fpr_{fpr}" for fpr in FPRS))
+MEASURED = ("accuracy", "accuracy_ci_lo", "accuracy_ci_hi", "auc", "auc_ci_lo", "auc_ci_hi", *RATES)
 """What an attack reaches: its columns in an attacks table."""
 
 

@@ -255,7 +255,7 @@ def forget_finished(results_dir: str | Path) -> None:
         with contextlib.suppress(OSError, ValueError, KeyError):
             outputs = Path(results_dir, kept.parent.relative_to(root))
             names = json.loads(kept.read_text())["outputs"]
-            if (outputs / "signals.safetensors").exists() or all((outputs / name).exists() for name in names):
+            if (outputs / "margins.safetensors").exists() or all((outputs / name).exists() for name in names):
                 forget(kept.parent)
 
 

@@ -42,8 +42,8 @@ def test_a_result_has_the_names_and_values_of_the_design():
     scores = victim.confidence.astype("f8") - 0.5
     result = a_result()
     assert list(result) == [
-        *("setting", "attack", "seed", "accuracy", "accuracy_ci", "auc", "tpr_at_fpr", "roc"),
-        *("members", "non_members", "trained", "failed", "victim", "provenance", "versions"),
+        *("setting", "attack", "seed", "accuracy", "accuracy_ci", "auc", "auc_ci", "tpr_at_fpr", "roc"),
+        *("members", "non_members", "references", "trained", "failed", "victim", "provenance", "versions"),
     ]
     assert result["setting"] == {
         "dataset": "location",
@@ -58,10 +58,9 @@ def test_a_result_has_the_names_and_values_of_the_design():
     assert (result["members"], result["non_members"]) == (30, 30)
     assert result["accuracy"] == metrics.accuracy(scores, victim.members)
     assert result["auc"] == metrics.auc(scores, victim.members)
-    assert result["tpr_at_fpr"] == {
-        "0.01": metrics.tpr_at_fpr(scores, victim.members, 0.01),
-        "0.001": metrics.tpr_at_fpr(scores, victim.members, 0.001),
-    }
+    assert result["auc_ci"] == list(metrics.auc_interval(scores, victim.members))
+    # 1 % of 30 non-members is less than one
+    assert result["tpr_at_fpr"] == {fpr: {"tpr": None, "ci": None, "false_positives": 0} for fpr in ("0.01", "0.001")}
     assert result["roc"] == metrics.roc_points(scores, victim.members)
     assert result["accuracy_ci"][0] <= result["accuracy"] <= result["accuracy_ci"][1]
     assert result["victim"] == {

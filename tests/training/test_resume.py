@@ -296,7 +296,7 @@ def job(tmp_path):
     for path in inputs:
         path.write_text(path.name)
     params = {"recipe": RECIPE, "defense": OPTIONS["dp"], "seed": 7, "device": "auto"}
-    setting = grid.Setting("digits", "fc", "l1", "0.5", "dp", "1")
+    setting = "digits/fc/l1_0.5/dp_1"
 
     script = tmp_path / "inputs/script"
     script.write_text("trains")
@@ -312,7 +312,7 @@ def job(tmp_path):
 
 def test_a_jobs_states_lie_below_its_results(job, tmp_path):
     config = {"results_dir": "here", "save_state_every": 7}
-    states = states_of(config, grid.Setting("digits", "fc", "l1", "0.5"), [], [], torch.device("cpu"), __file__)
+    states = states_of(config, "digits/fc/l1_0.5", [], [], torch.device("cpu"), __file__)
     assert (str(states.slot("victim").path), states.every) == (
         "here/states/digits/fc/l1_0.5/victim.state.safetensors",
         7,
@@ -325,7 +325,7 @@ def test_a_jobs_states_lie_below_its_results(job, tmp_path):
         {"recipe": RECIPE | {"learning_rate": 2e-2}},
         {"defense": OPTIONS["dp"] | {"clip": 2.0}},
         {"seed": 8},
-        {"setting": grid.Setting("digits", "fc", "l1", "0.5", "dp", "2")},
+        {"setting": "digits/fc/l1_0.5/dp_2"},
         {"device": "cuda"},
         {"inputs": 0},
         {"inputs": 1},
@@ -475,8 +475,8 @@ def test_kept_outputs_are_forgotten_where_checkpoints_have_served_and_are_gone(f
     outputs, folder = finished
     removed(outputs)
     resume.forget_finished(tmp_path / "results")
-    assert (folder / "outputs.json").exists(), "no signals: the group of jobs failed"
-    Path(outputs[0]).with_name("signals.safetensors").touch()
+    assert (folder / "outputs.json").exists(), "no margins: the group of jobs failed"
+    Path(outputs[0]).with_name("margins.safetensors").touch()
     resume.forget_finished(tmp_path / "results")
     assert not (tmp_path / "results/states").exists()
 

@@ -57,7 +57,8 @@ def test_on_a_terminal_make_shows_progress():
 
 def patches(text):
     """What a file's code does to Snakemake or its plugins from outside, or to its own process: the lines that do."""
-    imports = re.findall(r"^\s*(?:from (snakemake\S*) import (.*)|import (snakemake\S*)(?: as (\w+))?)", text, flags=re.M)
+    of_engine = r"^\s*(?:from (snakemake\S*) import (.*)|import (snakemake\S*)(?: as (\w+))?)"
+    imports = re.findall(of_engine, text, flags=re.M)
     names = {"workflow"}  # Snakemake's own, in every Snakefile
     for _, several, module, alias in imports:
         names |= {name.split()[-1] for name in several.strip("()").split(",") if name.strip()}
@@ -92,4 +93,7 @@ def test_a_patch_is_seen(text):
 
 
 def test_asking_the_engine_is_no_patch():
-    assert patches("from snakemake.dag import DAG\nx = DAG.finish\nif workflow.local_exec == DAG.x:\n    DAG.run(a=1)") == []
+    assert (
+        patches("from snakemake.dag import DAG\nx = DAG.finish\nif workflow.local_exec == DAG.x:\n    DAG.run(a=1)")
+        == []
+    )

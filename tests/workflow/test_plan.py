@@ -65,18 +65,24 @@ def checkpoints(folder):
 def family(folder, name):
     """What the job of a family of attacks makes."""
     attacks = grid.ATTACK_FAMILIES[name]
-    return [f"{folder}/{a}.json" for a in attacks] + [f"{folder}/attackers/{a}.safetensors" for a in attacks]
+    files = [f"{folder}/{a}.json" for a in attacks] + [f"{folder}/attackers/{a}.safetensors" for a in attacks]
+    return [*files, f"{folder}/scores/{name}.safetensors"]
+
+
+def measured(folder):
+    """What attacks see."""
+    return [f"{folder}/signals.safetensors", f"{folder}/margins.safetensors"]
 
 
 def scored(folder, attacks=("samia", "conf")):
     """What an adversary makes who only scores, by default with samia and conf asked for."""
-    return [f"{folder}/{attack}.json" for attack in attacks]
+    return [*(f"{folder}/{attack}.json" for attack in attacks), f"{folder}/scores.safetensors"]
 
 
 def setting(folder):
     """Everything that a setting attacked by samia and conf consists of."""
-    signals = f"{folder}/signals.safetensors"
-    return sorted([*checkpoints(folder), signals, *family(folder, "samia"), *family(folder, "cheap")])
+    attacked = [*family(folder, "samia"), *family(folder, "cheap"), f"{folder}/scores.safetensors"]
+    return sorted([*checkpoints(folder), *measured(folder), *attacked])
 
 
 def test_the_papers_grid_is_15_originals_and_255_settings_with_every_attack(tmp_path):
@@ -121,8 +127,7 @@ def test_a_finished_run_plans_nothing(finished):
 
 def test_one_cell_plans_just_what_it_needs(workflow):
     plan = results(workflow.plan(f"{CELL}/samia.json"))
-    signals = f"{CELL}/signals.safetensors"
-    assert plan == sorted([*checkpoints(ORIGINAL), *checkpoints(CELL), signals, *family(CELL, "samia")])
+    assert plan == sorted([*checkpoints(ORIGINAL), *checkpoints(CELL), *measured(CELL), *family(CELL, "samia")])
 
 
 def test_a_new_sparsity_plans_its_own_setting(change):

@@ -1,4 +1,4 @@
-"""Attack a setting's victim with several attacks, one JSON per attack.
+"""Attack a setting's victim with several attacks: one JSON per attack, and every record's score.
 
 The matched adversary fits each attack on the setting's own shadows and writes the fitted attackers; any other
 reads attackers that were fitted on another setting's shadows.
@@ -6,10 +6,12 @@ reads attackers that were fitted on another setting's shadows.
 
 from pathlib import Path
 
+import numpy as np
 from job import logged, running
 
-from miaprune import grid, signals
+from miaprune import grid, margins, signals
 from miaprune.attacks import attack, checks
+from miaprune.data import splits
 from miaprune.files import load_arrays, load_metadata, save_tensors
 from miaprune.report import results
 
@@ -26,11 +28,17 @@ def main(device, where):
     victim = signals.load(path, "victim")
     facts = load_metadata(path)
     guessing = [role for role in grid.ROLES if results.learnt_nothing(facts[role])]
-    shadows = signals.load_shadows(path, grid.SHADOWS) if adversary == "matched" else None
+    reference = set(names) & set(grid.REFERENCE_ATTACKS)
+    # Those who only score need the victim's margins: what references say of its records was fitted.
+    count = params.options[names[0]]["references"] if names[0] in reference else grid.SHADOWS
+    of_models = margins.load(snakemake.input.margins, params.seed, count) if reference else None
+    shadows = signals.load_shadows(path, grid.SHADOWS) if adversary == "matched" and set(names) - reference else None
+    scored = {}
     for name, attacker, output in zip(names, attackers, jsons, strict=True):
         options, seed = params.options[name], grid.derive_seed(params.seed, setting.path, name)
-        if shadows is not None:
-            fitted = attack(name).fit(shadows, options, seed, device)
+        asked = of_models if name in reference else victim
+        if adversary == "matched":
+            fitted = attack(name).fit(of_models if name in reference else shadows, options, seed, device)
             # What an attack that fits nothing says does not depend on shadows.
             failed = [role for role in guessing if role != "victim"] if fitted else []
             failed += ["attack"] if not checks.trained(fitted) else []
@@ -39,15 +47,22 @@ def main(device, where):
             save_tensors(attacker, fitted, identity | about)
         else:
             fitted, about = load_arrays(attacker)
-        scores = attack(name).score(fitted, victim, options, seed, device)
+        scores = attack(name).score(fitted, asked, options, seed, device)
+        scored[name] = scores.astype("float32")
         failed = [role for role in guessing if role == "victim"] + about["failed"]
         fits = name in grid.NEURAL_ATTACKS
         result = results.attack_result(
-            setting, name, params.seed, scores, victim, facts["victim"], about, adversary, fits, failed
-        )
+            setting, name, params.seed, scores, victim, facts["victim"], about, adversary, fits, failed,
+            int(fitted["references"]) if name in reference else None,
+        )  # fmt: skip
         results.write_json(output, result)
         says = f"learnt nothing: {', '.join(failed)}" if failed else f"accuracy {result['accuracy']:.4f}"
         print(f"{setting.path} {adversary} {name}: {says}, AUC {result['auc']:.4f}")
+    split = splits.of_role("victim", facts["victim"]["records"], params.seed)
+    scored |= {"records": np.concatenate([split.train, split.test]), "members": victim.members}
+    save_tensors(
+        snakemake.output.scores, scored, {"setting": setting.path, "adversary": adversary, "seed": params.seed}
+    )
 
 
 if set(names) & set(grid.NEURAL_ATTACKS):

@@ -24,7 +24,7 @@ from threadpoolctl import threadpool_limits
 
 import miaprune
 from miaprune.files import FileError
-from miaprune.grid import GridError, Setting
+from miaprune.grid import GridError
 from miaprune.training.stopping import STOP_SIGNALS, Stopped, on_stop, span
 
 if TYPE_CHECKING:
@@ -197,13 +197,15 @@ def running(log: str | Path, threads: int, device: str) -> Iterator[torch.device
 
 def states_of(
     config: Mapping[str, Any],
-    setting: Setting,
+    place: str,
     params: Iterable[tuple[str, Any]],
     inputs: Iterable[str],
     device: torch.device,
     script: str,
 ) -> States:
-    """What the job keeps whose ``script`` trains ``setting`` with these parameters on these input files.
+    """What the job keeps whose ``script`` trains what lies in ``place`` with these parameters on these input files.
+
+    The place is a folder below ``results_dir``.
 
     ``config.yaml`` says where and how often. That moves no number, so it is no parameter of a rule: changed, it
     re-runs nothing.
@@ -214,13 +216,13 @@ def states_of(
 
     fits = {
         **dict(params),
-        "setting": setting.path,
+        "setting": place,
         "inputs": [file_digest(path) for path in inputs],
         "device": device.type,
         "torch version": torch.__version__,
         "code": _code_digest(script),
     }
-    folder = Path(config["results_dir"], "states", setting.path)
+    folder = Path(config["results_dir"], "states", place)
     return States(folder, config["save_state_every"], fits, goes_on=slurm_ends_it)
 
 

@@ -1,12 +1,12 @@
-"""Prune the six original models of one (dataset, model), fine-tune them, defended or not, and write checkpoints."""
+"""Prune the originals of one (dataset, model), fine-tune them, defended or not, and write checkpoints."""
 
+import roles
 import torch
 from job import running, states_of
 
 from miaprune import grid
 from miaprune.data import datasets, splits
 from miaprune.devices import name_of
-from miaprune.files import check_facts, load_metadata, load_tensors, save_tensors
 from miaprune.networks import models, pruning
 from miaprune.report.results import TRAINED_KEYS, stage
 from miaprune.training import defenses
@@ -14,12 +14,10 @@ from miaprune.training.objectives import CrossEntropy
 from miaprune.training.together import train_roles
 
 params, wildcards = snakemake.params, snakemake.wildcards
-setting = grid.Setting(**dict(wildcards.items()))
+setting = grid.Setting(**{key: value for key, value in wildcards.items() if key != "chunk"})
 
 
-def pruned(original, data, device, seed):
-    state, facts = load_tensors(original)
-    check_facts(original, facts, {"data": data.digest})
+def pruned(state, data, device, seed):
     model = models.load(setting.model, data.input_shape, data.classes, state).to(device)
     prune = pruning.PRUNERS[grid.known("pruner", setting.pruner, pruning.PRUNERS, "PRUNERS has")]
     torch.manual_seed(grid.derive_seed(seed, "pruning"))  # ours draw nothing, another's may
@@ -35,29 +33,34 @@ def objective(data, split, seed):
 
 def main(device, states):
     data = datasets.load(snakemake.input.data).to(device)
+    originals = roles.load(
+        [path for path in snakemake.input if path != snakemake.input.data], roles.roles_of(wildcards), data.digest
+    )
     # A defence changes the objective and nothing else: the same draws as without it.
-    seeds = {role: grid.derive_seed(params.seed, setting.undefended.path, role) for role in grid.ROLES}
-    parts = {role: splits.of_role(role, len(data), params.seed) for role in grid.ROLES}
-    originals = dict(zip(grid.ROLES, snakemake.input, strict=False))
-    trained = {role: pruned(path, data, device, seeds[role]) for role, path in originals.items()}
+    seeds = {role: grid.derive_seed(params.seed, setting.undefended.path, role) for role in originals}
+    parts = {role: splits.of_role(role, len(data), params.seed) for role in originals}
+    trained = {role: pruned(state, data, device, seeds[role]) for role, (state, _) in originals.items()}
     achieved = {role: pruning.achieved_sparsity(model, setting.pruner) for role, model in trained.items()}
     layers = {role: pruning.layer_sparsity(model, setting.pruner) for role, model in trained.items()}
-    for role in grid.ROLES:
+    for role in trained:
         print(f"{setting.path} {role}: achieved sparsity {achieved[role]:.4f}; gone of all, per layer: {layers[role]}")
-    objectives = {role: objective(data, parts[role], seeds[role]) for role in grid.ROLES}
+    objectives = {role: objective(data, parts[role], seeds[role]) for role in trained}
     facts = train_roles(trained, data, parts, params.recipe, objectives, seeds, states)
-    for path, (role, model) in zip(snakemake.output, trained.items(), strict=True):
+    ended = {}
+    for role, model in trained.items():
         print(f"{role}: {facts[role]}")
         about = {"setting": setting.path, "role": role, "seed": params.seed, "data": data.digest}
         about |= {"achieved_sparsity": achieved[role], "layers": layers[role]}
-        about |= {"original": {key: load_metadata(originals[role]).get(key) for key in TRAINED_KEYS}}
+        about |= {"original": {key: originals[role][1].get(key) for key in TRAINED_KEYS}}
         about |= stage(params.recipe, name_of(device)) | {"defense_options": params.defense or None}
-        save_tensors(path, pruning.finalise(model).state_dict(), facts[role] | about)
+        ended[role] = pruning.finalise(model).state_dict(), facts[role] | about
+    roles.save(snakemake.output, ended)
     states.keep(snakemake.output)
 
 
 with running(snakemake.log[0], snakemake.threads, params.device) as device:
-    states = states_of(snakemake.config, setting, params.items(), snakemake.input, device, __file__)
+    place = roles.place_of(setting, wildcards)
+    states = states_of(snakemake.config, place, params.items(), snakemake.input, device, __file__)
     with states.stoppable():
         if not states.put_back(snakemake.output):
             main(device, states)

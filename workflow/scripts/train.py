@@ -1,47 +1,44 @@
-"""Train the victim and the shadow models of one (dataset, model) and write their checkpoints."""
+"""Train the models of one (dataset, model), victim and shadows or further references, and write their checkpoints."""
 
+import roles
 from job import running, states_of
 
 from miaprune import grid
 from miaprune.data import datasets, splits
 from miaprune.devices import name_of
-from miaprune.files import save_tensors
 from miaprune.networks import models
 from miaprune.report.results import stage
 from miaprune.training.objectives import CrossEntropy
 from miaprune.training.together import train_roles
 
 params, wildcards = snakemake.params, snakemake.wildcards
-setting = grid.Setting(wildcards.dataset, wildcards.model)
+setting, trained = grid.Setting(wildcards.dataset, wildcards.model), roles.roles_of(wildcards)
 
 
 def main(device, states):
     data = datasets.load(snakemake.input.data).to(device)
-    seeds = {role: grid.derive_seed(params.seed, setting.path, role) for role in grid.ROLES}
-    parts = {role: splits.of_role(role, len(data), params.seed) for role in grid.ROLES}
-    trained = {
+    seeds = {role: grid.derive_seed(params.seed, setting.path, role) for role in trained}
+    parts = {role: splits.of_role(role, len(data), params.seed) for role in trained}
+    networks = {
         role: models.build(setting.model, data.input_shape, data.classes, seed).to(device)
         for role, seed in seeds.items()
     }
     print(setting.path)
-    objectives = dict.fromkeys(grid.ROLES, CrossEntropy())
-    facts = train_roles(trained, data, parts, params.recipe, objectives, seeds, states)
-    for path, (role, model) in zip(snakemake.output, trained.items(), strict=True):
+    objectives = dict.fromkeys(trained, CrossEntropy())
+    facts = train_roles(networks, data, parts, params.recipe, objectives, seeds, states)
+    ended = {}
+    for role, network in networks.items():
         print(f"{role}: {facts[role]}")
-        about = {
-            "setting": setting.path,
-            "role": role,
-            "seed": params.seed,
-            "achieved_sparsity": 0.0,
-            "data": data.digest,
-        }
-        about |= stage(params.recipe, name_of(device))
-        save_tensors(path, model.state_dict(), facts[role] | about)
+        about = {"setting": setting.path, "role": role, "seed": params.seed, "data": data.digest}
+        about |= {"achieved_sparsity": 0.0} | stage(params.recipe, name_of(device))
+        ended[role] = network.state_dict(), facts[role] | about
+    roles.save(snakemake.output, ended)
     states.keep(snakemake.output)
 
 
 with running(snakemake.log[0], snakemake.threads, params.device) as device:
-    states = states_of(snakemake.config, setting, params.items(), snakemake.input, device, __file__)
+    place = roles.place_of(setting, wildcards)
+    states = states_of(snakemake.config, place, params.items(), snakemake.input, device, __file__)
     with states.stoppable():
         if not states.put_back(snakemake.output):
             main(device, states)
