@@ -13,7 +13,7 @@ from itertools import product
 
 import ours
 import torch
-from miaprune.config import attack_options
+from configuration import attack_options
 
 from miaprune import grid, metrics
 from miaprune.attacks import attack, checks

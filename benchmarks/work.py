@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from miaprune import grid
-from miaprune.attacks.neural import NETWORKS, epochs_of, train
+from miaprune.attacks.neural import NETWORKS, epochs_of, inputs_of, train
 from miaprune.data import splits
 from miaprune.networks import models
 from miaprune.signals import Signals
@@ -45,8 +45,8 @@ def of_attack(name: str, classes: int, options: Mapping[str, Any]) -> float:
     p = rng.dirichlet(np.ones(classes), n).astype(np.float32)
     shadows = Signals(p, p * (1 - p), rng.integers(0, classes, n), rng.random(n) < 0.5)
     build, features = NETWORKS[name]
-    x, y = torch.from_numpy(features(shadows)), torch.from_numpy(shadows.members.astype(np.int64))
-    return flops(lambda: train(build, x, y, {**ours.one_epoch(options), "batch_size": 64}, 0)) / n
+    inputs, y = inputs_of(features, shadows, "cpu"), torch.from_numpy(shadows.members.astype(np.int64))
+    return flops(lambda: train(build, inputs, y, {**ours.one_epoch(options), "batch_size": 64}, 0)) / n
 
 
 def cell(

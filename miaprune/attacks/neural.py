@@ -25,6 +25,7 @@ from miaprune.signals import Signals
 from miaprune.training.optim import SGD, Adam, Optimizer, one_cycle
 
 SCORE_BATCH = 1024
+"""Records that are scored at a time; of more than 100 classes fewer, as SAMIA's attention grows with their square."""
 
 WIDE = 640
 """AdamW's rate of a weight matrix with more inputs than this is lower by as much: SAMIA's head has 64 for each class.
@@ -37,33 +38,42 @@ REFITS = 3
 """How often a network that learnt nothing is fitted anew, with other draws."""
 
 Build = Callable[[tuple[int, ...]], nn.Module]
-Features = Callable[[Signals], np.ndarray]
+Features = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""From records' posteriors and sensitivities, float32 [n, C], and labels, int64 [n], to what a network sees of them."""
+Inputs = Callable[[Tensor], Tensor]
+"""What a network sees of the records with these indices: made for a batch, as for all it would be larger than they."""
 
 logger = logging.getLogger(__name__)
 
 
-def _one_hot(s: Signals) -> np.ndarray:
-    return np.eye(s.classes, dtype=np.float32)[s.labels]
+def _one_hot(posteriors: Tensor, labels: Tensor) -> Tensor:
+    return torch.zeros_like(posteriors).scatter_(1, labels[:, None], 1.0)
 
 
-def samia_features(s: Signals) -> np.ndarray:
+def samia_features(posteriors: Tensor, sensitivities: Tensor, labels: Tensor) -> Tensor:
     """Posterior, sensitivity and one-hot label of each class, float32 [n, 3, C]."""
-    return np.stack([s.posteriors, s.sensitivities, _one_hot(s)], axis=1)
+    return torch.stack([posteriors, sensitivities, _one_hot(posteriors, labels)], dim=1)
 
 
-def nn_features(s: Signals) -> np.ndarray:
+def nn_features(posteriors: Tensor, sensitivities: Tensor, labels: Tensor) -> Tensor:
     """The posteriors, float32 [n, C]."""
-    return s.posteriors
+    return posteriors
 
 
-def nn_top3_features(s: Signals) -> np.ndarray:
-    """The three largest posteriors, the largest first, float32 [n, 3]."""
-    return -np.sort(-s.posteriors, axis=1)[:, :3]
+def nn_top3_features(posteriors: Tensor, sensitivities: Tensor, labels: Tensor) -> Tensor:
+    """The three largest posteriors, the largest first, float32 [n, 3]; of two classes two."""
+    return posteriors.topk(min(3, posteriors.shape[1])).values
 
 
-def nn_cls_features(s: Signals) -> np.ndarray:
+def nn_cls_features(posteriors: Tensor, sensitivities: Tensor, labels: Tensor) -> Tensor:
     """The posteriors and the one-hot label, float32 [n, 2C]."""
-    return np.concatenate([s.posteriors, _one_hot(s)], axis=1)
+    return torch.cat([posteriors, _one_hot(posteriors, labels)], dim=1)
+
+
+def inputs_of(features: Features, signals: Signals, device: str) -> Inputs:
+    """What a network sees of these records, made from their signals on ``device``."""
+    held = [torch.from_numpy(array).to(device) for array in (signals.posteriors, signals.sensitivities, signals.labels)]
+    return lambda index: features(*(tensor[index] for tensor in held))
 
 
 def optimisers(model: nn.Module, recipe: Options) -> list[tuple[Optimizer, float]]:
@@ -88,34 +98,40 @@ def learning_rate(recipe: Options, step: int, steps_per_epoch: int) -> float:
     return one_cycle(step, epochs_of(recipe, steps_per_epoch) * steps_per_epoch, recipe["lr"])
 
 
-def train(build: Build, x: Tensor, y: Tensor, recipe: Options, seed: int) -> nn.Module:
-    """A network trained to tell members; x float32 [n, ...] and y int64 [n] (1: member) on the device that computes.
+def train(build: Build, inputs: Inputs, y: Tensor, recipe: Options, seed: int) -> nn.Module:
+    """A network trained to tell members from ``inputs``; y int64 [n] (1: member) on the device that computes.
 
     An epoch's batches are of nearly equal size, the recipe's at most: a remainder of one record would be no batch for
     SAMIA's batch norm.
     """
-    with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
+    with torch.random.fork_rng(devices=[y.device] if y.is_cuda else []):
         torch.manual_seed(seed)
-        model = build(tuple(x.shape[1:])).to(x.device)
-        batches = -(-len(x) // recipe["batch_size"])
+        model = _build(build, inputs, y.device)
+        batches = -(-len(y) // recipe["batch_size"])
         optimizers = optimisers(model, recipe)
-        rate = torch.zeros((), dtype=torch.float32 if x.is_cuda else torch.float64, device=x.device)
+        rate = torch.zeros((), dtype=torch.float32 if y.is_cuda else torch.float64, device=y.device)
 
         def take(index: Tensor) -> None:
             for optimizer, _ in optimizers:
                 optimizer.zero_grad()
-            F.cross_entropy(model(x[index]), y[index]).backward()
+            F.cross_entropy(model(inputs(index)), y[index]).backward()
             for optimizer, share in optimizers:
-                optimizer.step(rate * share if x.is_cuda else rate.item() * share)
+                optimizer.step(rate * share if y.is_cuda else rate.item() * share)
 
-        take_step = Captured(take) if x.is_cuda else take
+        take_step = Captured(take) if y.is_cuda else take
         model.train()
         for step in range(epochs_of(recipe, batches) * batches):
             if step % batches == 0:
-                order = torch.randperm(len(x)).to(x.device).tensor_split(batches)
+                order = torch.randperm(len(y)).to(y.device).tensor_split(batches)
             rate.fill_(learning_rate(recipe, step, batches))
             take_step(order[step % batches])
     return model.eval()
+
+
+def _build(build: Build, inputs: Inputs, device: str | torch.device) -> nn.Module:
+    """A network that fits its inputs."""
+    first = torch.zeros(1, dtype=torch.int64, device=device)
+    return build(tuple(inputs(first).shape[1:])).to(device)
 
 
 def fit(name: str, shadows: Signals, recipe: Options, seed: int, device: str) -> Fitted:
@@ -125,15 +141,15 @@ def fit(name: str, shadows: Signals, recipe: Options, seed: int, device: str) ->
     `REFITS` times at most; if that fails too, the one with the highest AUC on the shadows is returned and marked.
     """
     build, features = NETWORKS[name]
-    x = torch.from_numpy(features(shadows)).to(device)
+    inputs = inputs_of(features, shadows, device)
     y = torch.from_numpy(shadows.members.astype(np.int64)).to(device)
     checked = checks.sample(shadows, seed)
     threshold = checks.best_threshold_auc(name, checked)
     best: Fitted = {}
     best_auc = -1.0
     for attempt in range(1 + REFITS):
-        model = train(build, x, y, recipe, derive_seed(seed, "refit", str(attempt)) if attempt else seed)
-        scores = _scores(model, torch.from_numpy(features(checked)).to(device))
+        model = train(build, inputs, y, recipe, derive_seed(seed, "refit", str(attempt)) if attempt else seed)
+        scores = _scores(model, inputs_of(features, checked, device), checked, device)
         failed = checks.failed(scores, checked.members, threshold)
         auc = 0.0 if np.isnan(scores).any() else metrics.auc(scores, checked.members)
         if auc > best_auc or not failed:
@@ -148,21 +164,23 @@ def fit(name: str, shadows: Signals, recipe: Options, seed: int, device: str) ->
     return best | {"trained": np.array(not failed)}
 
 
-def _scores(model: nn.Module, x: Tensor) -> np.ndarray:
+def _scores(model: nn.Module, inputs: Inputs, signals: Signals, device: str) -> np.ndarray:
     """Logit of member minus logit of non-member, float64 [n]."""
+    size = max(1, min(SCORE_BATCH, SCORE_BATCH * 100**2 // signals.classes**2))
     with torch.inference_mode():
-        logits = torch.cat([model(batch) for batch in x.split(SCORE_BATCH)]).double().cpu()
+        batches = torch.arange(len(signals), device=device).split(size)
+        logits = torch.cat([model(inputs(batch)) for batch in batches]).double().cpu()
     return (logits[:, 1] - logits[:, 0]).numpy()
 
 
 def score(name: str, fitted: Fitted, victim: Signals, recipe: Options, seed: int, device: str) -> np.ndarray:
     """Logit of member minus logit of non-member, float64 [n]."""
     build, features = NETWORKS[name]
-    x = torch.from_numpy(features(victim)).to(device)
+    inputs = inputs_of(features, victim, device)
     with torch.random.fork_rng(devices=[]):  # constructing a layer draws throw-away weights
-        model = build(tuple(x.shape[1:])).to(device).eval()
+        model = _build(build, inputs, device).eval()
     model.load_state_dict({name: torch.from_numpy(array) for name, array in fitted.items() if name != "trained"})
-    return _scores(model, x)
+    return _scores(model, inputs, victim, device)
 
 
 NETWORKS: dict[str, tuple[Build, Features]] = {

@@ -61,7 +61,7 @@ def test_dropout_keeps_the_mean_and_drops_at_its_rate():
 
 def test_samia_reads_posterior_sensitivity_and_label_of_each_class():
     s = make_signals(6, 4, 0)
-    x = neural.samia_features(s)
+    x = neural.inputs_of(neural.samia_features, s, "cpu")(torch.arange(6)).numpy()
     assert x.shape == (6, 3, 4) and x.dtype == np.float32
     np.testing.assert_array_equal(x[:, 0], s.posteriors)
     np.testing.assert_array_equal(x[:, 1], s.sensitivities)
@@ -71,7 +71,29 @@ def test_samia_reads_posterior_sensitivity_and_label_of_each_class():
 def test_top3_posteriors_are_sorted():
     s = make_signals(50, 10, 0)
     expected = [sorted(row, reverse=True)[:3] for row in s.posteriors.tolist()]
-    np.testing.assert_array_equal(neural.nn_top3_features(s), np.array(expected, dtype=np.float32))
+    found = neural.inputs_of(neural.nn_top3_features, s, "cpu")(torch.arange(50))
+    np.testing.assert_array_equal(found, np.array(expected, dtype=np.float32))
+
+
+@pytest.mark.parametrize(("classes", "scored"), [(4, 300), (400, 64)])
+def test_features_are_made_for_a_batch_and_many_classes_are_scored_in_smaller_ones(classes, scored, monkeypatch):
+    """SAMIA's attention takes memory by records at a time and the square of the classes: at 1 000 GBs for hundreds."""
+    sizes = []
+
+    def features(*of):
+        sizes.append(len(of[-1]))
+        return neural.samia_features(*of)
+
+    def build(inputs):
+        return nn.Sequential(nn.Flatten(), nn.Linear(inputs[0] * inputs[1], 2))
+
+    monkeypatch.setitem(neural.NETWORKS, "samia", (build, features))
+    monkeypatch.setattr(checks, "RECORDS", 10)
+    s, recipe = make_signals(300, classes, 0), QUICK | {"batch_size": 50, "epochs": 1}
+    fitted = attack("samia").fit(s, recipe, 0, "cpu")
+    assert max(sizes) == 50
+    attack("samia").score(fitted, s, recipe, 0, "cpu")
+    assert max(sizes) == scored
 
 
 @pytest.mark.parametrize("name", grid.NEURAL_ATTACKS)
