@@ -23,11 +23,10 @@ $(INSTALLED): requirements.lock pyproject.toml
 
 # Snakemake looks for `--profile slurm` in the user's profile folder. A profile of that name that is somebody's own stays,
 # a link that leads nowhere does not.
-PROFILES := $(or $(XDG_CONFIG_HOME),$(HOME)/.config)/snakemake
 slurm-profile:
-	@test -e "$(PROFILES)/slurm" || { mkdir -p "$(PROFILES)" && ln -sfn "$$(pwd -P)/profiles/slurm" "$(PROFILES)/slurm"; } || true
-	@test "$(PROFILES)/slurm" -ef profiles/slurm || \
-	  echo "note: $(PROFILES)/slurm is not this repository's and stays; use --profile profiles/slurm"
+	@slurm="$${XDG_CONFIG_HOME:-$${HOME:-/dev/null}/.config}/snakemake/slurm"; \
+	test -e "$$slurm" || { mkdir -p "$${slurm%/*}" && ln -sfn "$$(pwd -P)/profiles/slurm" "$$slurm"; } 2> /dev/null; \
+	test "$$slurm" -ef profiles/slurm || echo "note: $$slurm is not this repository's; use --profile profiles/slurm"
 
 demo: $(INSTALLED)
 	$(SNAKEMAKE) demo --quiet rules

@@ -171,6 +171,7 @@ def targets():
 
 if workflow.modifier.is_main_snakefile():  # else targets may be of other workflows, too
     try:
+        configuration.check_folder()
         configuration.check_targets(
             targets(),
             RESULTS,
@@ -178,7 +179,7 @@ if workflow.modifier.is_main_snakefile():  # else targets may be of other workfl
             config["attacks"],
             [file for scope in SCOPES for file in report_files(scope)],
         )
-    except grid.GridError as error:
+    except (configuration.ConfigError, grid.GridError) as error:
         sys.exit(f"error: {error}")
 
 

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import shlex
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -166,6 +167,13 @@ def _check_cell(target: str, results_dir: str, parts: Sequence[str], attacks: Se
         grid.known("file", stem, grid.ATTACKS if fitted else (*grid.ROLES, "signals", "margins", "scores"))
     elif stem != "scores":
         raise GridError(f"{target}: this adversary has results only, no {file}")
+
+
+def check_folder() -> None:
+    """Raise `ConfigError` if Snakemake cannot keep its records in the working folder: another user's checkout, say."""
+    if not os.access(".snakemake" if os.path.exists(".snakemake") else ".", os.W_OK):
+        snakefile = shlex.quote(str(CONFIG.with_name("Snakefile")))
+        raise ConfigError(f"{os.getcwd()}: cannot write here; start in a folder of yours with --snakefile {snakefile}")
 
 
 def check_device(device: str) -> None:

@@ -123,6 +123,15 @@ def test_a_configuration_that_cannot_run(config, message):
     assert message in str(refusal.value) and "\n" not in str(refusal.value)
 
 
+def test_a_working_folder_that_cannot_be_written(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    configuration.check_folder()
+    monkeypatch.setattr("configuration.os.access", lambda path, mode: False)
+    with pytest.raises(ConfigError) as refusal:
+        configuration.check_folder()
+    assert str(refusal.value).startswith(f"{tmp_path}: cannot write here; start in a folder of yours with --snakefile ")
+
+
 REPORTS = ["results/tables/digits.csv", "results/figures/samia_vs_others.png", "results/demo/tables/digits.csv"]
 
 
