@@ -24,7 +24,7 @@ import pandas as pd
 
 from miaprune import metrics
 from miaprune.grid import PPB_STRENGTH
-from miaprune.report.tables import PLACE, over_seeds, to_markdown, undefended
+from miaprune.report.tables import PLACE, failures, over_seeds, to_markdown, undefended
 
 ALPHA = 0.05
 """Level of the sign test."""
@@ -107,21 +107,23 @@ def evaluate(attacks: pd.DataFrame) -> list[Claim]:
     """Every claim over all settings, then dataset by dataset, from an attacks table."""
     sound, all_there = _differences(attacks), _differences(attacks.assign(failed=None))
     claims = []
-    for kind, (differences, beside) in sound.items():
+    for (kind, (differences, beside)), (complete, _) in zip(sound.items(), all_there.values(), strict=True):
         number, adversary, note = kind
-        claims += _by_scope(number, adversary, differences, all_there[kind][0], beside, note)
+        claims += _by_scope(number, adversary, differences, complete, beside, note)
     return claims
 
 
 def _differences(attacks: pd.DataFrame) -> dict[tuple[int, str, str], tuple[pd.Series, pd.DataFrame]]:
     """By (claim, adversary, note): the difference of each pruned setting in percentage points, and left and cost."""
-    accuracies = undefended(attacks).pivot(index=PLACE, columns="attack", values="accuracy") * 100
+    rows = undefended(attacks)
+    accuracies = rows.pivot(index=PLACE, columns="attack", values="accuracy") * 100
     if "samia" not in accuracies:
         accuracies["samia"] = math.nan
     pruned = accuracies.index.get_level_values("variant") != "original"
     others = accuracies[pruned].drop(columns="samia")
     nothing = pd.DataFrame(columns=["left", "cost"], dtype="float64")
-    best_other, note = others.max(axis=1), f". Others: {', '.join(others.columns)}"
+    said = failures(rows[rows["pruner"].notna() & (rows["attack"] != "samia")])
+    best_other, note = others.max(axis=1), f". Others: {', '.join(others.columns)}" + (f". {said}" if said else "")
     found = {
         (1, "matched", ""): (_over_original(accuracies["samia"], pruned), nothing),
         (2, "matched", note): (accuracies["samia"][pruned] - best_other, nothing),
@@ -305,7 +307,7 @@ def against(claim: Claim) -> str:
 def left_out(claim: Claim) -> str:
     if not claim.left_out:
         return ""
-    return f"; {claim.left_out} more left out, as a network of theirs learnt nothing"
+    return f"; {claim.left_out} more failed and left out, as a network of theirs learnt nothing"
 
 
 def left_and_cost(claim: Claim) -> str:

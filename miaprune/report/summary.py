@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from miaprune.report.claims import Claim, against, interval_text, left_and_cost, left_out, warning
-from miaprune.report.tables import defense_table, paper_table, precision, undefended
+from miaprune.report.tables import defense_table, failures, paper_table, precision, undefended
 
 HEAD = """\
 How often each attack tells members (records the model was trained on) from non-members, in percent: 50 is a
@@ -50,19 +50,21 @@ def summary(attacks: pd.DataFrame, claims: Sequence[Claim], guessing: Sequence[s
 
 def findings(attacks: pd.DataFrame) -> list[str]:
     """A sentence for each (dataset, model): what the strongest attack reaches before pruning and after."""
-    rows = undefended(attacks)
-    rows = rows[rows["accuracy"].notna()]
     sentences = []
-    for (dataset, model), of_model in rows.groupby(["dataset", "model"], sort=False):
+    for (dataset, model), rows in undefended(attacks).groupby(["dataset", "model"], sort=False):
+        of_model, failed = rows[rows["accuracy"].notna()], failures(rows)
         best = of_model.loc[of_model.groupby("variant", sort=False)["accuracy"].idxmax()]
         said = [
             _reached(best[best["pruner"].isna()], "before pruning"),
             _reached(best[best["pruner"].notna()], "after"),
         ]
-        sentences.append(
-            f"{dataset}, {model}: the strongest attack tells members from non-members with an accuracy of "
+        found = (
+            f"the strongest attack tells members from non-members with an accuracy of "
             f"{' and of '.join(filter(None, said))}. A coin toss has 50 %."
+            if any(said)
+            else "no attack says anything."
         )
+        sentences.append(f"{dataset}, {model}: {found}" + (f" {failed}." if failed else ""))
     return sentences
 
 

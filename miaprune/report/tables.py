@@ -194,6 +194,12 @@ def precision(attacks: pd.DataFrame) -> str:
     return "" if pd.isna(widest) else f"at most ±{widest:.1f} points"
 
 
+def failures(rows: pd.DataFrame) -> str:
+    """How many results are left out of a table averaged over seeds; empty if none is."""
+    failed, of = int(rows["failures"].sum()), int(rows["seeds"].sum())
+    return f"Left out as failed, because a network learnt nothing: {failed} of {of} results" if failed else ""
+
+
 def write_csv(path: str | Path, frame: pd.DataFrame) -> None:
     """Write a table whole or not at all: floats in full, missing values as empty cells."""
     with whole(path) as temporary:
@@ -311,9 +317,10 @@ def _defense_row(version: pd.DataFrame) -> dict[str, str]:
         accuracies = 100 * version[version["adversary"] == adversary].set_index("attack")["accuracy"]
         others = accuracies.drop("samia", errors="ignore")
         row[f"samia {name}"] = "" if "samia" not in accuracies else _or_failed(accuracies["samia"])
-        best = others.dropna()
+        best, without = others.dropna(), others.isna().sum()
+        of_others = f"; {without} {FAILED}" if without else ""
         row[f"best other {name}"] = (
-            f"{best.max():.2f} ({best.idxmax()})" if len(best) else FAILED if len(others) else ""
+            f"{best.max():.2f} ({best.idxmax()}{of_others})" if len(best) else FAILED if len(others) else ""
         )
     return row
 

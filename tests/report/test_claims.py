@@ -351,7 +351,7 @@ def test_a_failed_attack_moves_no_claim_and_is_counted():
     assert (marked.settings, marked.holds, marked.left_out) == (sound.settings, sound.holds, 1)
     assert (marked.effect, marked.interval, marked.p_value) == (sound.effect, sound.interval, sound.p_value)
     text = claims.claims_markdown(claims.evaluate(pd.DataFrame(failing(family([62, 63, 64, 65, 50]), worst))))
-    assert "1 more left out, as a network of theirs learnt nothing" in text
+    assert "1 more failed and left out, as a network of theirs learnt nothing" in text
 
 
 def test_a_failed_attack_on_the_original_leaves_nothing_to_compare_with():
@@ -373,3 +373,31 @@ def test_a_failed_attack_is_not_the_strongest_nor_shown_as_a_coin_toss():
     assert shown.loc["0.6", "samia"] == "failed" and shown.loc["0.6", "conf"] == "61.00"
     found = summary.summary(table, claims.evaluate(table))
     assert "of 61.0 to 62.0 % (samia on l1_0.5) after" in found and "60.00 failed 61.00" in found
+    assert "A coin toss has 50 %. Left out as failed, because a network learnt nothing: 1 of 8 results." in found
+
+
+def test_claim_2_says_how_many_other_attacks_failed():
+    table = failing(family([62, 63], conf=[61, 61]), grid.Setting("location", "fc", "l1", "0.6"), "conf")
+    claim = evaluate(table)[2, "all"]
+    assert (claim.settings, claim.holds, claim.left_out) == (2, 2, 0), "there is corr"
+    text = "Others: conf, corr. Left out as failed, because a network learnt nothing: 1 of 4 results"
+    assert claim.detail.endswith(text) and text in claims.claims_markdown(claims.evaluate(pd.DataFrame(table)))
+
+
+def test_where_every_attack_failed_nothing_is_said_of_it():
+    table = pd.DataFrame(family([62, 63])).assign(failed="victim", accuracy=0.5)
+    found = summary.summary(table, claims.evaluate(table))
+    assert "location, fc: no attack says anything. Left out as failed, because" in found
+    assert not any("50" in line for line in found.splitlines() if "failed" in line)
+
+
+def test_a_failed_attack_on_a_defended_model_is_not_the_best_other():
+    strong = grid.Setting("location", "fc", "l1", "0.5", "ppb", "4")
+    table, shown = rows(strong, samia=61.0, nn=64.0, conf=63.0), []
+    for attack in ("corr", "nn", "samia", "conf"):  # there is no corr: nothing has failed at first
+        row = tables.defense_table(pd.DataFrame(failing(table, strong, attack)), "location").loc[0]
+        shown.append((row["samia adaptive"], row["best other adaptive"]))
+    assert shown == [
+        *(("61.00", "64.00 (nn)"), ("61.00", "63.00 (conf; 1 failed)")),
+        *(("failed", "63.00 (conf; 1 failed)"), ("failed", "failed")),
+    ]

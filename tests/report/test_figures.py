@@ -406,6 +406,82 @@ def test_a_defended_models_gaps_have_the_mark_of_the_undefended_one_hollow():
     assert (plain.get_markerfacecolor(), defended.get_markerfacecolor()) == (plain.get_color(), "white")
 
 
+def failing(table, **at):
+    """The table with these results marked, their accuracy as if the attack found nothing."""
+    here = np.logical_and.reduce(
+        [table[key].isna() if value is None else table[key] == value for key, value in at.items()]
+    )
+    return table.assign(failed=table["failed"].mask(here, "attack"), accuracy=table["accuracy"].mask(here, 0.5))
+
+
+def drawn_below(figure, percent):
+    """Whether a figure has a mark below that accuracy."""
+    marked = [line for axes in figure.axes for line in axes.lines if line.get_marker() not in ("None", "")]
+    return any((np.asarray(line.get_ydata(), float) < percent).any() for line in marked)
+
+
+def texts(figure):
+    return [text.get_text() for axes in figure.axes for text in axes.texts]
+
+
+def test_failed_attacks_stand_by_their_name_and_are_not_drawn():
+    table = failing(failing(attacks(LOCATION), attack="samia", sparsity=0.7), attack="nn", sparsity=0.7)
+    table = failing(failing(table, attack="nn_cls", pruner=None), sparsity=0.9)
+    figure = figures.accuracy_vs_sparsity(table, "location", "fc")
+    assert [(text.get_position()[0], text.get_text()) for text in figure.axes[0].texts] == [
+        (pytest.approx(0.3), "failed: nn_cls"),
+        (0.7, "failed: samia, nn"),
+        (0.9, "failed: all"),
+    ]
+    assert not drawn_below(figure, 55)
+    assert caption(figure).endswith("Left out as failed, because a network learnt nothing: 14 of 44 results.")
+    for draw, title in (
+        (figures.samia_vs_others, "2 of 2 above\n2 failed"),
+        (figures.gaps_vs_accuracy, "n = 2\n2 failed"),
+    ):
+        figure = draw(table)
+        assert figure.axes[-1].get_title().endswith(title) and not drawn_below(figure, 55)
+        assert "because a network learnt nothing:" in caption(figure)
+
+
+def test_failed_attacks_on_defended_models_are_named_and_not_drawn():
+    table = failing(FULL, attack="samia", sparsity=0.7, strength=4, adversary="unaware")
+    table = failing(failing(table, attack="samia", sparsity=0.5, strength=16), attack="samia", pruner=None)
+    figure = figures.frontier(table, "location", "fc")
+    assert [title.replace("\n", " ") for title in titles(figure)] == [
+        "sparsity 0.5; failed: original, ppb 16 adaptive, ppb 16 unaware",
+        "sparsity 0.7; failed: original, ppb 4 unaware",
+        "sparsity 0.9; failed: original",
+    ]
+    assert texts(figure) == ["16", "16"], "at 0.5 there is no strongest one to name"
+    assert not drawn_below(figure, 55) and "Left out as failed" in caption(figure)
+    figure = figures.defense_effect(table, "location", "fc")
+    assert (titles(figure), texts(figure)) == (["l1; failed: its original"], ["failed: unaware"])
+    assert not drawn_below(figure, 55) and "Left out as failed" in caption(figure)
+
+
+def test_a_failed_mismatch_says_so_in_its_cell():
+    table = failing(FULL, attack="samia", adversary="shadows_l1_0.5", sparsity=0.7)
+    table = failing(table, attack="samia", adversary="matched", sparsity=0.9, defense=None)
+    figure = figures.transfer(table, "location", "fc")
+    assert {at for at, number in cells(figure.axes[0]).items() if number == "failed"} == {
+        ("0.5", "0.7"),
+        ("0.9", "0.9"),
+    }
+    assert np.nanmin(figure.axes[0].images[0].get_array().filled(np.nan)) > 55
+    assert caption(figure).endswith("Left out as failed, because a network learnt nothing: 2 of 9 results.")
+
+
+def test_a_failed_seed_is_left_out_of_the_mean():
+    table = attacks(LOCATION, names=("samia",), seeds=(7, 8))
+    figures_of = [
+        figures.accuracy_vs_sparsity(t, "location", "fc") for t in (failing(table, seed=8), table[table["seed"] == 7])
+    ]
+    one, other = ([line.get_ydata() for line in figure.axes[0].lines] for figure in figures_of)
+    assert all(np.allclose(a, b) for a, b in zip(one, other, strict=True)) and not texts(figures_of[0])
+    assert "4 of 8 results" in caption(figures_of[0])
+
+
 def degenerate_tables():
     full = attacks(LOCATION, names=("samia", "corr"))
     return {
@@ -417,6 +493,7 @@ def degenerate_tables():
         "no samia": full[full["attack"] == "corr"],
         "constant": full.assign(accuracy=0.5, victim_confidence_gap=0.0),
         "another model": full.assign(model="cnn"),
+        "all failed": full.assign(failed="victim"),
     }
 
 
@@ -463,6 +540,7 @@ def degenerate_adversaries():
         "no samia": full[full["attack"] != "samia"],
         "constant, worse than guessing": full.assign(accuracy=0.4, victim_test_accuracy=0.5),
         "another model": full.assign(model="cnn"),
+        "all failed": full.assign(failed="victim"),
     }
 
 

@@ -28,6 +28,7 @@ from miaprune.report.figures.style import (
     Mark,
     panels,
     styled,
+    write_failed,
 )
 from miaprune.report.tables import PLACE, undefended
 
@@ -85,12 +86,15 @@ def accuracy_vs_sparsity(attacks: pd.DataFrame, dataset: str, model: str) -> Fig
         axes.axhline(50, **GUESSING)
         for name in reversed(names):  # SAMIA last, on top
             mine, line = rows[rows["attack"] == name], _line(name)
-            for original in 100 * mine.loc[mine["pruner"].isna(), "accuracy"]:
+            for original in 100 * mine.loc[mine["pruner"].isna(), "accuracy"].dropna():
                 axes.plot(start + aside[name], original, **_dashed(line))
                 if name == "samia":
                     axes.axhline(original, **_dashed(line) | {"marker": ""})
             mine = mine[mine["pruner"] == pruner].sort_values("sparsity")
             axes.plot(mine["sparsity"] + single * aside[name], 100 * mine["accuracy"], **line)
+        failed = rows[rows["accuracy"].isna() & (rows["pruner"].isna() | (rows["pruner"] == pruner))]
+        by_sparsity = failed.groupby(failed["sparsity"].fillna(start))["attack"]
+        write_failed(axes, {float(x): ["all"] if set(a) >= set(names) else list(a) for x, a in by_sparsity})
         axes.set_xticks(list(ticks), ticks.values(), rotation=90 if len(levels) > 6 else 0)
         axes.set(title=pruner, xlabel=f"sparsity (fraction of {grid.unit(pruner)})")
     handles = [Line2D([], [], label=name, **_line(name)) for name in names]
@@ -114,17 +118,19 @@ def samia_vs_others(attacks: pd.DataFrame) -> Figure:
     """SAMIA's accuracy against each other attack's: a panel per attack, a point per setting."""
     rows = undefended(attacks)
     table = rows.pivot(index=PLACE, columns="attack", values="accuracy") * 100
+    there = rows.pivot(index=PLACE, columns="attack", values="seeds").notna()
     names = [a for a in grid.ATTACKS if a in table and a != "samia"] if "samia" in table else []
     columns = min(5, max(3, len(names)))
     height, without = 1.55 if columns > 3 else 2.4, "no other attack to compare with"
     figure, places = panels(len(names), columns, height, "SAMIA (%)", without, sharey=True)
     low, high = _limits(table.to_numpy())
     for axes, name in zip(places, names, strict=True):
-        both = table[[name, "samia"]].dropna()
+        compared, both = there[[name, "samia"]].all(axis=1), table[[name, "samia"]].dropna()
         axes.plot([low, high], [low, high], color=GREY, linewidth=0.8)
         _scatter(axes, both[name], both["samia"])
         axes.set(xlim=(low, high), ylim=(low, high), aspect="equal", xlabel=f"{name} (%)")
-        axes.set_title(f"{(both['samia'] > both[name]).sum()} of {len(both)} above")
+        above = f"{(both['samia'] > both[name]).sum()} of {len(both)} above"
+        axes.set_title(above + _and_failed(compared.sum() - len(both)))
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
     _dataset_legend(figure, rows)
@@ -149,7 +155,7 @@ def gaps_vs_accuracy(attacks: pd.DataFrame, attack: str = "samia") -> Figure:
         both = (rows[[f"victim_{key}", "accuracy"]] * [scale, 100]).dropna()
         gap, accuracy = both[f"victim_{key}"], both["accuracy"]
         _scatter(axes, gap, accuracy)
-        axes.set(xlabel=label, title=_correlations(gap, accuracy))
+        axes.set(xlabel=label, title=_correlations(gap, accuracy) + _and_failed(rows["accuracy"].isna().sum()))
         axes.xaxis.set_major_locator(MaxNLocator(4))
     _dataset_legend(figure, rows.reset_index())
     finish(
@@ -218,6 +224,11 @@ def _correlations(x: pd.Series, y: pd.Series) -> str:
     # Spearman's is Pearson's of the ranks: scipy's own takes longer to import than all figures' other needs.
     r, rho = number(x.corr(y), ".2f"), number(x.rank().corr(y.rank()), ".2f")
     return f"r = {r}, ρ = {rho}, n = {len(x)}"
+
+
+def _and_failed(count: int) -> str:
+    """The second line of a panel's title: how many of its points are not there."""
+    return f"\n{count} failed" if count else ""
 
 
 def _limits(values: np.ndarray) -> tuple[float, float]:

@@ -33,7 +33,13 @@ def counts(rows: pd.DataFrame) -> str:
     pruned = plural(len(settings) - originals - defended, "pruned setting")
     if defended:
         pruned += f", {plural(defended, 'defended one')}"
-    return f"{pruned}, {plural(originals, 'original')}; each point is {seeds(rows)}{precision(rows)}"
+    return f"{pruned}, {plural(originals, 'original')}; each point is {seeds(rows)}{precision(rows)}{failures(rows)}"
+
+
+def failures(rows: pd.DataFrame) -> str:
+    """The next sentence: how many results are not drawn, if any."""
+    said = tables.failures(rows)
+    return f". {said}" if said else ""
 
 
 def precision(rows: pd.DataFrame) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -13,7 +15,18 @@ from matplotlib.ticker import MaxNLocator
 from miaprune import grid
 from miaprune.grid import PPB_STRENGTH
 from miaprune.report.figures.captions import counts, finish
-from miaprune.report.figures.style import BLACK, BLUE, GREEN, GREY, GUESSING, ORANGE, PURPLE, panels, styled
+from miaprune.report.figures.style import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    GUESSING,
+    ORANGE,
+    PURPLE,
+    panels,
+    styled,
+    write_failed,
+)
 from miaprune.report.tables import over_seeds
 
 DEFENSE_MARKS = {"ppb": ("o", BLUE), "adv": ("s", ORANGE), "dp": ("^", GREEN)}
@@ -42,7 +55,8 @@ def frontier(attacks: pd.DataFrame, dataset: str, model: str) -> Figure:
     height, without = 2.2 if columns < 4 else 1.5, "no defended model"
     figure, places = panels(len(shown), columns, height, "SAMIA accuracy (%)", without, sharey=True, sharex=True)
     for axes, (pruner, level) in zip(places, shown, strict=True):
-        here = rows[(rows["pruner"] == pruner) & (rows["sparsity"] == level)]
+        of_panel = rows["pruner"].isna() | ((rows["pruner"] == pruner) & (rows["sparsity"] == level))
+        here = rows[of_panel & rows["pruner"].notna()]
         axes.axhline(50, **GUESSING)
         for name, mark in DEFENSE_MARKS.items():
             mine = here[here["defense"] == name].sort_values("strength")
@@ -52,7 +66,9 @@ def frontier(attacks: pd.DataFrame, dataset: str, model: str) -> Figure:
         _victims(axes, here[here["defense"].isna()], *UNDEFENDED_MARK, filled=True)
         _victims(axes, rows[rows["pruner"].isna()], *ORIGINAL_MARK, filled=True)
         axes.margins(0.12)
-        axes.set_title(f"sparsity {level:g}")
+        failed = [_named(row) for row in rows[of_panel & rows["accuracy"].isna()].to_dict("records")]
+        title = f"sparsity {level:g}" + (f"; failed: {', '.join(failed)}" if failed else "")
+        axes.set_title(textwrap.fill(title, 84 // columns))
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         axes.tick_params(labelbottom=True)
     for first, pruner in zip(places[::columns], pruners if len(pruners) > 1 else [], strict=False):
@@ -104,13 +120,18 @@ def defense_effect(attacks: pd.DataFrame, dataset: str, model: str) -> Figure:
     originals: dict[str, Any] = {"color": BLACK, "linewidth": 1.0, "linestyle": (0, (4, 3))}
     for axes, pruner in zip(places, pruners, strict=True):
         axes.axhline(50, **GUESSING)
-        for original in 100 * rows.loc[rows["pruner"].isna(), "accuracy"]:
+        its_original = rows.loc[rows["pruner"].isna(), "accuracy"]
+        for original in 100 * its_original.dropna():
             axes.axhline(original, **originals)
-        for here, line in lines.values():
+        failed: dict[float, list[str]] = {}
+        for name, (here, line) in lines.items():
             mine = rows[here & (rows["pruner"] == pruner)].sort_values("sparsity")
             axes.plot(mine["sparsity"], 100 * mine["accuracy"], **line)
+            for level in mine.loc[mine["accuracy"].isna(), "sparsity"]:
+                failed.setdefault(level, []).append(name.removeprefix("PPB, ").removesuffix(" adversary"))
+        write_failed(axes, failed)
         axes.set(
-            title=pruner,
+            title=f"{pruner}; failed: its original" if its_original.isna().any() else pruner,
             xlabel=f"sparsity (fraction of {grid.unit(pruner)})",
             xticks=sorted(set(rows["sparsity"].dropna())),
         )
@@ -137,13 +158,20 @@ def _victims(axes: Axes, rows: pd.DataFrame, marker: str, color: str, filled: bo
 def _name_strongest(axes: Axes, rows: pd.DataFrame, color: str) -> None:
     """Write the greatest strength, if there are several, below its points in `frontier`, or dp's left of them."""
     strongest = rows[rows["strength"] == rows["strength"].max()]
-    if rows["strength"].nunique() > 1:
+    if rows["strength"].nunique() > 1 and strongest["accuracy"].notna().any():
         at = (100 * strongest["victim_test_accuracy"].iloc[0], 100 * strongest["accuracy"].min())
         below: dict[str, Any] = {"xytext": (0, -4), "ha": "center", "va": "top"}
         left: dict[str, Any] = {"xytext": (-4, 0), "ha": "right", "va": "center"}  # near ppb's at low sparsities
         place = left if strongest["defense"].iloc[0] == "dp" else below
         text = f"{strongest['strength'].iloc[0]:g}"
         axes.annotate(text, at, **place, textcoords="offset points", color=color, fontsize=7)
+
+
+def _named(row: Mapping[Any, Any]) -> str:
+    """What of a panel has failed: "original", "pruned only", or the defence, its strength and the adversary."""
+    if pd.isna(row["defense"]):
+        return "original" if pd.isna(row["pruner"]) else "pruned only"
+    return f"{row['defense']} {row['strength']:g} {'adaptive' if row['adversary'] == 'matched' else 'unaware'}"
 
 
 def _victim(marker: str, color: str, filled: bool) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import matplotlib
@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from miaprune import grid
-from miaprune.report.figures.captions import finish, plural, precision, seeds
+from miaprune.report.figures.captions import failures, finish, plural, precision, seeds
 from miaprune.report.figures.style import BLACK, VERMILLION, panels, styled
 from miaprune.report.tables import over_seeds
 
@@ -34,6 +34,7 @@ def transfer(attacks: pd.DataFrame, dataset: str, model: str) -> Figure:
     rows = over_seeds(rows[rows["pruner"].notna() & rows["defense"].isna()])
     shadows = rows["variant"].where(rows["adversary"] == "matched", rows["adversary"].str.removeprefix("shadows_"))
     accuracies = dict(zip(zip(shadows, rows["variant"], strict=True), 100 * rows["accuracy"], strict=True))
+    failed = {pair for pair, accuracy in accuracies.items() if math.isnan(accuracy)}
     variants = list(dict.fromkeys(zip(rows["pruner"], rows["sparsity"], strict=True)))
     pruners = [p for p in grid.PRUNERS if p in {p for p, _ in variants}]
     levels = sorted({s for _, s in variants})
@@ -41,15 +42,16 @@ def transfer(attacks: pd.DataFrame, dataset: str, model: str) -> Figure:
     families += [(f"sparsity {s:g}", "pruner", {f"{p}_{s:g}": p for p in pruners}) for s in levels]
     maps = []
     for title, by, names in families:
-        values = np.array([[accuracies.get((a, b), math.nan) for b in names] for a in names])
-        if np.isfinite(values[~np.eye(len(names), dtype=bool)]).any():
-            maps.append((title, by, list(names.values()), values))
+        if any(a != b and (a, b) in accuracies for a in names for b in names):
+            values = np.array([[accuracies.get((a, b), math.nan) for b in names] for a in names])
+            blanks = {(i, j) for i, a in enumerate(names) for j, b in enumerate(names) if (a, b) in failed}
+            maps.append((title, by, list(names.values()), values, blanks))
     figure, places = panels(len(maps), min(3, len(maps) or 1), 2.1, without="no mismatched adversary")
     # One scale for all panels, from guessing or below up: a shade means the same everywhere.
-    shown = np.concatenate([values[np.isfinite(values)] for *_, values in maps] or [np.array([50.0])])
+    shown = 100 * rows["accuracy"].dropna() if rows["accuracy"].notna().any() else pd.Series([50.0])
     norm = Normalize(min(50.0, shown.min()), max(60.0, shown.max()))  # a point or two is not to look like much
-    for axes, (title, by, labels, values) in zip(places, maps, strict=True):
-        _heat_map(axes, values, labels, norm)
+    for axes, (title, by, labels, values, blanks) in zip(places, maps, strict=True):
+        _heat_map(axes, values, labels, norm, blanks)
         axes.set(title=title, xlabel=f"victim's {by}", ylabel=f"shadow models' {by}")
     victims = plural(rows["variant"].nunique(), "victim model")
     finish(
@@ -58,18 +60,22 @@ def transfer(attacks: pd.DataFrame, dataset: str, model: str) -> Figure:
         "Accuracy of SAMIA in percent, when the shadow models were pruned otherwise (row) than the victim (column). "
         "The framed diagonal is the matched adversary: how far a cell is below the framed one of its column is what "
         "not knowing how the victim was pruned costs the attack. The darker, the more accurate; guessing gives 50 %. "
-        f"{victims}; each cell is {seeds(rows)}{precision(rows)}.",
+        f"{victims}; each cell is {seeds(rows)}{precision(rows)}{failures(rows)}.",
     )
     return figure
 
 
-def _heat_map(axes: Axes, values: np.ndarray, names: Sequence[str], norm: Normalize) -> None:
+def _heat_map(
+    axes: Axes, values: np.ndarray, names: Sequence[str], norm: Normalize, failed: Collection[tuple[int, int]]
+) -> None:
     """Percentages [n, n] with a number in each cell and the diagonal framed; a missing one is blank."""
     axes.imshow(values, cmap=HEAT, norm=norm)
     for (i, j), value in np.ndenumerate(values):
         if np.isfinite(value):
             light = norm(value) < 0.55
             axes.text(j, i, f"{value:.1f}", ha="center", va="center", fontsize=7, color=BLACK if light else "white")
+        elif (i, j) in failed:
+            axes.text(j, i, "failed", ha="center", va="center", fontsize=5)
         if i == j:
             axes.add_patch(Rectangle((j - 0.47, i - 0.47), 0.94, 0.94, fill=False, color=VERMILLION, clip_on=False))
     axes.grid(visible=False)

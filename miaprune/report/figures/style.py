@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,15 @@ def panels(
     if not count:
         places[0].set_title(without, loc="left")
     return figure, places[:count]
+
+
+def write_failed(axes: Axes, names: Mapping[float, Sequence[str]]) -> None:
+    """Write "failed" and ``names`` upright at the foot of a panel, at each x: nothing to be taken for an accuracy."""
+    for x, here in names.items():
+        place: dict[str, Any] = {"transform": axes.get_xaxis_transform(), "ha": "center", "va": "bottom"}
+        text = axes.text(x, 0.04, f"failed: {', '.join(here)}", **place, rotation=90, fontsize=6)
+        text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5})
+        text.set_in_layout(False)  # a long one is not to squeeze the panel
 
 
 def save(figure: Figure, path: str | Path) -> None:
