@@ -8,8 +8,10 @@ one-sided paired sign test gives p < `ALPHA`: a few large differences do not car
 that larger ones outweigh. Otherwise it is *not supported*, or, below `MIN_SETTINGS` settings, there are *too
 few settings to tell*.
 
-Claims 1 and 2 count undefended victims and matched adversaries only. Claim 3 is decided twice, against the
-adaptive and against the unaware adversary; each defended setting is compared with itself undefended.
+Claims 1, 2 and 5 count undefended victims and matched adversaries only. Claim 3 is decided twice, against the
+adaptive and against the unaware adversary; each defended setting is compared with itself undefended. Claims 1 and 3 are
+decided by SAMIA's accuracy, as in the paper, and once more by the largest AUC of any attack: a model leaks what the
+strongest finds.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ import numpy as np
 import pandas as pd
 
 from miaprune import metrics
-from miaprune.grid import PPB_STRENGTH
+from miaprune.grid import PPB_STRENGTH, REFERENCE_ATTACKS
 from miaprune.report.tables import PLACE, failures, over_seeds, to_markdown, undefended
 
 ALPHA = 0.05
@@ -40,31 +42,57 @@ SEED = 0
 
 SUPPORTED, NOT_SUPPORTED, TOO_FEW = "supported", "not supported", "too few settings to tell"
 
+SAMIA, STRONGEST, AUC, TPR = "samia accuracy", "strongest auc", "auc", "tpr_at_fpr_0.01"
+"""What claims are measured by."""
+
 STATEMENTS = {
-    1: "pruning makes membership inference easier: SAMIA is more accurate than on the original",
-    2: "SAMIA is the strongest attack on pruned models: more accurate than the best of the others",
-    3: f"PPB (strength {PPB_STRENGTH:g}) protects pruned models: SAMIA is less accurate with it than without",
+    (1, SAMIA): "pruning makes membership inference easier: SAMIA is more accurate than on the original",
+    (1, STRONGEST): "pruning makes membership inference easier: the strongest attack has a larger AUC than on the "
+    "original",
+    (2, SAMIA): "SAMIA is the strongest attack without reference models on pruned models: more accurate than the best "
+    "of the others",
+    (3, SAMIA): f"PPB (strength {PPB_STRENGTH:g}) protects pruned models: SAMIA is less accurate with it than without",
+    (3, STRONGEST): f"PPB (strength {PPB_STRENGTH:g}) protects pruned models: the strongest attack has a smaller AUC "
+    "with it than without",
+    (5, AUC): f"reference models find more than SAMIA: the best of {', '.join(REFERENCE_ATTACKS)} has a larger AUC on "
+    "pruned models",
+    (5, TPR): f"reference models find more than SAMIA: the best of {', '.join(REFERENCE_ATTACKS)} finds more members "
+    "of pruned models at 1 % false positives",
 }
 DIFFERENCES = {
-    1: "SAMIA's accuracy on the pruned model minus its accuracy on the original",
-    2: "SAMIA's accuracy minus that of the most accurate other attack on the same pruned model",
-    3: "SAMIA's accuracy without PPB, by the matched adversary, minus its accuracy with PPB",
+    (1, SAMIA): "SAMIA's accuracy on the pruned model minus its accuracy on the original",
+    (1, STRONGEST): "the largest AUC of any attack on the pruned model minus the largest on the original",
+    (2, SAMIA): "SAMIA's accuracy minus that of the most accurate other attack on the same pruned model",
+    (3, SAMIA): "SAMIA's accuracy without PPB, by the matched adversary, minus its accuracy with PPB",
+    (3, STRONGEST): "the largest AUC of any attack without PPB, by the matched adversary, minus the largest with PPB",
+    (5, AUC): "the largest AUC of an attack with reference models minus SAMIA's",
+    (5, TPR): "the largest true positive rate of an attack with reference models at 1 % false positives minus SAMIA's",
 }
 
-HEAD = f"""# The paper's claims, tested
+HEAD = f"""# The paper's claims, tested, and what goes beyond them
 
-Differences are in percentage points of attack accuracy (members and non-members weigh the same), one per
-pruned setting. The rule, fixed beforehand: a claim is **{SUPPORTED}** if the 95 % bootstrap interval of the
-mean difference lies above 0 and a one-sided paired sign test gives p < {ALPHA:g}; otherwise it is
-**{NOT_SUPPORTED}**, or, below {MIN_SETTINGS} settings, there are **{TOO_FEW}**. Settings that share an original
+Differences are in percentage points of attack accuracy (members and non-members weigh the same), of AUC (guessing: 50)
+or of a true positive rate, one per pruned setting. The rule, fixed beforehand: a claim is **{SUPPORTED}** if the 95 %
+bootstrap interval of the mean difference lies above 0 and a one-sided paired sign test gives p < {ALPHA:g}; otherwise
+it is **{NOT_SUPPORTED}**, or, below {MIN_SETTINGS} settings, there are **{TOO_FEW}**. Settings that share an original
 model are not independent, so the p-values are on the small side; the rows of single datasets are not corrected
 for there being several.
 
-Claims 1 and 2 count undefended models and matched adversaries only. Claim 3 counts settings pruned with and
+Claims 1, 2 and 5 count undefended models and matched adversaries only. Claim 3 counts settings pruned with and
 without PPB, against an adversary who knows of it and defends the shadow models alike (adaptive), and against one
-who doesn't (unaware). The rule asks whether PPB lowers SAMIA's accuracy at all; what SAMIA still reaches, and the
-test accuracy that PPB costs, are stated beside it.
+who doesn't (unaware). The rule asks whether PPB lowers the attack at all; what is still reached, and the
+test accuracy that PPB costs, are stated beside it. Claims 1 and 3 are decided by SAMIA, as in the paper, and by the
+strongest of all attacks that were run: a model leaks what the strongest finds. Claim 5 is not the paper's.
 """
+
+
+NAMED = {
+    SAMIA: "",
+    STRONGEST: ", by the strongest attack",
+    AUC: ", by AUC",
+    TPR: ", by the rate at 1 % false positives",
+}
+"""How a heading names a measure."""
 
 
 @dataclass(frozen=True)
@@ -74,13 +102,14 @@ class Claim:
     Attributes
     ----------
     adversary : "matched"; for claim 3 "adaptive" or "unaware".
+    measure : what was compared, one of `SAMIA`, `STRONGEST`, `AUC` and `TPR`.
     scope : "all", or the dataset whose settings alone were counted.
     settings, holds : pruned settings with a difference, and those where it is above 0.
     left_out : pruned settings without one because a network learnt nothing.
     effect, interval : mean difference and its 95 % bootstrap interval, in percentage points; NaN if there are
         no settings, the interval already if there is only one.
     p_value : of the one-sided sign test; settings with a difference of exactly 0 do not enter it.
-    left : claim 3: SAMIA's mean accuracy with PPB, in percent; NaN for the others.
+    left : claim 3: SAMIA's mean accuracy, or the strongest attack's mean AUC, with PPB, in percent; NaN for the others.
     cost, cost_interval : claim 3: mean test accuracy that the victims lose to PPB and its 95 % bootstrap interval,
         in percentage points; NaN for the others.
     detail : which settings, and those where the claim does not hold, with their differences in points.
@@ -88,6 +117,7 @@ class Claim:
 
     number: int
     adversary: str
+    measure: str
     scope: str
     statement: str
     settings: int
@@ -108,34 +138,49 @@ def evaluate(attacks: pd.DataFrame) -> list[Claim]:
     sound, all_there = _differences(attacks), _differences(attacks.assign(failed=None))
     claims = []
     for (kind, (differences, beside)), (complete, _) in zip(sound.items(), all_there.values(), strict=True):
-        number, adversary, note = kind
-        claims += _by_scope(number, adversary, differences, complete, beside, note)
+        claims += _by_scope(kind, differences, complete, beside)
     return claims
 
 
-def _differences(attacks: pd.DataFrame) -> dict[tuple[int, str, str], tuple[pd.Series, pd.DataFrame]]:
-    """By (claim, adversary, note): the difference of each pruned setting in percentage points, and left and cost."""
+Kind = tuple[int, str, str, str]
+"""A claim's number, its adversary, its measure, and what its detail ends with."""
+
+
+def _differences(attacks: pd.DataFrame) -> dict[Kind, tuple[pd.Series, pd.DataFrame]]:
+    """By kind of claim the difference of each pruned setting in percentage points, and left and cost."""
     rows = undefended(attacks)
     accuracies = rows.pivot(index=PLACE, columns="attack", values="accuracy") * 100
     if "samia" not in accuracies:
         accuracies["samia"] = math.nan
     pruned = accuracies.index.get_level_values("variant") != "original"
-    others = accuracies[pruned].drop(columns="samia")
+    others = accuracies[pruned].drop(columns=["samia", *REFERENCE_ATTACKS], errors="ignore")
     nothing = pd.DataFrame(columns=["left", "cost"], dtype="float64")
-    said = failures(rows[rows["pruner"].notna() & (rows["attack"] != "samia")])
+    said = failures(rows[rows["pruner"].notna() & rows["attack"].isin(others.columns)])
     best_other, note = others.max(axis=1), f". Others: {', '.join(others.columns)}" + (f". {said}" if said else "")
     found = {
-        (1, "matched", ""): (_over_original(accuracies["samia"], pruned), nothing),
-        (2, "matched", note): (accuracies["samia"][pruned] - best_other, nothing),
+        (1, "matched", SAMIA, ""): (_over_original(accuracies["samia"], pruned), nothing),
+        (1, "matched", STRONGEST, ""): (_over_original(_strongest(rows), pruned), nothing),
+        (2, "matched", SAMIA, note): (accuracies["samia"][pruned] - best_other, nothing),
     }
-    without = _samia_and_test(attacks[attacks["defense"].isna()], "matched")
+    without = _reached(attacks[attacks["defense"].isna()], "matched")
     ppb = attacks[(attacks["defense"] == "ppb") & (attacks["strength"] == PPB_STRENGTH)]
-    for name, adversary in (("adaptive", "matched"), ("unaware", "unaware")):
-        left = _samia_and_test(ppb, adversary)
-        lost = without - left
-        beside = pd.DataFrame({"left": left["samia"], "cost": lost["test"]})
-        found[3, name, ""] = (lost["samia"], beside)
+    for measure in (SAMIA, STRONGEST):
+        for name, adversary in (("adaptive", "matched"), ("unaware", "unaware")):
+            left = _reached(ppb, adversary)
+            lost = without - left
+            beside = pd.DataFrame({"left": left[measure], "cost": lost["test"]})
+            found[3, name, measure, ""] = (lost[measure], beside)
+    for measure in (AUC, TPR):
+        reached = rows.pivot(index=PLACE, columns="attack", values=measure) * 100
+        best = reached.reindex(columns=list(REFERENCE_ATTACKS)).max(axis=1)
+        more = best - reached["samia"] if "samia" in reached else best * math.nan
+        found[5, "matched", measure, ""] = (more[pruned], nothing)
     return found
+
+
+def _strongest(rows: pd.DataFrame) -> pd.Series:
+    """The largest AUC of any attack, in percent, by `PLACE`; ``rows`` are averaged over seeds."""
+    return rows.groupby(PLACE, sort=True)["auc"].max() * 100
 
 
 def claims_table(claims: Sequence[Claim]) -> pd.DataFrame:
@@ -154,9 +199,9 @@ def claims_markdown(claims: Sequence[Claim], guessing: Sequence[str] = (), sourc
 
     ``guessing`` and ``source`` are as `miaprune.report.tables.learnt_nothing` and `source` there give them.
     """
-    kinds = dict.fromkeys((c.number, c.adversary) for c in claims)
+    kinds = dict.fromkeys((c.number, c.adversary, c.measure) for c in claims)
     head = HEAD + (f"\n{source}\n" if source else "") + (f"\n{warning(guessing)}\n" if guessing else "")
-    return head + "".join(_section([c for c in claims if (c.number, c.adversary) == kind]) for kind in kinds)
+    return head + "".join(_section([c for c in claims if (c.number, c.adversary, c.measure) == kind]) for kind in kinds)
 
 
 def warning(guessing: Sequence[str]) -> str:
@@ -170,16 +215,15 @@ def _over_original(accuracies: pd.Series, pruned: np.ndarray) -> pd.Series:
     return after - before.reindex(after.droplevel("variant").index).to_numpy()
 
 
-def _samia_and_test(attacks: pd.DataFrame, adversary: str) -> pd.DataFrame:
-    """SAMIA's accuracy and its pruned victims' test accuracy (columns samia, test), in percent, by `PLACE`."""
-    rows = attacks[(attacks["adversary"] == adversary) & (attacks["attack"] == "samia") & attacks["pruner"].notna()]
-    rows = over_seeds(rows).set_index(PLACE)
-    return pd.DataFrame({"samia": 100 * rows["accuracy"], "test": 100 * rows["victim_test_accuracy"]})
+def _reached(attacks: pd.DataFrame, adversary: str) -> pd.DataFrame:
+    """`SAMIA` and `STRONGEST` on pruned victims and their test accuracy (test), in percent, by `PLACE`."""
+    rows = over_seeds(attacks[(attacks["adversary"] == adversary) & attacks["pruner"].notna()])
+    samia = rows[rows["attack"] == "samia"].set_index(PLACE)["accuracy"] * 100
+    test = rows.groupby(PLACE, sort=True)["victim_test_accuracy"].mean() * 100
+    return pd.DataFrame({SAMIA: samia, STRONGEST: _strongest(rows), "test": test})
 
 
-def _by_scope(
-    number: int, adversary: str, differences: pd.Series, all_there: pd.Series, beside: pd.DataFrame, note: str
-) -> list[Claim]:
+def _by_scope(kind: Kind, differences: pd.Series, all_there: pd.Series, beside: pd.DataFrame) -> list[Claim]:
     """A claim over all settings, then dataset by dataset; ``beside`` holds left and cost where there are any.
 
     ``all_there`` are the differences as they would be with the results of networks that learnt nothing.
@@ -196,13 +240,12 @@ def _by_scope(
             index if scope == "all" else index[index.get_level_values("dataset") == scope]
             for index in (differences.index, left_out)
         )
-        claims.append(_claim(number, adversary, scope, differences[here], len(out), beside, note))
+        claims.append(_claim(kind, scope, differences[here], len(out), beside))
     return claims
 
 
-def _claim(
-    number: int, adversary: str, scope: str, differences: pd.Series, left_out: int, beside: pd.DataFrame, note: str
-) -> Claim:
+def _claim(kind: Kind, scope: str, differences: pd.Series, left_out: int, beside: pd.DataFrame) -> Claim:
+    number, adversary, measure, note = kind
     values = differences.to_numpy()
     interval = _mean_interval(values)
     p_value = metrics.sign_test(values)
@@ -214,8 +257,9 @@ def _claim(
     return Claim(
         number,
         adversary,
+        measure,
         scope,
-        STATEMENTS[number],
+        STATEMENTS[number, measure],
         settings=len(values),
         holds=int((values > 0).sum()),
         left_out=left_out,
@@ -263,11 +307,13 @@ def _detail(differences: pd.Series) -> str:
 def _section(claims: Sequence[Claim]) -> str:
     overall = claims[0]
     kind = f"Claim {overall.number}" + (f", {overall.adversary} adversary" if overall.number == 3 else "")
+    kind += NAMED[overall.measure]
     lines = [f"\n## {kind}: {overall.verdict}\n", f"Claimed: {overall.statement}{against(overall)}.\n"]
     if overall.settings:
         lines.append(
-            f"Seen: {DIFFERENCES[overall.number]} is above 0 in {overall.holds} of {overall.settings} settings; "
-            f"on average {overall.effect:+.2f} points (95 % interval {interval_text(overall.interval)}); "
+            f"Seen: {DIFFERENCES[overall.number, overall.measure]} is above 0 in {overall.holds} of "
+            f"{overall.settings} settings; on average {overall.effect:+.2f} points "
+            f"(95 % interval {interval_text(overall.interval)}); "
             f"sign test p = {overall.p_value:.2g}{left_and_cost(overall)}{left_out(overall)}.\n"
         )
         lines.append(f"Settings: {overall.detail}.\n")
@@ -289,7 +335,9 @@ def _cells(claim: Claim) -> dict[str, str]:
     }
     if claim.number == 3:
         cells |= {
-            "SAMIA with PPB (%)": f"{claim.left:.2f}" if claim.settings else "",
+            f"{'SAMIA' if claim.measure == SAMIA else 'largest AUC'} with PPB (%)": f"{claim.left:.2f}"
+            if claim.settings
+            else "",
             "cost (points)": f"{claim.cost:+.2f}" if claim.settings else "",
             "cost, 95 % interval": interval_text(claim.cost_interval) if claim.settings else "",
         }
@@ -313,8 +361,9 @@ def left_out(claim: Claim) -> str:
 def left_and_cost(claim: Claim) -> str:
     if claim.number != 3:
         return ""
+    still = "SAMIA still reaches" if claim.measure == SAMIA else "the strongest attack still has an AUC of"
     return (
-        f"; with PPB SAMIA still reaches {claim.left:.2f} % on average (guessing: 50 %), and PPB costs "
+        f"; with PPB {still} {claim.left:.2f} % on average (guessing: 50 %), and PPB costs "
         f"{claim.cost:+.2f} points of test accuracy (95 % interval {interval_text(claim.cost_interval)})"
     )
 

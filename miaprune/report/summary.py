@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from miaprune.report.claims import Claim, against, interval_text, left_and_cost, left_out, warning
+from miaprune.report.claims import NAMED, Claim, against, interval_text, left_and_cost, left_out, warning
 from miaprune.report.tables import defense_table, failures, paper_table, precision, undefended
 
 HEAD = """\
 How often each attack tells members (records the model was trained on) from non-members, in percent: 50 is a
 coin toss, 100 is certainty. "test" is the attacked model's own accuracy on unseen records, in percent; rows
-named "original" are models before pruning."""
+named "original" are models before pruning; "strongest" is the attack with the largest AUC (0.5 is a coin toss)."""
 
 DEFENSES_HEAD = """\
 with defences: an adaptive adversary defends the shadow models like the victim, an unaware one does
@@ -36,31 +36,31 @@ def summary(attacks: pd.DataFrame, claims: Sequence[Claim], guessing: Sequence[s
         blocks.append(warning(guessing))
     defended = attacks["defense"].notna().any()
     for claim in claims:
-        if claim.scope == "all" and (claim.number < 3 or defended):
+        if claim.scope == "all" and (claim.number < 3 or (defended if claim.number == 3 else claim.settings)):
             seen = (
                 f"the difference is above 0 in {claim.holds} of {claim.settings} settings, on average "
                 f"{claim.effect:+.2f} points (95 % interval {interval_text(claim.interval)}){left_and_cost(claim)}"
                 if claim.settings
                 else claim.detail
             )
-            statement = f"Claim {claim.number}, {claim.statement}{against(claim)}"
+            statement = f"Claim {claim.number}{NAMED[claim.measure]}, {claim.statement}{against(claim)}"
             blocks.append(f"{statement}\n  {claim.verdict.upper()}: {seen}{left_out(claim)}.")
     return "\n\n".join(blocks) + "\n"
 
 
 def findings(attacks: pd.DataFrame) -> list[str]:
-    """A sentence for each (dataset, model): what the strongest attack reaches before pruning and after."""
+    """A sentence for each (dataset, model): the strongest attack's AUC before pruning and after."""
     sentences = []
     for (dataset, model), rows in undefended(attacks).groupby(["dataset", "model"], sort=False):
-        of_model, failed = rows[rows["accuracy"].notna()], failures(rows)
-        best = of_model.loc[of_model.groupby("variant", sort=False)["accuracy"].idxmax()]
+        of_model, failed = rows[rows["auc"].notna()], failures(rows)
+        best = of_model.loc[of_model.groupby("variant", sort=False)["auc"].idxmax()]
         said = [
             _reached(best[best["pruner"].isna()], "before pruning"),
             _reached(best[best["pruner"].notna()], "after"),
         ]
         found = (
-            f"the strongest attack tells members from non-members with an accuracy of "
-            f"{' and of '.join(filter(None, said))}. A coin toss has 50 %."
+            f"the strongest attack tells members from non-members with an AUC of "
+            f"{' and of '.join(filter(None, said))}. A coin toss has 0.50."
             if any(said)
             else "no attack says anything."
         )
@@ -69,12 +69,12 @@ def findings(attacks: pd.DataFrame) -> list[str]:
 
 
 def _reached(best: pd.DataFrame, when: str) -> str:
-    """The most accurate attack of each setting, in words; empty where there is none."""
+    """The strongest attack of each setting, in words; empty where there is none."""
     if best.empty:
         return ""
-    in_order = best.sort_values("accuracy").to_dict("records")
+    in_order = best.sort_values("auc").to_dict("records")
     low, high = in_order[0], in_order[-1]
-    top = f"{100 * high['accuracy']:.1f} % ({high['attack']}"
+    top = f"{high['auc']:.2f} ({high['attack']}"
     if len(best) == 1:
         return f"{top}) {when}" if pd.isna(high["pruner"]) else f"{top}) {when} ({high['variant']})"
-    return f"{100 * low['accuracy']:.1f} to {top} on {high['variant']}) {when}"
+    return f"{low['auc']:.2f} to {top} on {high['variant']}) {when}"

@@ -39,16 +39,17 @@ HEADS = {
     "paper_table": (
         "attacks on undefended models",
         "Percent: the victim's accuracy on test data, then each attack's accuracy, members and non-members weighing "
-        "the same (guessing: 50). The row `original` is the model before pruning. Matched adversaries: their shadow "
+        "the same (guessing: 50). `strongest` is the largest AUC, which no threshold can miss, and its attack "
+        "(guessing: 0.5). The row `original` is the model before pruning. Matched adversaries: their shadow "
         "models are pruned as the victim is.",
     ),
     "defense_table": (
         "what defences do",
-        "Percent: the victim's accuracy on test data, and the accuracy of SAMIA and of the most accurate other attack, "
-        "members and non-members weighing the same (guessing: 50), by the adaptive adversary, whose shadow models are "
-        "defended alike, and by the unaware one, whose shadow models are not. A setting's first row is without a "
-        "defence: the matched adversary stands in for both. epsilon is what dp guarantees for the fine-tuning alone, "
-        "not for the original model; its delta is in `attacks.csv`.",
+        "The victim's accuracy on test data and SAMIA's accuracy, in percent, members and non-members weighing the "
+        "same (guessing: 50), and the largest AUC of any attack (guessing: 0.5): by the adaptive adversary, whose "
+        "shadow models are defended alike, and by the unaware one, whose shadow models are not. A setting's first row is "
+        "without a defence: the matched adversary stands in for both. epsilon is what dp guarantees for the "
+        "fine-tuning alone, not for the original model; its delta is in `attacks.csv`.",
     ),
 }
 """Of a dataset's tables for people: what its title says, and how to read it."""
@@ -120,9 +121,11 @@ def paper_table(attacks: pd.DataFrame, dataset: str) -> pd.DataFrame:
     """One dataset as the paper prints it: accuracies in percent, as text with two decimals, means over seeds.
 
     Rows are (model, pruner, sparsity), each model's original first; columns the victim's test accuracy, then
-    each attack's accuracy, empty where there is none. Undefended victims and matched adversaries only.
+    each attack's accuracy, empty where there is none, and the attack with the largest AUC. Undefended victims and
+    matched adversaries only.
     """
-    table = _wide(attacks[attacks["dataset"] == dataset], lambda values, _: f"{100 * values.mean():.2f}")
+    rows = attacks[attacks["dataset"] == dataset]
+    table = _wide(rows, lambda values, _: f"{100 * values.mean():.2f}")
     return table.drop(columns=["dataset", "seeds"])
 
 
@@ -131,8 +134,8 @@ def defense_table(attacks: pd.DataFrame, dataset: str) -> pd.DataFrame:
 
     Rows are (model, pruner, sparsity, defense, strength), for settings that have a defended version; the undefended
     one comes first. Columns: the victim's test accuracy, epsilon where the defence guarantees one, and for the
-    adaptive and the unaware adversary the accuracy of SAMIA and of the most accurate other attack, with its name:
-    all attacks would be too wide to read. An undefended victim has one adversary, the matched one, who stands in
+    adaptive and the unaware adversary the accuracy of SAMIA and the largest AUC, with its attack's name: all attacks
+    would be too wide to read. An undefended victim has one adversary, the matched one, who stands in
     for both.
     """
     rows = over_seeds(attacks[attacks["dataset"] == dataset])
@@ -146,7 +149,7 @@ def defense_table(attacks: pd.DataFrame, dataset: str) -> pd.DataFrame:
 
     versions = [version for _, version in rows.groupby(["model", "variant", "defense", "strength"], dropna=False)]
     columns = ["model", "pruner", "sparsity", "defense", "strength", "test_accuracy", "epsilon"]
-    columns += [f"{attack} {name}" for name in ("adaptive", "unaware") for attack in ("samia", "best other")]
+    columns += [f"{attack} {name}" for name in ("adaptive", "unaware") for attack in ("samia", "strongest")]
     return pd.DataFrame([_defense_row(version) for version in sorted(versions, key=position)], columns=columns)
 
 
@@ -275,7 +278,7 @@ def _with_variant(attacks: pd.DataFrame) -> pd.DataFrame:
 
 def _wide(attacks: pd.DataFrame, cell: Callable[[np.ndarray, int], str]) -> pd.DataFrame:
     """A row per undefended setting, a column per attack; ``cell`` turns values over seeds [s] into text."""
-    table = []
+    table, areas = [], {key: strongest(version) for key, version in undefended(attacks).groupby(PLACE)}
     attacks = attacks.assign(accuracy=attacks["accuracy"].where(attacks["failed"].isna()))
     for (dataset, model, variant), rows in _with_variant(_undefended_rows(attacks)).groupby(PLACE, sort=False):
         seeds = rows["seed"].nunique()
@@ -292,12 +295,13 @@ def _wide(attacks: pd.DataFrame, cell: Callable[[np.ndarray, int], str]) -> pd.D
                     attack: cell(values.dropna().to_numpy(), seeds) if values.notna().any() else FAILED
                     for attack, values in rows.groupby("attack", sort=False)["accuracy"]
                 },
+                "strongest": areas[dataset, model, variant],
             }
         )
     pairs = list(dict.fromkeys((row["dataset"], row["model"]) for row in table))
     table.sort(key=lambda row: (pairs.index((row["dataset"], row["model"])), row["pruner"] != "original"))
     columns = ["dataset", "model", "pruner", "sparsity", "seeds", "test_accuracy"]
-    return pd.DataFrame(table, columns=[*columns, *dict.fromkeys(attacks["attack"])]).fillna("")
+    return pd.DataFrame(table, columns=[*columns, *dict.fromkeys(attacks["attack"]), "strongest"]).fillna("")
 
 
 def _defense_row(version: pd.DataFrame) -> dict[str, str]:
@@ -314,15 +318,20 @@ def _defense_row(version: pd.DataFrame) -> dict[str, str]:
         "epsilon": "" if pd.isna(first["victim_epsilon"]) else f"{first['victim_epsilon']:.2f}",
     }
     for name, adversary in (("adaptive", "matched"), ("unaware", "matched" if undefended else "unaware")):
-        accuracies = 100 * version[version["adversary"] == adversary].set_index("attack")["accuracy"]
-        others = accuracies.drop("samia", errors="ignore")
-        row[f"samia {name}"] = "" if "samia" not in accuracies else _or_failed(accuracies["samia"])
-        best, without = others.dropna(), others.isna().sum()
-        of_others = f"; {without} {FAILED}" if without else ""
-        row[f"best other {name}"] = (
-            f"{best.max():.2f} ({best.idxmax()}{of_others})" if len(best) else FAILED if len(others) else ""
-        )
+        by_it = version[version["adversary"] == adversary]
+        samia = by_it.loc[by_it["attack"] == "samia", "accuracy"]
+        row[f"samia {name}"] = "" if samia.empty else _or_failed(100 * samia.iloc[0])
+        row[f"strongest {name}"] = strongest(by_it)
     return row
+
+
+def strongest(rows: pd.DataFrame) -> str:
+    """The largest AUC and its attack, of one adversary's attacks on one victim, averaged over seeds."""
+    areas = rows.set_index("attack")["auc"]
+    best, without = areas.dropna(), areas.isna().sum()
+    if best.empty:
+        return FAILED if without else ""
+    return f"{best.max():.3f} ({best.idxmax()}{f'; {without} {FAILED}' if without else ''})"
 
 
 def _or_failed(percent: float) -> str:

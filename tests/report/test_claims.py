@@ -29,7 +29,8 @@ def rows(setting, seed=7, adversary="matched", test=60.0, **accuracies):
         "victim_epsilon": math.nan,
         "failed": None,
     }
-    values = {a: {"accuracy": x / 100, "accuracy_ci_lo": x / 100 - 0.02, "accuracy_ci_hi": x / 100 + 0.02}
+    values = {a: {"accuracy": x / 100, "accuracy_ci_lo": x / 100 - 0.02, "accuracy_ci_hi": x / 100 + 0.02,
+                  "auc": x / 100 + 0.05, "tpr_at_fpr_0.01": x / 400}
               for a, x in accuracies.items()}  # fmt: skip
     return [place | rest | {"attack": a} | value for a, value in values.items()]
 
@@ -54,9 +55,15 @@ def ppb(samia, cost=0.0, adversary="matched", strength="4", dataset="location", 
 
 
 def evaluate(table):
-    """By number and scope; claim 3 by its adversary and scope."""
-    found = claims.evaluate(pd.DataFrame(table))
+    """Those by SAMIA's accuracy, by number and scope; claim 3 by its adversary and scope."""
+    found = [c for c in claims.evaluate(pd.DataFrame(table)) if c.measure == claims.SAMIA]
     return {(c.adversary if c.number == 3 else c.number, c.scope): c for c in found}
+
+
+def beyond(table, number, measure, adversary="matched"):
+    """A claim that goes beyond the paper's, over all settings."""
+    found = claims.evaluate(pd.DataFrame(table))
+    return next(c for c in found if (c.number, c.measure, c.adversary, c.scope) == (number, measure, adversary, "all"))
 
 
 def test_a_clean_sweep_of_five_supports_claim_1():
@@ -215,18 +222,19 @@ def test_claim_3_averages_over_seeds_and_decides_by_dataset():
 )
 def test_nothing_to_compare_is_too_few_settings(table):
     found = claims.evaluate(pd.DataFrame(table))
-    assert [(c.number, c.adversary, c.scope, c.settings, c.verdict) for c in found] == [
+    assert [(c.number, c.adversary, c.scope, c.settings, c.verdict) for c in found if c.measure == claims.SAMIA] == [
         (1, "matched", "all", 0, "too few settings to tell"),
         (2, "matched", "all", 0, "too few settings to tell"),
         (3, "adaptive", "all", 0, "too few settings to tell"),
         (3, "unaware", "all", 0, "too few settings to tell"),
     ]
+    assert {(c.settings, c.verdict) for c in found} == {(0, "too few settings to tell")}
     assert math.isnan(found[0].effect)
     assert "no setting has the results" in claims.claims_markdown(found)
 
 
 def test_an_empty_table_is_too_few_settings():
-    assert [c.settings for c in claims.evaluate(pd.DataFrame(family([61])).iloc[:0])] == [0, 0, 0, 0]
+    assert [c.settings for c in claims.evaluate(pd.DataFrame(family([61])).iloc[:0])] == 9 * [0]
 
 
 def test_many_exceptions_are_counted_and_pruners_grouped():
@@ -248,6 +256,7 @@ def test_the_table_has_a_row_per_claim_and_scope(tmp_path):
         *(
             "number",
             "adversary",
+            "measure",
             "scope",
             "statement",
             "settings",
@@ -259,20 +268,25 @@ def test_the_table_has_a_row_per_claim_and_scope(tmp_path):
         ),
         *("p_value", "left", "cost", "cost_interval_lo", "cost_interval_hi", "verdict", "detail"),
     ]
-    assert list(zip(table["number"], table["adversary"], table["scope"], strict=True)) == [
-        (1, "matched", "all"),
-        (1, "matched", "location"),
-        (2, "matched", "all"),
-        (3, "adaptive", "all"),
-        (3, "adaptive", "location"),
-        (3, "unaware", "all"),
+    kinds = [
+        (1, "matched", claims.SAMIA, ["all", "location"]),
+        (1, "matched", claims.STRONGEST, ["all", "location"]),
+        (2, "matched", claims.SAMIA, ["all"]),
+        (3, "adaptive", claims.SAMIA, ["all", "location"]),
+        (3, "unaware", claims.SAMIA, ["all"]),
+        (3, "adaptive", claims.STRONGEST, ["all", "location"]),
+        (3, "unaware", claims.STRONGEST, ["all"]),
+        (5, "matched", claims.AUC, ["all"]),
+        (5, "matched", claims.TPR, ["all"]),
     ]
+    keys = [(*kind, scope) for *kind, scopes in kinds for scope in scopes]
+    assert list(table[["number", "adversary", "measure", "scope"]].itertuples(index=False, name=None)) == keys
     tables.write_csv(tmp_path / "claims.csv", table)
     back = pd.read_csv(tmp_path / "claims.csv")
-    assert list(back["holds"]) == [5, 5, 0, 1, 1, 0]
-    assert list(back["cost"].isna()) == [True, True, True, False, False, True]
-    assert back["cost"][3] == pytest.approx(3.0)
-    assert np.isnan(back["cost_interval_hi"][3]), "one setting says nothing about the spread"
+    assert list(back["holds"]) == [5, 5, 0, 0, 0, 1, 1, 0, 1, 1, 0, 0, 0]  # the original's conf is the strongest
+    assert [i for i, missing in enumerate(back["cost"].isna()) if not missing] == [5, 6, 8, 9]
+    assert back["cost"][5] == pytest.approx(3.0)
+    assert np.isnan(back["cost_interval_hi"][5]), "one setting says nothing about the spread"
 
 
 def test_the_text_says_what_was_claimed_seen_and_decided():
@@ -298,7 +312,33 @@ def test_the_text_says_what_ppb_leaves_and_costs():
     assert "## Claim 3, unaware adversary: not supported" in text
     row = "| location | 5 | 5 | 0 | +3.00 | +1.80 to +4.20 | 0.031 | 67.00 | +2.00 | +2.00 to +2.00 | supported |"
     assert row in text
-    assert text.count("cost (points)") == 2  # not in the tables of claims 1 and 2
+    assert text.count("cost (points)") == 4  # not in the tables of claims 1, 2 and 5
+
+
+def test_the_strongest_attack_decides_beside_samia():
+    """SAMIA gains by pruning and loses by PPB; another attack has more than it, and nothing happens to that one."""
+    table = rows(grid.Setting("location", "fc"), samia=60, rmia=90)
+    for level in LEVELS:
+        table += rows(grid.Setting("location", "fc", "l1", level), samia=70, rmia=90)
+        table += rows(grid.Setting("location", "fc", "l1", level, "ppb", "4"), samia=60, rmia=90)
+    assert beyond(table, 1, claims.SAMIA).verdict == beyond(table, 3, claims.SAMIA, "adaptive").verdict == "supported"
+    for claim in (beyond(table, 1, claims.STRONGEST), beyond(table, 3, claims.STRONGEST, "adaptive")):
+        assert (claim.settings, claim.effect, claim.verdict) == (5, 0.0, "not supported")
+    assert beyond(table, 3, claims.STRONGEST, "adaptive").left == pytest.approx(95.0)
+    text = claims.claims_markdown(claims.evaluate(pd.DataFrame(table)))
+    assert "## Claim 3, adaptive adversary, by the strongest attack: not supported" in text
+    assert "with PPB the strongest attack still has an AUC of 95.00 % on average (guessing: 50 %)" in text
+
+
+def test_claim_5_compares_the_best_attack_with_reference_models_with_samia():
+    table = rows(grid.Setting("location", "fc"), samia=99, rmia=50)
+    for i, level in enumerate(LEVELS):
+        table += rows(grid.Setting("location", "fc", "l1", level), samia=60, rmia=62 + i, base=50, lira=61, conf=99)
+    by_auc, by_rate = (beyond(table, 5, measure) for measure in (claims.AUC, claims.TPR))
+    assert (by_auc.settings, by_auc.holds, by_auc.verdict) == (5, 5, "supported")
+    assert (by_auc.effect, by_rate.effect) == (pytest.approx(4.0), pytest.approx(1.0))
+    assert evaluate(table)[2, "all"].effect == pytest.approx(-39.0), "claim 2 is not about reference models"
+    assert "Others: conf" in evaluate(table)[2, "all"].detail
 
 
 def test_the_summary_speaks_of_defences_only_where_there_are_any():
@@ -372,8 +412,8 @@ def test_a_failed_attack_is_not_the_strongest_nor_shown_as_a_coin_toss():
     shown = tables.paper_table(table, "location").set_index("sparsity")
     assert shown.loc["0.6", "samia"] == "failed" and shown.loc["0.6", "conf"] == "61.00"
     found = summary.summary(table, claims.evaluate(table))
-    assert "of 61.0 to 62.0 % (samia on l1_0.5) after" in found and "60.00 failed 61.00" in found
-    assert "A coin toss has 50 %. Left out as failed, because a network learnt nothing: 1 of 8 results." in found
+    assert "of 0.66 to 0.67 (samia on l1_0.5) after" in found and "60.00 failed 61.00" in found
+    assert "A coin toss has 0.50. Left out as failed, because a network learnt nothing: 1 of 8 results." in found
 
 
 def test_claim_2_says_how_many_other_attacks_failed():
@@ -385,19 +425,19 @@ def test_claim_2_says_how_many_other_attacks_failed():
 
 
 def test_where_every_attack_failed_nothing_is_said_of_it():
-    table = pd.DataFrame(family([62, 63])).assign(failed="victim", accuracy=0.5)
+    table = pd.DataFrame(family([62, 63])).assign(failed="victim", accuracy=0.5, auc=0.5)
     found = summary.summary(table, claims.evaluate(table))
     assert "location, fc: no attack says anything. Left out as failed, because" in found
     assert not any("50" in line for line in found.splitlines() if "failed" in line)
 
 
-def test_a_failed_attack_on_a_defended_model_is_not_the_best_other():
+def test_a_failed_attack_on_a_defended_model_is_not_the_strongest():
     strong = grid.Setting("location", "fc", "l1", "0.5", "ppb", "4")
     table, shown = rows(strong, samia=61.0, nn=64.0, conf=63.0), []
     for attack in ("corr", "nn", "samia", "conf"):  # there is no corr: nothing has failed at first
         row = tables.defense_table(pd.DataFrame(failing(table, strong, attack)), "location").loc[0]
-        shown.append((row["samia adaptive"], row["best other adaptive"]))
+        shown.append((row["samia adaptive"], row["strongest adaptive"]))
     assert shown == [
-        *(("61.00", "64.00 (nn)"), ("61.00", "63.00 (conf; 1 failed)")),
-        *(("failed", "63.00 (conf; 1 failed)"), ("failed", "failed")),
+        *(("61.00", "0.690 (nn)"), ("61.00", "0.680 (conf; 1 failed)")),
+        *(("failed", "0.680 (conf; 2 failed)"), ("failed", "failed")),
     ]

@@ -17,7 +17,7 @@ from miaprune.report.results import ResultError
 def row(setting, attack, seed, accuracy, test_accuracy=0.6, adversary="matched"):
     result = a_result(setting, attack, seed, adversary=adversary)
     victim = result["victim"] | {"test_accuracy": test_accuracy}
-    return result | {"accuracy": accuracy, "victim": victim}
+    return result | {"accuracy": accuracy, "auc": accuracy + 0.05, "victim": victim}
 
 
 def test_a_missing_table_says_how_to_make_it(tmp_path):
@@ -115,11 +115,11 @@ def test_the_paper_table_starts_each_model_with_its_original():
     ]
     table = tables.paper_table(tables.attacks_table(rows), "digits")
     assert tables.to_markdown(table) == (
-        "| model | pruner | sparsity | test_accuracy | samia | conf |\n"
-        "| --- | --- | --- | --- | --- | --- |\n"
-        "| fc | original |  | 60.00 | 55.00 | 50.00 |\n"
-        "| fc | l1 | 0.5 | 60.00 | 70.00 |  |\n"
-        "| cnn | slim | 0.5 | 60.00 | 61.23 |  |\n"
+        "| model | pruner | sparsity | test_accuracy | samia | conf | strongest |\n"
+        "| --- | --- | --- | --- | --- | --- | --- |\n"
+        "| fc | original |  | 60.00 | 55.00 | 50.00 | 0.600 (samia) |\n"
+        "| fc | l1 | 0.5 | 60.00 | 70.00 |  | 0.750 (samia) |\n"
+        "| cnn | slim | 0.5 | 60.00 | 61.23 |  | 0.662 (samia) |\n"
     )
 
 
@@ -189,14 +189,14 @@ def test_the_defence_table_shows_each_defended_setting_undefended_first():
     table = tables.defense_table(tables.attacks_table(rows), "location")
     assert list(table.columns) == [
         *("model", "pruner", "sparsity", "defense", "strength", "test_accuracy", "epsilon"),
-        *("samia adaptive", "best other adaptive", "samia unaware", "best other unaware"),
+        *("samia adaptive", "strongest adaptive", "samia unaware", "strongest unaware"),
     ]
     assert tables.to_markdown(table).splitlines()[2:] == [
-        "| fc | l1 | 0.7 | none |  | 60.00 |  | 70.00 | 68.00 (nn) | 70.00 | 68.00 (nn) |",
-        "| fc | l1 | 0.7 | ppb | 4 | 57.50 |  | 61.00 | 63.00 (conf) |  | 56.00 (nn) |",
-        "| fc | l1 | 0.7 | ppb | 16 | 40.00 |  | 52.00 |  |  |  |",
-        "| fc | l1 | 0.7 | dp | 0.5 | 30.00 | 3.25 |  |  | 51.00 |  |",
-        "| fc | l1 | 0.9 | ppb | 4 | 60.00 |  | 65.00 |  |  |  |",
+        "| fc | l1 | 0.7 | none |  | 60.00 |  | 70.00 | 0.750 (samia) | 70.00 | 0.750 (samia) |",
+        "| fc | l1 | 0.7 | ppb | 4 | 57.50 |  | 61.00 | 0.680 (conf) |  | 0.610 (nn) |",
+        "| fc | l1 | 0.7 | ppb | 16 | 40.00 |  | 52.00 | 0.570 (samia) |  |  |",
+        "| fc | l1 | 0.7 | dp | 0.5 | 30.00 | 3.25 |  |  | 51.00 | 0.560 (samia) |",
+        "| fc | l1 | 0.9 | ppb | 4 | 60.00 |  | 65.00 | 0.700 (samia) |  |  |",
     ]
 
 
@@ -216,8 +216,8 @@ def test_spread_is_mean_and_sample_deviation_over_seeds():
 
     table = tables.spread_table([frame(7, 0.70, 0.5), frame(8, 0.72, 0.6), frame(9, 0.74, 0.7)])
     assert tables.to_markdown(table).splitlines()[2:] == [
-        "| location | fc | original |  | 3 | 60.0 ± 0.0 | 50.0 ± 0.0 |  |",
-        "| location | fc | l1 | 0.7 | 3 | 60.0 ± 10.0 | 72.0 ± 2.0 | 80.0 ± 0.0 (2 of 3 seeds) |",
+        "| location | fc | original |  | 3 | 60.0 ± 0.0 | 50.0 ± 0.0 |  | 0.550 (samia) |",
+        "| location | fc | l1 | 0.7 | 3 | 60.0 ± 10.0 | 72.0 ± 2.0 | 80.0 ± 0.0 (2 of 3 seeds) | 0.850 (conf) |",
     ]
     alone = tables.spread_table([frame(7, 0.7, 0.5)])
     assert list(alone["samia"]) == ["50.0", "70.0"]
