@@ -47,8 +47,8 @@ HEADS = {
         "what defences do",
         "The victim's accuracy on test data and SAMIA's accuracy, in percent, members and non-members weighing the "
         "same (guessing: 50), and the largest AUC of any attack (guessing: 0.5): by the adaptive adversary, whose "
-        "shadow models are defended alike, and by the unaware one, whose shadow models are not. A setting's first row is "
-        "without a defence: the matched adversary stands in for both. epsilon is what dp guarantees for the "
+        "shadow models are defended alike, and by the unaware one, whose shadow models are not. A setting's first row "
+        "is without a defence: the matched adversary stands in for both. epsilon is what dp guarantees for the "
         "fine-tuning alone, not for the original model; its delta is in `attacks.csv`.",
     ),
 }

@@ -15,13 +15,18 @@ from miaprune.data import splits
 from miaprune.files import load_arrays, load_metadata, save_tensors
 from miaprune.report import results
 
+
+def several(files):
+    """A named file or files of a rule as a list: Snakemake gives one as a text."""
+    return [files] if isinstance(files, str) else files
+
+
 params, path, names = snakemake.params, snakemake.input.victim, list(snakemake.params.options)
 jsons = snakemake.output[: len(names)]
 victims, results_of = Path(path).parent, Path(jsons[0]).parent
 setting = grid.Setting.parse(str(victims.relative_to(snakemake.config["results_dir"])))
 adversary = "matched" if results_of == victims else results_of.name
-attackers = (snakemake.output if adversary == "matched" else snakemake.input).attackers
-attackers = [attackers] if isinstance(attackers, str) else attackers
+attackers = several((snakemake.output if adversary == "matched" else snakemake.input).attackers)
 
 
 def main(device, where):
@@ -31,7 +36,7 @@ def main(device, where):
     reference = set(names) & set(grid.REFERENCE_ATTACKS)
     # Those who only score need the victim's margins: what references say of its records was fitted.
     count = params.options[names[0]]["references"] if names[0] in reference else grid.SHADOWS
-    of_models = margins.load(snakemake.input.margins, params.seed, count) if reference else None
+    of_models = margins.load(several(snakemake.input.margins), params.seed, count) if reference else None
     shadows = signals.load_shadows(path, grid.SHADOWS) if adversary == "matched" and set(names) - reference else None
     scored = {}
     for name, attacker, output in zip(names, attackers, jsons, strict=True):
