@@ -171,7 +171,7 @@ def targets():
 
 if workflow.modifier.is_main_snakefile():  # else targets may be of other workflows, too
     try:
-        configuration.check_folder()
+        configuration.check_place()
         configuration.check_targets(
             targets(),
             RESULTS,

@@ -8,6 +8,7 @@ import math
 import os
 import re
 import shlex
+import sys
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from miaprune.grid import GridError
 
 CONFIG = Path(__file__).parents[1] / "config.yaml"
 SCHEMA = Path(__file__).parent / "schemas/config.schema.json"
+FOR_A_SHELL = re.compile(r"(?![\w@%+=:,./~-])[\x00-\x7f]")
+"""What a shell does not take as it stands."""
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
 
 
@@ -169,8 +172,16 @@ def _check_cell(target: str, results_dir: str, parts: Sequence[str], attacks: Se
         raise GridError(f"{target}: this adversary has results only, no {file}")
 
 
-def check_folder() -> None:
-    """Raise `ConfigError` if Snakemake cannot keep its records in the working folder: another user's checkout, say."""
+def check_place() -> None:
+    """Raise `ConfigError` where Snakemake can start no job.
+
+    It hands the path of its Python to a shell unquoted, and keeps its records in the working folder, which may be
+    another user's checkout.
+    """
+    if FOR_A_SHELL.search(sys.executable):
+        raise ConfigError(
+            f"{sys.executable}: Snakemake starts no job with a Python whose path has spaces or quotes; move it"
+        )
     if not os.access(".snakemake" if os.path.exists(".snakemake") else ".", os.W_OK):
         snakefile = shlex.quote(str(CONFIG.with_name("Snakefile")))
         raise ConfigError(f"{os.getcwd()}: cannot write here; start in a folder of yours with --snakefile {snakefile}")

@@ -125,11 +125,20 @@ def test_a_configuration_that_cannot_run(config, message):
 
 def test_a_working_folder_that_cannot_be_written(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    configuration.check_folder()
+    configuration.check_place()
     monkeypatch.setattr("configuration.os.access", lambda path, mode: False)
     with pytest.raises(ConfigError) as refusal:
-        configuration.check_folder()
+        configuration.check_place()
     assert str(refusal.value).startswith(f"{tmp_path}: cannot write here; start in a folder of yours with --snakefile ")
+
+
+@pytest.mark.parametrize("folder", ["a b", "it's", 'say "hi"', "mia(1)", "$mia", "a\nb"])
+def test_a_python_that_snakemake_starts_no_job_with(monkeypatch, folder):
+    monkeypatch.setattr("sys.executable", "/größe-1.2~/u\u0308/@me/bin/python")
+    configuration.check_place()
+    monkeypatch.setattr("sys.executable", f"/home/{folder}/.venv/bin/python")
+    with pytest.raises(ConfigError, match="Snakemake starts no job with a Python whose path has spaces or quotes"):
+        configuration.check_place()
 
 
 REPORTS = ["results/tables/digits.csv", "results/figures/samia_vs_others.png", "results/demo/tables/digits.csv"]
