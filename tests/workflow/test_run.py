@@ -67,13 +67,13 @@ def test_the_report_holds_claims_figures_and_tables(run):
         assert f'"results/{name}": {{"name"' in report, "shown, not only named as a rule's output"
 
 
-@pytest.mark.parametrize("folder", ["t", "t" * 120])
-def test_jobs_run_wherever_temporary_files_lie_and_whatever_lies_in_the_working_folder(workflow, tmp_path, folder):
-    """They are forks of a process that listens on a socket there, whose path may be 107 characters long."""
+@pytest.mark.parametrize("folder", ["t" * 120, 'it\'s "ü" ' + "ü" * 60])
+def test_jobs_run_whatever_folders_are_called_and_whatever_lies_in_the_working_folder(workflow, tmp_path, folder):
+    workflow.config |= {"data_dir": f"{folder}/data", "results_dir": f"{folder}/results"}
     for name in ("miaprune", "statistics", "torch", "signals"):
         (workflow.folder / f"{name}.py").write_text("raise RuntimeError('not this one')")
     (tmp_path / folder).mkdir()
-    target = "data/digits/digits.safetensors"
+    target = f"{folder}/data/digits/digits.safetensors"
     environment = os.environ | {"TMPDIR": str(tmp_path / folder)}
     done = subprocess.run(
         workflow.command(target), cwd=workflow.folder, env=environment, capture_output=True, text=True
