@@ -93,6 +93,11 @@ def signals_of(settings):
     return [f"{RESULTS}/{s.path}/signals.safetensors" for s in settings]
 
 
+def matched_of(scope):
+    """The settings that a matched adversary attacks."""
+    return [victim for victim, adversary in SCOPES[scope] if adversary == "matched"]
+
+
 def settings_of(scope):
     return list(dict.fromkeys(victim for victim, _ in SCOPES[scope]))
 
@@ -140,7 +145,7 @@ PAIR_FIGURES = {
     "defense_effect": defended_pairs,
     "transfer": transfer_pairs,
 }
-SIGNAL_FIGURES = ("signal_distributions", "gaps_per_class")
+SIGNAL_FIGURES = ("signal_distributions", "gaps_per_class", "margin_distributions")
 
 
 def attack_figures(scope):
@@ -154,8 +159,9 @@ def report_files(scope):
     tables = list(dict.fromkeys(s.dataset for s in settings_of(scope)))
     tables += [f"{d}_defenses" for d in dict.fromkeys(s.dataset for s in settings_of(scope) if s.defense)]
     figures = attack_figures(scope) + [f"{f}_{d}_{m}_{p}" for f in SIGNAL_FIGURES for d, m, p in families(scope)]
+    figures += [f"roc_{d}_{m}" for d, m in pairs(scope)]
     return [
-        *(f"{root}tables/{name}.csv" for name in ("attacks", "models", *tables)),
+        *(f"{root}tables/{name}.csv" for name in ("attacks", "models", "exposed", *tables)),
         *(f"{root}tables/{name}.html" for name in tables),
         *(f"{root}figures/{name}.{suffix}" for name in figures for suffix in ("pdf", "png")),
         *(f"{root}{name}" for name in ("claims.csv", "claims.md", "claims.html", "summary.txt")),
@@ -230,6 +236,11 @@ def family_signals(wildcards):
     """The original's signals first, then those of the family's pruned settings."""
     pruned = family(wildcards)
     return signals_of([pruned[0].original, *pruned])
+
+
+def family_margins(wildcards):
+    """Margins of the same settings."""
+    return [signals.replace("signals.safetensors", "margins.safetensors") for signals in family_signals(wildcards)]
 
 
 def family_labels(wildcards):

@@ -107,9 +107,42 @@ for scope_folder in SCOPES:
             "../workflow/scripts/figures.py"
 
 
+# The same of every record's scores.
+for scope_folder in SCOPES:
+
+    rule:
+        name:
+            f"scored_records{'_' if scope_folder else ''}{scope_folder.rstrip('/')}"
+        input:
+            attacks=f"{RESULTS}/{scope_folder}tables/attacks.csv",
+            scores=[f"{RESULTS}/{s.path}/scores.safetensors" for s in matched_of(scope_folder)],
+        output:
+            exposed=f"{RESULTS}/{scope_folder}tables/exposed.csv",
+            pdf=[f"{RESULTS}/{scope_folder}figures/roc_{d}_{m}.pdf" for d, m in pairs(scope_folder)],
+            png=[
+                report(
+                    f"{RESULTS}/{scope_folder}figures/roc_{d}_{m}.png",
+                    caption="../workflow/report/figure.rst",
+                    category="Figures",
+                    labels={"figure": f"roc_{d}_{m}"},
+                )
+                for d, m in pairs(scope_folder)
+            ],
+        log:
+            f"{RESULTS}/logs/{scope_folder}scored_records.log",
+        localrule: True
+        params:
+            settings=[s.path for s in matched_of(scope_folder)],
+            pairs=pairs(scope_folder),
+            seed=config["seed"],
+        script:
+            "../workflow/scripts/scored_records.py"
+
+
 rule signal_figures:
     input:
-        family_signals,
+        signals=family_signals,
+        margins=family_margins,
     output:
         **{
             f"{kind}_pdf": f"{RESULTS}/{{scope}}figures/{kind}_{{dataset}}_{{model}}_{{pruner}}.pdf"
@@ -129,5 +162,6 @@ rule signal_figures:
     localrule: True
     params:
         labels=family_labels,
+        seed=config["seed"],
     script:
         "../workflow/scripts/signal_figures.py"

@@ -14,9 +14,11 @@ import pandas as pd
 import pytest
 from synthetic import make_signals
 
-from miaprune import grid
+from miaprune import grid, metrics
+from miaprune.margins import Margins
 from miaprune.report import figures, results, tables
 from miaprune.report.figures import accuracy, style
+from miaprune.report.scores import Scores
 
 ROOT = Path(__file__).parents[2]
 LOCATION = {"datasets": ["location"], "models": ["fc"], "pruners": ["l1"], "sparsities": [0.5, 0.7, 0.9]}
@@ -75,6 +77,17 @@ def signals(classes=10, **more):
     return replace(make_signals(300, classes, 0, member_boost=1.0), **more)
 
 
+def some_scores(n=300):
+    rng, members = np.random.default_rng(0), np.arange(n) < n // 2
+    return Scores({a: rng.normal(members).astype("f4") for a in grid.ATTACKS}, np.arange(n), members)
+
+
+def some_margins():
+    rng, parts = np.random.default_rng(0), np.zeros((5, 80), np.int8)
+    values = rng.normal(size=(6, 80)).astype("f4")
+    return Margins(values[0], values[1:], parts, np.arange(40)), np.arange(40) < 20
+
+
 def every_figure():
     table, some = attacks(LOCATION, names=("samia", "conf", "corr")), signals()
     many, undefended = signals(100), dict.fromkeys(("0.5", "0.6", "0.7", "0.8", "0.9"), some)
@@ -82,6 +95,8 @@ def every_figure():
     return {
         "accuracy": lambda: figures.accuracy_vs_sparsity(table, "location", "fc"),
         "samia": lambda: figures.samia_vs_others(table),
+        "roc": lambda: figures.roc({"original": some_scores(), "l1_0.5 + ppb_4": some_scores(600)}, "ROC"),
+        "margins": lambda: figures.margin_distributions(some_margins(), {"0.5 + ppb 4": some_margins()}, "Margins"),
         "distributions": lambda: figures.signal_distributions(some, {"0.5": some}, "Signals"),
         "classes": lambda: figures.gaps_per_class(some, {"0.5": some}, "Gaps"),
         "gaps": lambda: figures.gaps_vs_accuracy(table),
@@ -554,3 +569,17 @@ def test_degenerate_adversaries_are_drawn(name):
         assert re.search(r"each (point|cell) is (a single seed|the mean over no seeds)\.", caption(figure))
         shown = any(axes.lines or axes.images for axes in figure.axes)
         assert shown or figure.axes[0].get_title(loc="left").startswith("no ")
+
+
+def test_a_roc_curve_is_the_best_of_its_kind_and_begins_at_one_false_positive():
+    scores = some_scores(2000)
+    scores.by_attack["lira"] = 3 * scores.members + np.random.default_rng(1).normal(size=2000).astype("f4")
+    figure = figures.roc({"original": scores}, "ROC")
+    curves = {line.get_label().partition(" ")[0]: line for line in figure.axes[0].lines}
+    assert "lira" in curves and not {"base", "rmia", "lira_t"} & curves.keys()
+    assert min(curves["lira"].get_xdata()) == pytest.approx(0.001, rel=0.01), "of 1 000 non-members"
+    for name in ("lira", "samia"):
+        x, y = curves[name].get_data()
+        expected = [metrics.tpr_at_fpr(scores.by_attack[name], scores.members, fpr) for fpr in x]
+        np.testing.assert_allclose(y, expected)
+    assert "1000 members and 1000 non-members" in caption(figure)

@@ -2,16 +2,20 @@
 
 from job import logged
 
-from miaprune import signals
+from miaprune import grid, margins, signals
 from miaprune.report import figures
 
 with logged(snakemake.log[0]):
-    original, *pruned = (signals.load(path, "victim") for path in snakemake.input)
-    family = dict(zip(snakemake.params.labels, pruned, strict=True))
+    original, *pruned = (signals.load(path, "victim") for path in snakemake.input.signals)
+    first, *others = (margins.load([path], snakemake.params.seed, grid.SHADOWS) for path in snakemake.input.margins)
+    labels = snakemake.params.labels
+    family = dict(zip(labels, pruned, strict=True))
+    of_family = dict(zip(labels, zip(others, (s.members for s in pruned), strict=True), strict=True))
     place = "/".join((snakemake.wildcards.dataset, snakemake.wildcards.model, snakemake.wildcards.pruner))
-    for draw, what in (
-        (figures.signal_distributions, "Signals of members and of non-members"),
-        (figures.gaps_per_class, "How far members stand out, class by class"),
+    for draw, what, seen in (
+        (figures.signal_distributions, "Signals of members and of non-members", (original, family)),
+        (figures.gaps_per_class, "How far members stand out, class by class", (original, family)),
+        (figures.margin_distributions, "Margins of members and of non-members", ((first, original.members), of_family)),
     ):
         path = getattr(snakemake.output, f"{draw.__name__}_pdf")
-        figures.save(draw(original, family, f"{what}: {place}"), path.removesuffix(".pdf"))
+        figures.save(draw(*seen, f"{what}: {place}"), path.removesuffix(".pdf"))

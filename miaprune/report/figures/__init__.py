@@ -30,7 +30,8 @@ from miaprune.report.figures.accuracy import (
 )
 from miaprune.report.figures.defenses import defense_effect, frontier
 from miaprune.report.figures.mismatch import transfer
-from miaprune.report.figures.signals import gaps_per_class, signal_distributions
+from miaprune.report.figures.roc import roc
+from miaprune.report.figures.signals import gaps_per_class, margin_distributions, signal_distributions
 from miaprune.report.figures.style import STYLE, WIDTH, save, styled
 
 __all__ = [
@@ -43,6 +44,8 @@ __all__ = [
     "frontier",
     "gaps_per_class",
     "gaps_vs_accuracy",
+    "margin_distributions",
+    "roc",
     "samia_vs_others",
     "save",
     "signal_distributions",

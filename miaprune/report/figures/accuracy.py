@@ -45,6 +45,10 @@ ATTACK_MARKS = {
     "conf_global": ("X", ORANGE),
     "corr": ("p", PURPLE),
     "blindmi": ("*", BLACK),
+    "base": ("h", SKY),
+    "rmia": ("d", SKY),
+    "lira": ("H", SKY),
+    "lira_t": ("8", SKY),
 }
 DATASET_MARKS = {
     "cifar10": ("o", BLUE),

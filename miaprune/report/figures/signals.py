@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator
 
 from miaprune import metrics
+from miaprune.margins import Margins
 from miaprune.report.figures.captions import GAPS, finish, number, plural
 from miaprune.report.figures.style import BLACK, BLUE, GREY, STYLE, VERMILLION, Mark, panels, styled
 from miaprune.signals import Signals
@@ -79,6 +80,54 @@ def signal_distributions(original: Signals | None, pruned: Mapping[str, Signals]
         "towards 0 and 1) or sensitivity (mean absolute change of a posterior per unit of input noise; log axis) is "
         "at or below a value. d is the largest vertical distance between the curves: 0 if the signal tells nothing "
         f"about membership, 1 if one threshold tells all. {_records(models)}.{_plus(models)}",
+    )
+    return figure
+
+
+@styled()
+def margin_distributions(
+    original: tuple[Margins, np.ndarray] | None, pruned: Mapping[str, tuple[Margins, np.ndarray]], title: str
+) -> Figure:
+    """Cumulative distributions of the margin, and of the margin less the mean of the reference models' that are OUT.
+
+    Columns and labels as in `signal_distributions`; each model's margins come with bool [n], who of the records is a
+    member.
+    """
+    models = {} if original is None else {"original": original}
+    models |= {f"sparsity {sparsity}": each for sparsity, each in pruned.items()}
+    columns = min(6, len(models))
+    blocks = math.ceil(len(models) / columns)
+    figure, places = panels(2 * blocks * columns, columns, 1.6, sharey=True)
+    for axes in places:
+        axes.set_axis_off()
+    for k, (name, (margins, members)) in enumerate(models.items()):
+        own = margins.victim[margins.records].astype(float)
+        out = margins.out[:, margins.records]
+        mean = np.where(out, margins.references[:, margins.records], 0.0).sum(axis=0) / out.sum(axis=0)
+        block, column = divmod(k, columns)
+        for row, (label, values) in enumerate((("margin", own), ("margin − refs", own - mean))):
+            axes = places[(2 * block + row) * columns + column]
+            axes.set_axis_on()
+            ends = np.percentile(values, [0.5, 99.5])
+            _cumulative(axes, label, np.clip(values, *ends), members, (ends[0], ends[1]))
+            axes.set(ylim=(-0.02, 1.02), yticks=[0, 0.5, 1])
+            if not row:
+                axes.set_title(name.replace(" + ", "\n+ "))
+            if not column:
+                axes.tick_params(labelleft=True)
+                axes.set_ylabel("share at or below")
+    handles = [Line2D([], [], label=group, **line) for group, line in GROUP_LINES.items()]
+    figure.legend(handles=handles, loc="outside upper right", ncols=2)
+    (first, members), *_ = models.values()
+    finish(
+        figure,
+        title,
+        "Share of members and of non-members whose margin (logit of the true class less the logsumexp of the others) "
+        "is at or below a value; below it the margin less what models say on average that never saw the record "
+        f"({len(first.references)} of them). d is the largest vertical distance between the curves: 0 if it tells "
+        "nothing about membership, 1 if one threshold tells all. The outer 0.5 % on either side are drawn at the ends. "
+        f"{plural(len(models), 'victim model')} (one seed), each with {int(members.sum())} members and "
+        f"{int((~members).sum())} non-members.{_plus(models)}",
     )
     return figure
 
@@ -156,7 +205,7 @@ def _models(original: Signals | None, pruned: Mapping[str, Signals]) -> dict[str
     return models | {f"sparsity {sparsity}": signals for sparsity, signals in pruned.items()}
 
 
-def _plus(models: Mapping[str, Signals]) -> str:
+def _plus(models: Collection[str]) -> str:
     return " After a plus: a defence in fine-tuning." if any(" + " in name for name in models) else ""
 
 

@@ -1,0 +1,27 @@
+"""Every record's score over a scope: ROC curves of what leaks most, and the records that are most exposed."""
+
+from pathlib import Path
+
+from job import logged
+
+from miaprune import grid
+from miaprune.report import figures, scores, tables
+
+params = snakemake.params
+
+with logged(snakemake.log[0]):
+    attacks = tables.read_table(snakemake.input.attacks)
+    settings = list(map(grid.Setting.parse, params.settings))
+    loaded = {
+        setting: scores.load(path, setting.path, params.seed)
+        for setting, path in zip(settings, snakemake.input.scores, strict=True)
+    }
+    tables.write_csv(snakemake.output.exposed, scores.exposed(attacks, loaded))
+    for pdf, (dataset, model) in zip(snakemake.output.pdf, params.pairs, strict=True):
+        place = f"{dataset}/{model}"
+        shown = scores.most_exposed(
+            {s: loaded[s] for s in settings if (s.dataset, s.model) == (dataset, model)}, attacks
+        )
+        title = f"What attacks find at low false positive rates: {place}"
+        labelled = {setting.path.removeprefix(f"{place}/").replace("/", " + "): each for setting, each in shown.items()}
+        figures.save(figures.roc(labelled, title), Path(pdf).with_suffix(""))
