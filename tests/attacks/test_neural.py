@@ -129,7 +129,9 @@ ON_SIGNALS = [name for name in grid.ATTACKS if name not in grid.REFERENCE_ATTACK
 def test_without_a_difference_every_attack_scores_one_half(name):
     options = {"top": 3, "batch": 1000} if name == "blindmi" else QUICK
     shadows, victim = make_signals(4000, 10, 0), make_signals(4000, 10, 1)
-    scores = attack(name).score(attack(name).fit(shadows, options, 0, "cpu"), victim, options, 0, "cpu")
+    fitted = attack(name).fit(shadows, options, 0, "cpu")
+    assert checks.trained(fitted), "there was nothing to learn"
+    scores = attack(name).score(fitted, victim, options, 0, "cpu")
     # The accuracy of a coin on 2000 + 2000 records: 4 standard errors, a false alarm in 16 000
     assert abs(metrics.accuracy(scores, victim.members) - 0.5) < 4 * 0.5 / 4000**0.5
 
@@ -156,20 +158,31 @@ def test_captured_training_is_the_training(name, recipe, monkeypatch):
     np.testing.assert_allclose(*found, rtol=0, atol=1e-2 * np.abs(found[1]).max())
 
 
-STRONG = 2.0
-# Attack, classes, how much surer members are, records of the shadows, changes of the recipe that make it quick.
+WEAK, STRONG = 0.2, 2.0
+# Attack, classes, how much surer members are, records of the shadows, steps of SAMIA's training (fewer: quick).
 NEAR_BEST = [
-    ("samia", 2, STRONG, 4000, {"least_steps": 100}),
-    ("samia", 10, STRONG, 4000, {"least_steps": 100}),
-    *((name, classes, STRONG, 12_000, {}) for name in ("nn", "nn_cls") for classes in (2, 10, 30)),
+    *(("samia", classes, STRONG, 2000, 60) for classes in (2, 10, 30)),
+    *(("samia", classes, WEAK, 12_000, steps) for classes, steps in ((2, 90), (10, 188))),
+    *((name, classes, STRONG, 4000, 320) for name in ("nn", "nn_cls") for classes in (2, 10)),
+    *(("nn", 30, STRONG, 4000, 320), ("nn", 100, STRONG, 6000, 320)),
+    *(("nn_cls", 30, STRONG, 6000, 320), ("nn_cls", 100, STRONG, 12_000, 320)),
+    *((name, 2, WEAK, 4000, 320) for name in ("nn", "nn_cls")),
+    *((name, 10, WEAK, 12_000, 320) for name in ("nn", "nn_cls")),
+    ("nn", 30, WEAK, 12_000, 320),
 ]
 
 
-@pytest.mark.parametrize(("name", "classes", "boost", "records", "changes"), NEAR_BEST)
-def test_it_comes_near_the_best_possible_auc(name, classes, boost, records, changes):
-    """Both AUCs on the same records: they share most of their sampling error, 0.003 of an AUC of 0.55."""
-    shadows, victim = make_signals(records, classes, 0, boost), make_signals(20_000, classes, 1, boost)
-    recipe = RECIPES["fast"] | changes
+@pytest.mark.parametrize(("name", "classes", "boost", "records", "steps"), NEAR_BEST)
+def test_it_comes_near_the_best_possible_auc(name, classes, boost, records, steps):
+    """Both AUCs on the same records: they share most of their sampling error, 0.006 of an AUC of 0.55.
+
+    What is not here takes minutes, or more records (benchmarks/attack_training.md): at a weak leak SAMIA from 30
+    classes on, `nn` at 100, and `nn_cls`, which learns a class from that class's own records, from 30 on. At 100 that
+    has 0.51 with 27 000 records and 0.535 with 135 000, where 0.551 is best; with 27 000 a logistic regression for
+    each class that is told what to look at loses 0.015 itself.
+    """
+    shadows, victim = make_signals(records, classes, 0, boost), make_signals(10_000, classes, 1, boost)
+    recipe = RECIPES["fast"] | {"epochs": 1 if name == "samia" else 10, "least_steps": steps}
     fitted = attack(name).fit(shadows, recipe, 0, "cpu")
     assert checks.trained(fitted)
     found = metrics.auc(attack(name).score(fitted, victim, recipe, 0, "cpu"), victim.members)
@@ -185,6 +198,17 @@ def test_adams_rate_is_lower_for_a_matrix_of_many_inputs_and_sgds_is_not():
     assert len(by_share[1.0]) == len([*model.parameters()]) - 1
     assert [share for _, share in neural.optimisers(networks.Samia((3, 10)), RECIPES["fast"])] == [1.0]
     assert [share for _, share in neural.optimisers(model, RECIPES["paper"])] == [1.0]
+
+
+def test_the_head_lives_at_100_classes():
+    """At the full rate 2 to 7 of its 64 units were still alive after these 40 steps, with the lower one 20 to 28."""
+    s, recipe = make_signals(640, 100, 0, WEAK), RECIPES["fast"] | {"epochs": 1, "least_steps": 1, "batch_size": 16}
+    x, y = torch.from_numpy(neural.samia_features(s)), torch.from_numpy(s.members.astype(np.int64))
+    model, alive = neural.train(networks.Samia, x, y, recipe, 1), []
+    model.head[1].register_forward_hook(lambda _, __, output: alive.append((output > 0).any(0).sum().item()))
+    with torch.inference_mode():
+        model(x[:300])
+    assert alive[0] > 12
 
 
 def stillborn(inputs):
