@@ -1,0 +1,73 @@
+"""What margins cost beside signals, and how long the attacks with reference models take, as ratios in one run.
+
+    .venv/bin/python benchmarks/references.py
+
+Made-up data in the shapes of Location (fc) and CIFAR-10 (cnn, ResNet-18 on 1 500 records), untrained networks, one
+thread: neither changes what is computed.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+
+import numpy as np
+import torch
+
+from miaprune import grid, margins, signals
+from miaprune.attacks import attack
+from miaprune.data import splits
+from miaprune.data.datasets import Dataset
+from miaprune.margins import DEV, TEST, TRAIN, Margins
+from miaprune.networks import models
+
+PAIRS = 5
+
+
+def seconds_of_measuring(model: str, shape: tuple[int, ...], classes: int, n: int) -> tuple[float, float]:
+    """Medians of `PAIRS` pairs: signals alone, and with the margins of all records."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.rand((n, *shape), generator=generator)
+    labels = torch.randint(0, classes, (n,), generator=generator)
+    data = Dataset("made up", inputs, labels, classes, torch.tensor(0.0), torch.tensor(1.0))
+    network, split = models.build(model, shape, classes, 0), splits.victim_split(n, 7)
+    alone, both = [], []
+    for _ in range(PAIRS):
+        for with_margins, times in ((False, alone), (True, both)):
+            own = np.full(n, np.nan, np.float32) if with_margins else None
+            started = time.process_time()
+            signals.measure(network, data, split, 10, 1e-3, 0, "victim", own)
+            if own is not None:
+                margins.fill(network, data, own)
+            times.append(time.process_time() - started)
+    return statistics.median(alone), statistics.median(both)
+
+
+def seconds_of_attacks(n: int, k: int) -> float:
+    """All four attacks, fitted and scored, on n records of a data set (half of them the victim's)."""
+    rng = np.random.default_rng(0)
+    parts = np.zeros((k, n), np.int8)
+    parts[:, n // 2 :] = rng.choice([TRAIN, DEV, TEST], (k, n - n // 2), p=[0.45, 0.1, 0.45])
+    values = rng.normal(0, 3, (k + 1, n)).astype("f4")
+    seen = Margins(values[0], values[1:], parts, np.arange(int(0.45 * n)))
+    started = time.process_time()
+    for name in grid.REFERENCE_ATTACKS:
+        attack(name).score(attack(name).fit(seen, {}, 0, "cpu"), seen, {}, 0, "cpu")
+    return time.process_time() - started
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    for model, shape, classes, n in (
+        ("fc", (446,), 30, 5010),
+        ("cnn", (3, 32, 32), 10, 4000),
+        ("resnet18", (3, 32, 32), 10, 1500),
+    ):
+        alone, both = seconds_of_measuring(model, shape, classes, n)
+        print(f"{model}: signals {alone:.2f} s, with margins {both:.2f} s: {both / alone - 1:+.1%}")
+    for k in (5, 64, 256):
+        print(f"four attacks, 60 000 records, {k} references: {seconds_of_attacks(60_000, k):.2f} s")
+
+
+if __name__ == "__main__":
+    main()
