@@ -25,31 +25,29 @@ include: "rules/report.smk"
 rule all:
     default_target: True
     input:
-        attack_results(GRID),
+        all_of(GRID),
         report_files(""),
 
 
 # The parts of `all`: every attack on undefended models, on defended ones, and by mismatched adversaries.
 rule attacks:
     input:
-        attack_results(
-            (victim, adversary) for victim, adversary in GRID if (victim.defense, adversary) == (None, "matched")
-        ),
+        all_of((victim, adversary) for victim, adversary in GRID if (victim.defense, adversary) == (None, "matched")),
 
 
 rule defenses:
     input:
-        attack_results((victim, adversary) for victim, adversary in GRID if victim.defense),
+        all_of((victim, adversary) for victim, adversary in GRID if victim.defense),
 
 
 rule transfer:
     input:
-        attack_results((victim, adversary) for victim, adversary in GRID if adversary.startswith("shadows_")),
+        all_of((victim, adversary) for victim, adversary in GRID if adversary.startswith("shadows_")),
 
 
 rule demo:
     input:
-        attack_results(DEMO),
+        all_of(DEMO),
         report_files("demo/"),
 
 

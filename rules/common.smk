@@ -67,10 +67,13 @@ def attackers(folder, attacks=SCORED):
 
 
 def attack_results(attacked):
-    folders = [f"{RESULTS}/{grid.folder(*a)}" for a in attacked]
-    return [
-        file for folder in folders for file in (*results(folder, config["attacks"]), f"{folder}/scores.safetensors")
-    ]
+    return [file for a in attacked for file in results(f"{RESULTS}/{grid.folder(*a)}", config["attacks"])]
+
+
+def all_of(attacked):
+    """Results and every record's scores."""
+    attacked = list(attacked)
+    return [*attack_results(attacked), *(f"{RESULTS}/{grid.folder(*a)}/scores.safetensors" for a in attacked)]
 
 
 def checkpoints(folder):
