@@ -1,5 +1,6 @@
 """Figures are whole, in both formats and of the same bytes each time; captions count what stands behind."""
 
+import functools
 import os
 import re
 import subprocess
@@ -88,11 +89,30 @@ def some_margins():
     return Margins(values[0], values[1:], parts, np.arange(40)), np.arange(40) < 20
 
 
+def failing(table, **at):
+    """The table with these results marked, their accuracy as if the attack found nothing."""
+    here = np.logical_and.reduce(
+        [table[key].isna() if value is None else table[key] == value for key, value in at.items()]
+    )
+    return table.assign(failed=table["failed"].mask(here, "attack"), accuracy=table["accuracy"].mask(here, 0.5))
+
+
 def every_figure():
     table, some = attacks(LOCATION, names=("samia", "conf", "corr")), signals()
     many, undefended = signals(100), dict.fromkeys(("0.5", "0.6", "0.7", "0.8", "0.9"), some)
     family = undefended | {f"{level} + ppb 4": some for level in undefended}
+    failed = functools.reduce(
+        lambda t, name: failing(t, attack=name, sparsity=0.7), grid.NEURAL_ATTACKS, attacks(LOCATION)
+    )
+    none_works, one_not = failing(FULL, attack="samia"), failing(WIDE, attack="samia", sparsity=0.7)
     return {
+        "failed accuracy": lambda: figures.accuracy_vs_sparsity(failed, "location", "fc"),
+        "failed samia": lambda: figures.samia_vs_others(failed),
+        "failed frontier": lambda: figures.frontier(none_works, "location", "fc"),
+        "failed frontiers": lambda: figures.frontier(one_not, "svhn", "vgg16"),
+        "failed effect": lambda: figures.defense_effect(none_works, "location", "fc"),
+        "failed effects": lambda: figures.defense_effect(one_not, "svhn", "vgg16"),
+        "failed transfer": lambda: figures.transfer(one_not, "svhn", "vgg16"),
         "accuracy": lambda: figures.accuracy_vs_sparsity(table, "location", "fc"),
         "samia": lambda: figures.samia_vs_others(table),
         "roc": lambda: figures.roc({"original": some_scores(), "l1_0.5 + ppb_4": some_scores(600)}, "ROC"),
@@ -419,14 +439,6 @@ def test_a_defended_models_gaps_have_the_mark_of_the_undefended_one_hollow():
     assert (plain.get_marker(), plain.get_color()) == (defended.get_marker(), defended.get_color())
     assert plain.get_marker() != other.get_marker()
     assert (plain.get_markerfacecolor(), defended.get_markerfacecolor()) == (plain.get_color(), "white")
-
-
-def failing(table, **at):
-    """The table with these results marked, their accuracy as if the attack found nothing."""
-    here = np.logical_and.reduce(
-        [table[key].isna() if value is None else table[key] == value for key, value in at.items()]
-    )
-    return table.assign(failed=table["failed"].mask(here, "attack"), accuracy=table["accuracy"].mask(here, 0.5))
 
 
 def drawn_below(figure, percent):

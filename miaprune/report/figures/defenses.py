@@ -67,7 +67,8 @@ def frontier(attacks: pd.DataFrame, dataset: str, model: str) -> Figure:
         _victims(axes, rows[rows["pruner"].isna()], *ORIGINAL_MARK, filled=True)
         axes.margins(0.12)
         failed = [_named(row) for row in rows[of_panel & rows["accuracy"].isna()].to_dict("records")]
-        title = f"sparsity {level:g}" + (f"; failed: {', '.join(failed)}" if failed else "")
+        names = "all" if len(failed) == of_panel.sum() else ", ".join(failed)
+        title = f"sparsity {level:g}" + (f"; failed: {names}" if failed else "")
         axes.set_title(textwrap.fill(title, 84 // columns))
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         axes.tick_params(labelbottom=True)

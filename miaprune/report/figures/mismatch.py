@@ -75,7 +75,7 @@ def _heat_map(
             light = norm(value) < 0.55
             axes.text(j, i, f"{value:.1f}", ha="center", va="center", fontsize=7, color=BLACK if light else "white")
         elif (i, j) in failed:
-            axes.text(j, i, "failed", ha="center", va="center", fontsize=5)
+            axes.text(j, i, "failed", ha="center", va="center", fontsize=7, rotation=30)
         if i == j:
             axes.add_patch(Rectangle((j - 0.47, i - 0.47), 0.94, 0.94, fill=False, color=VERMILLION, clip_on=False))
     axes.grid(visible=False)

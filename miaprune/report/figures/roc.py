@@ -58,7 +58,7 @@ def roc(victims: Mapping[str, Scores], title: str) -> Figure:
         "The share of members that an attack finds against the share of non-members that it accuses wrongly, both axes "
         "logarithmic: the further left, the surer it must be. Of attacks with reference models, of SAMIA, of other "
         "networks, of thresholds and of BlindMI the one with the largest AUC is drawn, its AUC beside its name, with a "
-        "95 % bootstrap band; the matched adversary's. Of pruned and of defended models: the one that leaks most by AUC. "
-        f"Dotted diagonal: guessing. Curves begin at one false positive. One seed; {records}.",
+        "95 % bootstrap band; the matched adversary's. Of pruned and of defended models: the one that leaks most by "
+        f"AUC. Dotted diagonal: guessing. Curves begin at one false positive. One seed; {records}.",
     )
     return figure

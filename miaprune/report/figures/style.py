@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -87,7 +88,8 @@ def write_failed(axes: Axes, names: Mapping[float, Sequence[str]]) -> None:
     """Write "failed" and ``names`` upright at the foot of a panel, at each x: nothing to be taken for an accuracy."""
     for x, here in names.items():
         place: dict[str, Any] = {"transform": axes.get_xaxis_transform(), "ha": "center", "va": "bottom"}
-        text = axes.text(x, 0.04, f"failed: {', '.join(here)}", **place, rotation=90, fontsize=6)
+        said = textwrap.fill(f"failed: {', '.join(here)}", 26)
+        text = axes.text(x, 0.04, said, **place, rotation=90, fontsize=7)
         text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5})
         text.set_in_layout(False)  # a long one is not to squeeze the panel
 
