@@ -145,6 +145,7 @@ def transfer_pairs(scope):
 PAIR_FIGURES = {
     "accuracy_vs_sparsity": pairs,
     "frontier": defended_pairs,
+    "frontier_strongest": defended_pairs,
     "defense_effect": defended_pairs,
     "transfer": transfer_pairs,
 }

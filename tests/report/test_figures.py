@@ -45,6 +45,8 @@ def table_of(attacked, names=grid.ATTACKS, seeds=(7,)):
                 accuracy = 0.6 + 0.05 * (name == "samia") + rng.uniform(0, 0.04)
                 rest = {"adversary": adversary, "attack": name, "seed": seed, "accuracy": accuracy}
                 rest |= {"accuracy_ci_lo": accuracy - 0.01, "accuracy_ci_hi": accuracy + 0.01}
+                auc = 1.1 - accuracy  # so that SAMIA, the most accurate, is not the strongest
+                rest |= {"auc": auc, "auc_ci_lo": auc - 0.01, "auc_ci_hi": auc + 0.01}
                 rows.append(asdict(setting) | rest | facts)
     return tables._typed(pd.DataFrame(rows))
 
@@ -121,6 +123,7 @@ def every_figure():
         "classes": lambda: figures.gaps_per_class(some, {"0.5": some}, "Gaps"),
         "gaps": lambda: figures.gaps_vs_accuracy(table),
         "frontier": lambda: figures.frontier(FULL, "location", "fc"),
+        "frontier of the strongest": lambda: figures.frontier_strongest(FULL, "location", "fc"),
         "frontiers": lambda: figures.frontier(WIDE, "svhn", "vgg16"),
         "effect": lambda: figures.defense_effect(FULL, "location", "fc"),
         "effects": lambda: figures.defense_effect(WIDE, "svhn", "vgg16"),
@@ -344,6 +347,15 @@ def test_the_frontier_joins_strengths_in_order_filled_for_the_adaptive_adversary
         "guessing",
     ]
     assert "3 pruned settings, 12 defended ones, 1 original; each point is a single seed." in caption(figure)
+
+
+def test_the_frontier_of_the_strongest_draws_the_largest_auc_of_each_victim():
+    figure = figures.frontier_strongest(FULL, "location", "fc")
+    rows = FULL[(FULL["sparsity"] == 0.5) & (FULL["defense"] == "ppb") & (FULL["adversary"] == "matched")]
+    largest = rows.groupby("strength")["auc"].max() * 100
+    drawn = [list(line.get_ydata()) for line in figure.axes[0].lines]
+    assert any(np.allclose(y, largest) for y in drawn if len(y) == len(largest))
+    assert "(the strongest: conf " in caption(figure)
 
 
 def test_the_frontier_draws_the_pruners_that_were_swept():

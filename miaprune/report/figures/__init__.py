@@ -28,7 +28,7 @@ from miaprune.report.figures.accuracy import (
     gaps_vs_accuracy,
     samia_vs_others,
 )
-from miaprune.report.figures.defenses import defense_effect, frontier
+from miaprune.report.figures.defenses import defense_effect, frontier, frontier_strongest
 from miaprune.report.figures.mismatch import transfer
 from miaprune.report.figures.roc import roc
 from miaprune.report.figures.signals import gaps_per_class, margin_distributions, signal_distributions
@@ -42,6 +42,7 @@ __all__ = [
     "accuracy_vs_sparsity",
     "defense_effect",
     "frontier",
+    "frontier_strongest",
     "gaps_per_class",
     "gaps_vs_accuracy",
     "margin_distributions",
