@@ -39,8 +39,10 @@ from miaprune.signals import Signals, pool
 
 WORKERS = min(4, os.cpu_count() or 1)
 QUERY_BATCH = 128
-ATTACKS = tuple(attack for attack in grid.ATTACKS if attack != "blindmi")
-FAMILY = {attack: family for family, attacks in grid.ATTACK_FAMILIES.items() for attack in attacks}
+FAMILIES = {family: attacks for family, attacks in grid.ATTACK_FAMILIES.items() if family != "reference"}
+"""Of attacks on signals: those with reference models take a second (benchmarks/references.py)."""
+FAMILY = {attack: family for family, attacks in FAMILIES.items() for attack in attacks}
+ATTACKS = tuple(attack for attack in FAMILY if attack != "blindmi")
 SAMPLED_ROLES, SAMPLED_THRESHOLDS = 2, 10
 """Of a cell that is cut short: the models that are trained and queried, and one threshold tried of so many."""
 

@@ -45,7 +45,7 @@ PHASES = {
     "originals": "six original models",
     "pruned": "six pruned and fine-tuned models",
     "signals": "signals (the baseline: before every attack)",
-    **{family: ", ".join(attacks) for family, attacks in grid.ATTACK_FAMILIES.items()},
+    **{family: ", ".join(attacks) for family, attacks in baseline.FAMILIES.items()},
 }
 PEAKS = {"H100 PCIe": (756, 51), "H100": (989, 67), "H200": (989, 67), "A100": (312, 19.5), "L40S": (362, 91.6)}
 """TFLOP/s of a card, by its data sheet and a part of its name: dense bf16 on tensor cores, float32 without TF32."""

@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import ours
 import torch
+from baseline import FAMILIES
 from configuration import ConfigError, attack_options, check_device, training_recipe
 from job import keep_freed_memory
 from torch import nn
@@ -41,7 +42,7 @@ from miaprune.training import defenses
 from miaprune.training.objectives import CrossEntropy, Objective
 
 STAGES = {"originals": "training", "pruned": "finetuning"}
-PHASES = (*STAGES, "signals", *grid.ATTACK_FAMILIES)
+PHASES = (*STAGES, "signals", *FAMILIES)
 
 EPOCHS, CAPTURED_EPOCHS = 4, 12
 """Of a model's training, and of one whose steps a GPU captures. A pace is the last half's: by then they all are."""
@@ -211,7 +212,7 @@ class Estimate:
         found["signals"] = costs["signals"].of(spec.records)
         parts = (splits.of_role(role, spec.records, self.config["seed"]) for role in grid.ROLES)
         queried, *others = (len(p.train) + len(p.test) for p in parts)
-        for family, names in grid.ATTACK_FAMILIES.items():
+        for family, names in FAMILIES.items():
             found[family] = 0.0
             for name in names:
                 fitting, scoring = self.attacks[spec.classes][name]

@@ -22,6 +22,7 @@ import job
 import numpy as np
 import ours
 import torch
+from baseline import FAMILIES
 from configuration import attack_options
 
 from miaprune import grid, signals
@@ -122,7 +123,7 @@ STAGES: dict[str, tuple[Callable[[str, Path], None], str]] = {
     "signals": (measure, "six models, members and non-members, 10 draws"),
     **{
         family: (fit(*names), ", ".join(names) + ": fit on all shadows, score the victim")
-        for family, names in grid.ATTACK_FAMILIES.items()
+        for family, names in FAMILIES.items()
     },
 }
 

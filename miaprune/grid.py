@@ -64,9 +64,11 @@ SHADOWS = 5
 
 ROLES = ("victim", *(f"shadow_{i}" for i in range(SHADOWS)))
 
-MAX_REFERENCES = 256
 CHUNK = 8
-"""Reference models beyond the shadows that one job trains."""
+"""Reference models beyond the shadows that one job trains, whether or not the last ones are asked for."""
+
+MAX_REFERENCES = SHADOWS + 32 * CHUNK
+"""Reference models that there can be."""
 
 
 def reference(i: int) -> str:
@@ -75,9 +77,8 @@ def reference(i: int) -> str:
 
 
 def chunks(references: int) -> list[str]:
-    """What one job each trains of the reference models beyond the shadows: "5-12", "13-20" of 21."""
-    firsts = range(SHADOWS, references, CHUNK)
-    return [f"{first}-{min(first + CHUNK, references) - 1}" for first in firsts]
+    """What one job each trains of the reference models beyond the shadows: "5-12", "13-20" of 14 to 21."""
+    return [f"{first}-{first + CHUNK - 1}" for first in range(SHADOWS, references, CHUNK)]
 
 
 def in_chunk(chunk: str) -> tuple[str, ...]:

@@ -45,8 +45,8 @@ def tpr_at_fpr(scores: np.ndarray, members: np.ndarray, fpr: float) -> float:
 def at_fpr(scores: np.ndarray, members: np.ndarray, fpr: float, seed: int) -> dict[str, Any]:
     """`tpr_at_fpr` below 1, its 95 % bootstrap interval, and the false positives that it stands on, in a dict.
 
-    Its keys are "tpr", "ci" and "false_positives". Rate and interval are None where ``fpr`` is less than one of the
-    non-members: no number stands on no record.
+    Its keys are "tpr", "ci" and "false_positives". Rate and interval are None where there is no false positive, as
+    ``fpr`` is less than one of the non-members or many scores are equal: no number stands on no record.
     """
     _check(scores, members)
     ours, others = np.sort(scores[members]), np.sort(scores[~members])[::-1]
@@ -56,6 +56,8 @@ def at_fpr(scores: np.ndarray, members: np.ndarray, fpr: float, seed: int) -> di
         return {"tpr": None, "ci": None, "false_positives": 0}
     # The highest score that would be one false positive too many; members above it are called so.
     limit = others[allowed]
+    if not (false_positives := int((others > limit).sum())):
+        return {"tpr": None, "ci": None, "false_positives": 0}
     rng = np.random.default_rng(seed)
     # In a resample of the non-members that score is the original one at this place from the top: as in
     # `bootstrap_interval` the draws are the bootstrap itself, at a cost that does not grow with n.
@@ -64,7 +66,7 @@ def at_fpr(scores: np.ndarray, members: np.ndarray, fpr: float, seed: int) -> di
     return {
         "tpr": float((ours > limit).mean()),
         "ci": list(_percentiles(rng.binomial(m, above / m) / m)),
-        "false_positives": int((others > limit).sum()),
+        "false_positives": false_positives,
     }
 
 

@@ -68,7 +68,10 @@ for family_name, members in grid.ATTACK_FAMILIES.items():
         benchmark:
             f"{RESULTS}/benchmarks/{{setting}}/attack_{family_name}.tsv"
         group:
+            # With further references it waits for other submissions, and the rest is not to wait with it.
             "{setting}"
+            if family_name != "reference" or config["references"] == grid.SHADOWS
+            else "{setting}/references"
         threads: 1
         resources:
             **needs(family_name),
@@ -89,7 +92,7 @@ rule scores:
     log:
         f"{RESULTS}/logs/{{setting}}/scores.log",
     group:
-        "{setting}"
+        "{setting}" if config["references"] == grid.SHADOWS else "{setting}/references"
     threads: 1
     resources:
         **needs("score"),

@@ -67,8 +67,7 @@ use rule defend as defend_references with:
         data=f"{DATA}/{{dataset}}/{{dataset}}.safetensors",
     output:
         passing(
-            f"{RESULTS}/{{dataset}}/{{model}}/{{pruner}}_{{sparsity}}/{{defense}}_{{strength}}"
-            "/references/{chunk}/models.safetensors"
+            f"{RESULTS}/{{dataset}}/{{model}}/{{pruner}}_{{sparsity}}/{{defense}}_{{strength}}/references/{{chunk}}/models.safetensors"
         ),
     log:
         f"{RESULTS}/logs/{{dataset}}/{{model}}/{{pruner}}_{{sparsity}}/{{defense}}_{{strength}}/references/{{chunk}}/prune.log",

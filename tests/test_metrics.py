@@ -132,11 +132,11 @@ def test_a_rate_is_tpr_at_fpr_with_its_false_positives_or_none_on_less_than_a_re
     scores, members = arrays(rows)
     found = metrics.at_fpr(scores, members, fpr, 0)
     others = scores[~members]
-    if max(k for k in range(len(others) + 1) if k / len(others) <= fpr) == 0:
+    called = [k for t in set(others) if (k := int((others > t).sum())) / len(others) <= fpr]
+    if max(called) == 0:
         assert found == {"tpr": None, "ci": None, "false_positives": 0}
     else:
         assert found["tpr"] == metrics.tpr_at_fpr(scores, members, fpr)
-        called = [k for t in set(others) if (k := int((others > t).sum())) / len(others) <= fpr]
         assert found["false_positives"] == max(called)
         assert 0 <= found["ci"][0] <= found["ci"][1] <= 1
 

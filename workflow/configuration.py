@@ -228,11 +228,12 @@ def _check_origin(path: str, results_dir: str, seed: int, about: Mapping[str, An
     from miaprune.files import check_facts
 
     folder, stem = os.path.split(os.path.splitext(os.path.relpath(path, results_dir))[0])
+    folder = folder.split("/references/")[0]
     if stem in grid.ROLES:
         check_facts(path, about, {"setting": folder, "role": stem, "seed": seed})
     elif os.path.basename(folder) == "attackers":
         check_facts(path, about, {"setting": os.path.dirname(folder), "attack": stem, "seed": seed})
-    elif stem in ("signals", "margins"):
+    elif stem in ("signals", "margins", "models"):
         for role, facts in about.items():
             check_facts(path, facts, {"setting": folder, "role": role, "seed": seed})
 

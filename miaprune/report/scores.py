@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from miaprune import grid
+from miaprune.data import splits
 from miaprune.files import FileError, check_facts, load_arrays
 from miaprune.report.tables import over_seeds
 
@@ -46,11 +47,14 @@ def load(path: str | Path, setting: str, seed: int) -> Scores:
     arrays, about = load_arrays(path)
     check_facts(path, about, {"setting": setting, "seed": seed})
     try:
-        records, members = arrays.pop("records"), arrays.pop("members")
+        records, members, n = arrays.pop("records"), arrays.pop("members"), int(about["of"])
     except KeyError as error:
         raise FileError(f"{path}: lacks {error}; delete it and run again") from None
     if {array.shape for array in (members, *arrays.values())} != {records.shape}:
         raise FileError(f"{path}: scores of different numbers of records; delete it and run again")
+    split = splits.victim_split(n, seed)
+    if not np.array_equal(records, np.concatenate([split.train, split.test])):
+        raise FileError(f"{path}: scores of other records than seed {seed} attacks; delete it and run again")
     return Scores(arrays, records, members)
 
 
@@ -91,6 +95,12 @@ def exposed(attacks: pd.DataFrame, scores: Mapping[grid.Setting, Scores]) -> pd.
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
+def sound(scores: Scores, attacks: pd.DataFrame, setting: grid.Setting) -> Scores:
+    """Those of the attacks that an attacks table has for a setting and that did not fail there."""
+    rows = attacks[_of(attacks, setting) & attacks["failed"].isna()]
+    return replace(scores, by_attack={a: s for a, s in scores.by_attack.items() if a in set(rows["attack"])})
+
+
 def most_exposed(scores: Mapping[grid.Setting, Scores], attacks: pd.DataFrame) -> dict[grid.Setting, Scores]:
     """Of one model the original, and of its pruned and of its defended settings the one with the largest AUC each."""
     kinds: dict[str, list[tuple[float, grid.Setting]]] = {"original": [], "pruned": [], "defended": []}
@@ -104,12 +114,18 @@ def most_exposed(scores: Mapping[grid.Setting, Scores], attacks: pd.DataFrame) -
 
 def strongest(attacks: pd.DataFrame, setting: grid.Setting) -> tuple[str, float] | None:
     """The matched attack on a setting with the largest AUC, and that; None where no attack says anything."""
+    here = _of(attacks, setting)
+    if not here.any():
+        return None
+    areas = over_seeds(attacks[here]).set_index("attack")["auc"].dropna()
+    return (str(areas.idxmax()), float(areas.max())) if len(areas) else None
+
+
+def _of(attacks: pd.DataFrame, setting: grid.Setting) -> pd.Series:
+    """Which rows of an attacks table are of a setting's matched adversary."""
     here = attacks["adversary"] == "matched"
     for key in ("dataset", "model", "pruner", "defense"):
         here &= attacks[key].isna() if getattr(setting, key) is None else attacks[key] == getattr(setting, key)
     for key in ("sparsity", "strength"):
         here &= attacks[key].isna() if getattr(setting, key) is None else attacks[key] == float(getattr(setting, key))
-    if not here.any():
-        return None
-    areas = over_seeds(attacks[here]).set_index("attack")["auc"].dropna()
-    return (str(areas.idxmax()), float(areas.max())) if len(areas) else None
+    return here

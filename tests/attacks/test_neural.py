@@ -203,11 +203,11 @@ def test_adams_rate_is_lower_for_a_matrix_of_many_inputs_and_sgds_is_not():
 def test_the_head_lives_at_100_classes():
     """At the full rate 2 to 7 of its 64 units were still alive after these 40 steps, with the lower one 20 to 28."""
     s, recipe = make_signals(640, 100, 0, WEAK), RECIPES["fast"] | {"epochs": 1, "least_steps": 1, "batch_size": 16}
-    x, y = torch.from_numpy(neural.samia_features(s)), torch.from_numpy(s.members.astype(np.int64))
+    x, y = neural.inputs_of(neural.samia_features, s, "cpu"), torch.from_numpy(s.members.astype(np.int64))
     model, alive = neural.train(networks.Samia, x, y, recipe, 1), []
     model.head[1].register_forward_hook(lambda _, __, output: alive.append((output > 0).any(0).sum().item()))
     with torch.inference_mode():
-        model(x[:300])
+        model(x(torch.arange(300)))
     assert alive[0] > 12
 
 

@@ -100,7 +100,7 @@ def test_roles():
     assert same(splits.of_role("victim", 100, 7), splits.victim_split(100, 7))
     assert same(splits.of_role("shadow_3", 100, 7), splits.shadow_split(100, 7, 3))
     assert same(splits.of_role("reference_9", 100, 7), splits.shadow_split(100, 7, 9))
-    for role in ("shadow_5", "reference_4", "reference_256"):
+    for role in ("shadow_5", "reference_4", "reference_261"):
         with pytest.raises(grid.GridError, match=rf"{role}.*did you mean"):
             splits.of_role(role, 100, 7)
 

@@ -1,12 +1,12 @@
 """Every record's score: files of it, the most exposed records, and the victims that leak most."""
 
-import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from test_results import DEFENDED, ORIGINAL, PRUNED, a_result
 
+from miaprune.data import splits
 from miaprune.files import FileError, save_tensors
 from miaprune.report import scores, tables
 from miaprune.report.scores import Scores
@@ -66,7 +66,9 @@ def test_of_each_kind_of_victim_the_one_that_leaks_most_is_shown():
     assert list(scores.most_exposed({PRUNED: of([1000])}, table(areas))) == [PRUNED]
 
 
-ARRAYS = {"conf": np.zeros(4, np.float32), "records": np.arange(4), "members": np.arange(4) < 2}
+SPLIT = splits.victim_split(20, 7)
+RECORDS = np.concatenate([SPLIT.train, SPLIT.test])
+ARRAYS = {"conf": np.zeros(len(RECORDS), np.float32), "records": RECORDS, "members": np.arange(len(RECORDS)) < 4}
 
 
 @pytest.mark.parametrize(
@@ -74,18 +76,28 @@ ARRAYS = {"conf": np.zeros(4, np.float32), "records": np.arange(4), "members": n
     [
         (ARRAYS, {"setting": "a/b/original"}, "of setting a/b/original, not location/fc/l1_0.7"),
         (ARRAYS, {"seed": 8}, "of seed 8, not 7"),
-        (ARRAYS | {"conf": np.zeros(5, np.float32)}, {}, "scores of different numbers of records; delete it"),
+        (ARRAYS | {"conf": np.zeros(99, np.float32)}, {}, "scores of different numbers of records; delete it"),
         ({"conf": np.zeros(4, np.float32)}, {}, "lacks 'records'; delete it"),
+        (ARRAYS | {"records": RECORDS[::-1].copy()}, {}, "scores of other records than seed 7 attacks; delete it"),
+        (ARRAYS, {"of": 30}, "scores of other records than seed 7 attacks; delete it"),
     ],
 )
 def test_scores_of_something_else_are_named(tmp_path, arrays, about, said):
     path = tmp_path / "scores.safetensors"
-    save_tensors(path, arrays, {"setting": PRUNED.path, "seed": 7} | about)
+    save_tensors(path, arrays, {"setting": PRUNED.path, "seed": 7, "of": 20} | about)
     with pytest.raises(FileError, match=said):
         scores.load(path, PRUNED.path, 7)
 
 
 def test_scores_come_back_from_their_file(tmp_path):
-    save_tensors(tmp_path / "x.safetensors", ARRAYS, {"setting": PRUNED.path, "seed": 7})
+    save_tensors(tmp_path / "x.safetensors", ARRAYS, {"setting": PRUNED.path, "seed": 7, "of": 20})
     found = scores.load(tmp_path / "x.safetensors", PRUNED.path, 7)
-    assert list(found.by_attack) == ["conf"] and math.isclose(found.members.mean(), 0.5)
+    assert list(found.by_attack) == ["conf"] and found.members.sum() == 4
+
+
+def test_attacks_that_failed_or_were_not_asked_for_are_left_out():
+    attacks = table({(PRUNED, "conf"): 0.6, (PRUNED, "corr"): 0.7})
+    attacks.loc[attacks["attack"] == "corr", "failed"] = "attack"
+    every = of([1000])
+    every.by_attack["rmia"] = every.by_attack["conf"]
+    assert list(scores.sound(every, attacks, PRUNED).by_attack) == ["conf"]

@@ -34,7 +34,9 @@ def checkpoints(folder):
 
 def steps(plan):
     """What a plan makes of settings: the last parts of the files' names, and of checkpoints the victim's alone."""
-    plan = [file for file in plan if file.endswith(".safetensors") and "/attackers/" not in file]
+    plan = [
+        file for file in plan if file.endswith(".safetensors") and "/attackers/" not in file and "scores" not in file
+    ]
     return sorted(f.removeprefix("results/digits/fc/") for f in plan if "shadow_" not in f)
 
 
@@ -82,17 +84,20 @@ def test_a_new_attack_trains_no_model(change):
 
 
 def test_a_changed_hyper_parameter_is_not_missed_where_checkpoints_are_gone(change):
-    pruned = ["l1_0.5/signals.safetensors", "l1_0.5/victim.safetensors"]
+    pruned = [f"l1_0.5/{name}.safetensors" for name in ("margins", "signals", "victim")]
     change.config["finetuning"]["epochs"]["image"] = 3
     assert steps(change.plan("all")) == pruned
     change.config["finetuning"]["epochs"]["image"] = 2
     change.config["training"]["epochs"]["image"] = 3
-    assert steps(change.plan("all")) == [*pruned, "original/signals.safetensors", "original/victim.safetensors"]
+    assert steps(change.plan("all")) == [
+        *pruned,
+        *(f"original/{name}.safetensors" for name in ("margins", "signals", "victim")),
+    ]
 
 
 def test_a_new_sparsity_plans_no_other(change):
     change.config["sparsities"].append(0.8)
-    new = ["l1_0.8/signals.safetensors", "l1_0.8/victim.safetensors"]
+    new = [f"l1_0.8/{name}.safetensors" for name in ("margins", "signals", "victim")]
     assert steps(change.plan("results/digits/fc/l1_0.8/conf.json")) == steps(change.plan("all")) == new
 
 

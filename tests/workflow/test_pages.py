@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -12,7 +13,7 @@ from miaprune.files import load_metadata
 
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
 BLOCKS = [text for page in PAGES for text in re.findall(r"^```python\n(.*?)^```$", page.read_text(), flags=re.M | re.S)]
-TESTED = ("train_roles", "load_tensors")
+TESTED = ("train_roles", "load_tensors", "load_file")
 """A word of each block, by which its test below finds it."""
 
 
@@ -35,7 +36,8 @@ def test_an_attack_from_python(tmp_path, monkeypatch, capsys):
 
 def test_a_victim_from_its_file(tmp_path, monkeypatch):
     workflow = Workflow(tmp_path, small_config() | {"sparsities": [0.7]})
-    done = workflow.run("results/noisy_digits/fc/l1_0.7/victim.safetensors")
+    cell = "results/noisy_digits/fc/l1_0.7"
+    done = workflow.run(f"{cell}/victim.safetensors", f"{cell}/scores.safetensors", "--config", "attacks=[rmia]")
     assert done.returncode == 0, done.stdout + done.stderr
     monkeypatch.chdir(tmp_path)
     names: dict = {}
@@ -45,4 +47,8 @@ def test_a_victim_from_its_file(tmp_path, monkeypatch):
         right = names["victim"](data.batch(members)).argmax(1) == data.labels[members]
     stored = load_metadata("results/noisy_digits/fc/l1_0.7/victim.safetensors")["train_accuracy"]
     assert right.double().mean().item() == pytest.approx(stored)
+    exec(block("load_file"), names)
+    scores = names["scores"]
+    assert len(set(names["surest"].tolist())) == 10
+    assert (scores["rmia"][np.isin(scores["records"], names["surest"])] >= np.sort(scores["rmia"])[-10]).all()
     assert names["mask"]["1.weight"].double().mean() == pytest.approx(0.3, abs=0.001)

@@ -35,7 +35,12 @@ def main(device, where):
     guessing = [role for role in grid.ROLES if results.learnt_nothing(facts[role])]
     reference = set(names) & set(grid.REFERENCE_ATTACKS)
     # Those who only score need the victim's margins: what references say of its records was fitted.
-    count = params.options[names[0]]["references"] if names[0] in reference else grid.SHADOWS
+    count = params.options[names[0]]["references"] if reference and adversary == "matched" else grid.SHADOWS
+    if count > grid.SHADOWS:
+        further = {
+            role: about for file in several(snakemake.input.margins)[1:] for role, about in load_metadata(file).items()
+        }
+        guessing += [role for role, about in further.items() if results.learnt_nothing(about)]
     of_models = margins.load(several(snakemake.input.margins), params.seed, count) if reference else None
     shadows = signals.load_shadows(path, grid.SHADOWS) if adversary == "matched" and set(names) - reference else None
     scored = {}
@@ -63,10 +68,11 @@ def main(device, where):
         results.write_json(output, result)
         says = f"learnt nothing: {', '.join(failed)}" if failed else f"accuracy {result['accuracy']:.4f}"
         print(f"{setting.path} {adversary} {name}: {says}, AUC {result['auc']:.4f}")
-    split = splits.of_role("victim", facts["victim"]["records"], params.seed)
+    n = facts["victim"]["records"]
+    split = splits.of_role("victim", n, params.seed)
     scored |= {"records": np.concatenate([split.train, split.test]), "members": victim.members}
     save_tensors(
-        snakemake.output.scores, scored, {"setting": setting.path, "adversary": adversary, "seed": params.seed}
+        snakemake.output.scores, scored, {"setting": setting.path, "adversary": adversary, "seed": params.seed, "of": n}
     )
 
 

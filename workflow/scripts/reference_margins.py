@@ -18,4 +18,6 @@ with running(snakemake.log[0], snakemake.threads, params.device) as device:
         model = models.load(setting.model, data.input_shape, data.classes, state).to(device)
         measured[role], about[role] = np.full(len(data), np.nan, np.float32), facts
         margins.fill(model, data, measured[role])
+        if wrong := np.count_nonzero(~np.isfinite(measured[role])):
+            raise ValueError(f"{role}: {wrong} of {len(data)} margins are no finite numbers; did its training diverge?")
     margins.save(snakemake.output[0], measured, about)

@@ -13,7 +13,7 @@ with logged(snakemake.log[0]):
     attacks = tables.read_table(snakemake.input.attacks)
     settings = list(map(grid.Setting.parse, params.settings))
     loaded = {
-        setting: scores.load(path, setting.path, params.seed)
+        setting: scores.sound(scores.load(path, setting.path, params.seed), attacks, setting)
         for setting, path in zip(settings, snakemake.input.scores, strict=True)
     }
     tables.write_csv(snakemake.output.exposed, scores.exposed(attacks, loaded))

@@ -38,10 +38,11 @@ def roc(victims: Mapping[str, Scores], title: str) -> Figure:
             if not areas:
                 continue
             name = max(areas, key=lambda each: areas[each])
-            found = [metrics.at_fpr(scores.by_attack[name], scores.members, float(fpr), 0) for fpr in fprs]
-            low, high = (np.array([each["ci"][end] for each in found]) for end in (0, 1))
+            rates = [metrics.at_fpr(scores.by_attack[name], scores.members, float(fpr), 0) for fpr in fprs]
+            found = np.array([(np.nan, np.nan, np.nan) if r["tpr"] is None else (r["tpr"], *r["ci"]) for r in rates])
+            low, high = found[:, 1], found[:, 2]
             axes.fill_between(fprs, low, high, color=line["color"], alpha=0.12, linewidth=0)
-            axes.plot(fprs, [each["tpr"] for each in found], label=f"{name} {areas[name]:.3f}", linewidth=1.2, **line)
+            axes.plot(fprs, found[:, 0], label=f"{name} {areas[name]:.3f}", linewidth=1.2, **line)
         axes.plot([1e-5, 1], [1e-5, 1], **GUESSING)
         axes.set(xscale="log", yscale="log", title=label.replace(" + ", "\n+ "), xlabel="false positive rate")
         axes.legend(loc="lower right", handlelength=2.2, borderaxespad=0.1)
