@@ -34,10 +34,9 @@ def checkpoints(folder):
 
 def steps(plan):
     """What a plan makes of settings: the last parts of the files' names, and of checkpoints the victim's alone."""
-    plan = [
-        file for file in plan if file.endswith(".safetensors") and "/attackers/" not in file and "scores" not in file
-    ]
-    return sorted(f.removeprefix("results/digits/fc/") for f in plan if "shadow_" not in f)
+    others = ("/attackers/", "scores", "shadow_")
+    plan = [file for file in plan if file.endswith(".safetensors") and not any(part in file for part in others)]
+    return sorted(file.removeprefix("results/digits/fc/") for file in plan)
 
 
 ORIGINALS = sorted(f"{ORIGINAL}/{name}" for name in CHECKPOINTS)  # all that is pruned starts from them: they stay
