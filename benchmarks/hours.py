@@ -151,7 +151,7 @@ def attack_costs(classes: int, config: Mapping[str, Any], device: str, records: 
     """Of every attack's fit and of its scoring, by ``records`` made-up shadow records and as many of the victim."""
     shadows, victim = made_up(records, classes), made_up(records, classes)
     found = {}
-    for name in (attack for attacks in FAMILIES.values() for attack in attacks):
+    for name in [name for names in FAMILIES.values() for name in names]:
         options = attack_options(config, name)
         fit = partial(_fit_seconds, name, shadows, options, device)
         if name in grid.NEURAL_ATTACKS:
