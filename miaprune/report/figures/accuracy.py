@@ -47,8 +47,8 @@ ATTACK_MARKS = {
     "blindmi": ("*", BLACK),
     "base": ("h", SKY),
     "rmia": ("d", SKY),
-    "lira": ("H", SKY),
-    "lira_t": ("8", SKY),
+    "lira": ("^", SKY),
+    "lira_t": ("v", SKY),
 }
 DATASET_MARKS = {
     "cifar10": ("o", BLUE),
