@@ -47,8 +47,8 @@ ATTACK_MARKS = {
     "blindmi": ("*", BLACK),
     "base": ("h", SKY),
     "rmia": ("d", SKY),
-    "lira": ("^", SKY),
-    "lira_t": ("v", SKY),
+    "lira": ((4, 1, 0), SKY),
+    "lira_t": ((4, 1, 45), SKY),
 }
 DATASET_MARKS = {
     "cifar10": ("o", BLUE),
