@@ -121,13 +121,13 @@ def _check_finite(value: Any, where: str) -> None:
 
 
 def check_targets(
-    targets: Iterable[str], results_dir: str, data_dir: str, attacks: Sequence[str], reports: Iterable[str]
+    targets: Iterable[str], results_dir: str, data_dir: str, attacks: Sequence[str], seed: int, reports: Iterable[str]
 ) -> None:
     """Check every target below ``results_dir``: a setting's file, listed in config.yaml or not, or one of ``reports``.
 
     Those are the tables and figures of what config.yaml lists. Raises `GridError` where a data set, model, pruner,
     sparsity, defence, adversary or file does not exist. An adversary who only scores does so with the configured
-    ``attacks``, no others.
+    ``attacks``, no others. ``seed`` is the first of the run's.
     """
     reports = {os.path.relpath(report, results_dir) for report in reports}
     for target in targets:
@@ -145,6 +145,9 @@ def check_targets(
         if parts[-2] in ("tables", "figures"):
             raise GridError(f"{target}: config.yaml's grid has nothing for it; it has {grid.nearest(name, reports)}")
         if len(parts) > 2:
+            if parts[0] == f"seed_{seed}":
+                own = os.path.join(results_dir, *parts[1:])
+                raise GridError(f"{target}: {seed} is the first of config.yaml's seeds, whose results lie in {own}")
             _check_cell(target, results_dir, parts, attacks)
 
 
@@ -160,7 +163,7 @@ def _check_cell(target: str, results_dir: str, parts: Sequence[str], attacks: Se
     grid.shadows_of(victim, adversary)
     if adversary == "unaware" and victim.defense is None:
         raise GridError(f"{target}: only a defended victim has an unaware adversary; write pruner_sparsity/ppb_4")
-    if adversary.startswith("shadows_") and (victim.defense or adversary == f"shadows_{victim.variant}"):
+    if adversary.startswith("shadows_") and (victim.defense or victim.tuning or adversary == f"shadows_{victim.variant}"):
         raise GridError(f"{target}: a mismatched adversary's victim is undefended and pruned otherwise than it")
     if suffix == ".json" and not fitted:
         grid.known("attack", stem, grid.ATTACKS)
@@ -203,7 +206,7 @@ def check_files(results_dir: str, data_dir: str, datasets: Iterable[str], inputs
 
     Raises an `OSError` whose message is one line, if ``results_dir`` cannot be written or has no space left, if
     the archive of one of the ``datasets`` about to be prepared is damaged, or if one of the ``inputs`` is or is of
-    another setting, role or ``seed``.
+    another setting, role or seed; ``seed`` is the first of the run's.
     """
     from miaprune.files import load_metadata, whole
 
@@ -228,14 +231,18 @@ def _check_origin(path: str, results_dir: str, seed: int, about: Mapping[str, An
     from miaprune.files import check_facts
 
     folder, stem = os.path.split(os.path.splitext(os.path.relpath(path, results_dir))[0])
-    folder = folder.split("/references/")[0]
+    folder = folder.split("/references/")[0].removesuffix("/attackers")
+    if stem not in (*grid.ROLES, *grid.ATTACKS, "signals", "margins", "models"):
+        return
+    setting = grid.Setting.parse(folder)
+    origin = {"setting": setting.name, "seed": seed if setting.seed is None else setting.seed}
     if stem in grid.ROLES:
-        check_facts(path, about, {"setting": folder, "role": stem, "seed": seed})
-    elif os.path.basename(folder) == "attackers":
-        check_facts(path, about, {"setting": os.path.dirname(folder), "attack": stem, "seed": seed})
-    elif stem in ("signals", "margins", "models"):
+        check_facts(path, about, origin | {"role": stem})
+    elif stem in grid.ATTACKS:
+        check_facts(path, about, origin | {"attack": stem})
+    else:
         for role, facts in about.items():
-            check_facts(path, facts, {"setting": folder, "role": role, "seed": seed})
+            check_facts(path, facts, origin | {"role": role})
 
 
 def training_recipe(config: Mapping[str, Any], stage: str, dataset: str) -> dict[str, Any]:

@@ -64,11 +64,23 @@ def slim(model: nn.Module, sparsity: float) -> None:
         torch_prune.custom_from_mask(layer, "bias", mask)
 
 
+@torch.no_grad()
+def random(model: nn.Module, sparsity: float) -> None:
+    """As many weights as `l1`, any of them: int(n*s) per conv and linear layer (method, section 15)."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            n = module.weight.numel()
+            mask = torch.ones(n)
+            mask[torch.randperm(n)[: int(n * sparsity)]] = 0
+            torch_prune.custom_from_mask(module, "weight", mask.view(module.weight.shape).to(module.weight))
+
+
 PRUNERS: dict[str, Callable[[nn.Module, float], None]] = {
     "l1": l1,
     "l1_structured": l1_structured,
     "l2_structured": l2_structured,
     "slim": slim,
+    "random": random,
 }
 
 

@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.special import stdtrit
 
 from miaprune import grid
 from miaprune.files import whole, write_text
-from miaprune.report.results import PRIVACY_KEYS, RATES, SETTING_KEYS, TEXTS, ResultError, flat
+from miaprune.report.results import FPRS, PRIVACY_KEYS, RATES, SETTING_KEYS, TEXTS, ResultError, flat
 
 MODEL_COLUMNS = (
     *SETTING_KEYS[:-1],
@@ -91,30 +92,48 @@ def learnt_nothing(models: pd.DataFrame) -> list[str]:
 MEASURED = ("accuracy", "accuracy_ci_lo", "accuracy_ci_hi", "auc", "auc_ci_lo", "auc_ci_hi", *RATES)
 """What an attack reaches: its columns in an attacks table."""
 
+SPREAD = ("accuracy", "auc", *(f"tpr_at_fpr_{fpr}" for fpr in FPRS), "victim_train_accuracy", "victim_test_accuracy")
+"""What varies over seeds and has its spread stated."""
+
 
 def over_seeds(attacks: pd.DataFrame) -> pd.DataFrame:
     """The attacks averaged over seeds, without results of networks that learnt nothing: what they reach is NaN.
 
-    Three more columns: ``variant``, how the victim was pruned as in its path ("original", "l1_0.7"), ``seeds``, how
-    many there are, and ``failures``, of how many the result decides nothing. Setting, adversary and attack are unique
-    together, in order of appearance.
+    More columns: ``variant``, how the victim was pruned and tuned as in its path ("original", "l1_0.7",
+    "l1_0.7/untuned"), ``seeds``, how many there are, ``failures``, of how many the result decides nothing, and
+    ``{column}_sd``, the sample standard deviation over seeds of each of `SPREAD`. An interval is that of the one result
+    where there is one, and Student's 95 % interval of the mean over seeds from three on; two have none.
+    Setting, adversary and attack are unique together, in order of appearance.
     """
-    keys = ["pruner", "sparsity", "defense", "strength", "adversary", "attack"]
+    keys = ["pruner", "sparsity", "tuning", "defense", "strength", "adversary", "attack"]
     measured = attacks.columns.intersection(list(MEASURED))
     attacks = attacks.assign(**{name: attacks[name].where(attacks["failed"].isna()) for name in measured})
     groups = _with_variant(attacks).groupby([*PLACE, *keys], sort=False, dropna=False)
     means = groups.mean(numeric_only=True).drop(columns="seed")
     means["seeds"] = groups["seed"].nunique()
     means["failures"] = groups["failed"].count()
+    for name in attacks.columns.intersection(list(SPREAD)):
+        means[f"{name}_sd"] = groups[name].std()
+        if f"{name}_ci_lo" in means:
+            n = groups[name].count()
+            half = stdtrit(n - 1, 0.975) * means[f"{name}_sd"] / np.sqrt(n)
+            for end, sign in (("lo", -1), ("hi", 1)):
+                over = (means[name] + sign * half).where(n > 2)
+                means[f"{name}_ci_{end}"] = means[f"{name}_ci_{end}"].where(n < 2, over)
     return _typed(means.reset_index())
 
 
 def undefended(attacks: pd.DataFrame) -> pd.DataFrame:
-    """`over_seeds` of the matched adversary's attacks on undefended victims.
+    """`over_seeds` of the matched adversary's attacks on undefended victims, controls left out.
 
     (dataset, model, variant, attack) is unique.
     """
     return over_seeds(_undefended_rows(attacks))
+
+
+def with_controls(attacks: pd.DataFrame) -> pd.DataFrame:
+    """The same with the controls of section 15: ``finetuned``, ``{pruner}_{sparsity}/untuned`` and ``random_{...}``."""
+    return over_seeds(attacks[attacks["defense"].isna() & (attacks["adversary"] == "matched")])
 
 
 def paper_table(attacks: pd.DataFrame, dataset: str) -> pd.DataFrame:
@@ -265,13 +284,19 @@ def _typed(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _undefended_rows(attacks: pd.DataFrame) -> pd.DataFrame:
-    return attacks[attacks["defense"].isna() & (attacks["adversary"] == "matched")]
+    return attacks[attacks["defense"].isna() & (attacks["adversary"] == "matched") & ~controls(attacks)]
+
+
+def controls(rows: pd.DataFrame) -> pd.Series:
+    """Which rows of a table are of controls (method, section 15), bool."""
+    return rows["tuning"].notna() | (rows["pruner"] == grid.RANDOM)
 
 
 def _with_variant(attacks: pd.DataFrame) -> pd.DataFrame:
+    columns = zip(attacks["pruner"], attacks["sparsity"], attacks["tuning"], strict=True)
     variants = [
-        "original" if pd.isna(pruner) else f"{pruner}_{sparsity:g}"
-        for pruner, sparsity in zip(attacks["pruner"], attacks["sparsity"], strict=True)
+        (tuning or "original") if pd.isna(pruner) else f"{pruner}_{sparsity:g}" + (f"/{tuning}" if tuning else "")
+        for pruner, sparsity, tuning in columns
     ]
     return attacks.assign(variant=pd.Series(variants, index=attacks.index, dtype=object))
 

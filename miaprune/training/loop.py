@@ -234,7 +234,7 @@ def train(
 def _keep(
     model: nn.Module, data: Dataset, split: Split, best: Mapping[str, Tensor], between: Callable[[], None], name: str
 ) -> Facts:
-    """Put these weights into the model; returns their accuracies, and what a guess of one class would reach on test.
+    """Put these weights into the model and `evaluate` it.
 
     Raises FloatingPointError if they are not finite: the training has diverged.
     """
@@ -243,6 +243,16 @@ def _keep(
             f"{name}the training diverged: its weights are not finite; lower learning_rate in config.yaml"
         )
     model.load_state_dict(best)
+    return evaluate(model, data, split, between, name)
+
+
+def evaluate(
+    model: nn.Module, data: Dataset, split: Split, between: Callable[[], None] = lambda: None, name: str = ""
+) -> Facts:
+    """A model's accuracies on its split, what a guess of one class would reach on test, and whether it learnt more.
+
+    ``between`` is called between batches; ``name`` begins the warning about a model that learnt nothing.
+    """
     parts = {part: torch.from_numpy(getattr(split, part)).to(data.inputs.device) for part in ("train", "dev", "test")}
     found = {f"{part}_accuracy": accuracies(model, data, index, between)[0] for part, index in parts.items()}
     labels = data.labels[parts["test"]]
