@@ -44,8 +44,11 @@ def main(device, states):
     seeds = {role: grid.derive_seed(params.seed, undefended, role) for role in originals}
     parts = {role: splits.of_role(role, len(data), params.seed) for role in originals}
     trained = {role: pruned(state, data, device, seeds[role]) for role, (state, _) in originals.items()}
-    achieved = {role: pruning.achieved_sparsity(model, setting.pruner) for role, model in trained.items()}
-    layers = {role: pruning.layer_sparsity(model, setting.pruner) for role, model in trained.items()}
+    achieved = {
+        role: pruning.achieved_sparsity(model, setting.pruner) if setting.pruner else 0.0
+        for role, model in trained.items()
+    }
+    layers = {role: pruning.layer_sparsity(model, setting.pruner or "") for role, model in trained.items()}
     for role in trained:
         print(f"{setting.name} {role}: achieved sparsity {achieved[role]:.4f}; gone of all, per layer: {layers[role]}")
     if setting.tuning == grid.UNTUNED:
