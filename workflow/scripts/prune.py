@@ -17,11 +17,12 @@ params, wildcards = snakemake.params, snakemake.wildcards
 setting = grid.Setting(**{key: value for key, value in wildcards.items() if key != "chunk"})
 
 
-def pruned(state, data, device, seed):
+def pruned(state, data, split, device, seed):
     model = models.load(setting.model, data.input_shape, data.classes, state).to(device)
     prune = pruning.PRUNERS[grid.known("pruner", setting.pruner, pruning.PRUNERS, "PRUNERS has")]
-    torch.manual_seed(grid.derive_seed(seed, "pruning"))  # ours draw nothing, another's may
-    prune(model, float(setting.sparsity))
+    records = data.batch(torch.from_numpy(split.train[: pruning.CALIBRATION]).to(device))
+    torch.manual_seed(grid.derive_seed(seed, "pruning"))
+    prune(model, float(setting.sparsity), *([records] if setting.pruner in pruning.CALIBRATED else []))
     return model
 
 
@@ -39,7 +40,7 @@ def main(device, states):
     # A defence changes the objective and nothing else: the same draws as without it.
     seeds = {role: grid.derive_seed(params.seed, setting.undefended.path, role) for role in originals}
     parts = {role: splits.of_role(role, len(data), params.seed) for role in originals}
-    trained = {role: pruned(state, data, device, seeds[role]) for role, (state, _) in originals.items()}
+    trained = {role: pruned(state, data, parts[role], device, seeds[role]) for role, (state, _) in originals.items()}
     achieved = {role: pruning.achieved_sparsity(model, setting.pruner) for role, model in trained.items()}
     layers = {role: pruning.layer_sparsity(model, setting.pruner) for role, model in trained.items()}
     for role in trained:
