@@ -37,9 +37,16 @@ PRUNER_MODELS: dict[str, tuple[str, ...]] = {
     "l1_structured": CONV_MODELS,
     "l2_structured": CONV_MODELS,
     "slim": CONV_MODELS,
+    # Beyond the paper's four.
     "random": MODELS,
+    "l1_global": MODELS,
+    "wanda": MODELS,
+    "two_four": MODELS,
 }
 PRUNERS = tuple(PRUNER_MODELS)
+
+ONLY_SPARSITY = {"two_four": "0.5"}
+"""The sparsity of pruners that have but one."""
 
 THRESHOLD_ATTACKS = ("conf", "xent", "mentr", "top1_conf", "conf_global", "corr")
 NEURAL_ATTACKS = ("samia", "nn", "nn_top3", "nn_cls")
@@ -196,6 +203,8 @@ class Setting:
                     f"{self.path}: pruner {self.pruner} does not apply to model {self.model}; use {_either(fitting)}"
                 )
             sparsity_value(self.sparsity)
+            if self.sparsity != (only := ONLY_SPARSITY.get(self.pruner, self.sparsity)):
+                raise GridError(f"{self.path}: pruner {self.pruner} has one sparsity; write {self.pruner}_{only}")
         if self.defense is not None:
             known("defense", self.defense, DEFENSES)
             if self.tuning is not None or self.pruner is None:
@@ -314,15 +323,22 @@ def originals(grid: Mapping[str, Sequence[Any]]) -> list[Setting]:
 
 
 def pruned(grid: Mapping[str, Sequence[Any]]) -> list[Setting]:
-    """Every pruned setting of a grid block that exists: 255 for the paper's grid."""
+    """Every pruned setting of a grid block that exists: 255 for the paper's grid.
+
+    A pruner that has but one sparsity, not listed, is a `GridError`.
+    """
     sparsities = _unique(map(written, grid["sparsities"]))
     for sparsity in sparsities:
         sparsity_value(sparsity)
+    for pruner in grid["pruners"]:
+        if pruner in ONLY_SPARSITY and ONLY_SPARSITY[pruner] not in sparsities:
+            raise GridError(f"none of the sparsities {sparsities} is one of {pruner}; add {ONLY_SPARSITY[pruner]}")
     return [
         Setting(o.dataset, o.model, pruner, sparsity)
         for o in originals(grid)
         for pruner, sparsity in product(_unique(grid["pruners"]), sparsities)
         if o.model in PRUNER_MODELS[known("pruner", pruner, PRUNERS)]
+        and sparsity == ONLY_SPARSITY.get(pruner, sparsity)
     ]
 
 

@@ -42,7 +42,11 @@ def test_paths_are_the_public_interface():
         ("cifar10/resnet/l1_0.7", "unknown model 'resnet': did you mean 'resnet18'?"),
         ("cifar10/resnet18/l3_0.7", "unknown pruner 'l3': did you mean 'l1'?"),
         ("location/resnet18/l1_0.7", "model resnet18 does not take location; use fc"),
-        ("location/fc/slim_0.7", "pruner slim does not apply to model fc; use l1"),
+        ("location/fc/slim_0.7", "slim does not apply to model fc; use l1, random, l1_global, wanda or two_four"),
+        ("location/resnet18/random_0.7", "model resnet18 does not take location; use fc"),
+        ("location/fc/two_four_0.7", "location/fc/two_four_0.7: pruner two_four has one sparsity; write two_four_0.5"),
+        ("location/fc/two_four_0.50", "'0.50' has one name in paths; write 0.5"),
+        ("location/fc/l1_globl_0.7", "unknown pruner 'l1_globl': did you mean 'l1_global'?"),
         ("location/fc/l1_0", "sparsity '0' must be a number above 0 and below 1"),
         ("location/fc/l1_1", "sparsity '1' must be a number above 0 and below 1"),
         ("location/fc/l1_1.7", "sparsity '1.7' must be"),
@@ -62,6 +66,27 @@ def test_what_does_not_exist_is_refused_in_one_line(path, message):
 def test_a_sparsity_in_the_config_lies_between_0_and_1(sparsity):
     with pytest.raises(GridError, match="above 0 and below 1"):
         grid.pruned(PAPER | {"sparsities": [0.5, sparsity]})
+
+
+def test_pruners_beyond_the_papers_are_left_out_where_they_do_not_exist():
+    block = {"datasets": ["location"], "models": ["fc"], "sparsities": [0.5, 0.7]}
+    block["pruners"] = ["two_four", "l1_structured", "random", "l1_global", "wanda"]
+    assert [s.variant for s in grid.pruned(block)] == [
+        "two_four_0.5",
+        *(f"{pruner}_{s}" for pruner in ("random", "l1_global", "wanda") for s in ("0.5", "0.7")),
+    ]
+
+
+def test_a_pruner_with_none_of_its_sparsities_is_an_error_not_an_empty_run():
+    with pytest.raises(GridError, match=r"none of the sparsities \['0.7'\] is one of two_four; add 0.5"):
+        grid.pruned(PAPER | {"pruners": ["l1", "two_four"], "sparsities": [0.7]})
+
+
+@pytest.mark.parametrize("pruner", grid.PRUNERS)
+def test_a_pruner_s_name_ends_where_its_sparsity_begins(pruner):
+    setting = Setting("digits", "cnn", pruner, "0.5")
+    assert Setting.parse(setting.path) == setting
+    assert grid.shadows_of(setting.original, f"shadows_{pruner}_0.5") == setting
 
 
 def test_a_dataset_that_no_listed_model_takes_is_an_error_not_an_empty_run():

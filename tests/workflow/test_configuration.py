@@ -157,6 +157,8 @@ def check(target, results_dir="results", data_dir="data", reports=REPORTS):
         ("results/digits/fc/l1_0.5/samja.json", "unknown attack 'samja': did you mean 'samia'?"),
         ("results/location/resnet18/l1_0.5/samia.json", "model resnet18 does not take location; use fc"),
         ("results/digits/fc/slim_0.5/samia.json", "pruner slim does not apply to model fc"),
+        ("results/digits/fc/two_four_0.7/samia.json", "pruner two_four has one sparsity; write two_four_0.5"),
+        ("results/location/resnet18/random_0.7/samia.json", "model resnet18 does not take location; use fc"),
         ("results/digits/fc/l1_0/samia.json", "sparsity '0' must be a number above 0 and below 1"),
         ("results/digits/fc/l1_1/samia.json", "sparsity '1' must be"),
         ("results/digits/fc/l1_high/samia.json", "sparsity 'high' must be"),

@@ -18,13 +18,14 @@ params, wildcards = snakemake.params, snakemake.wildcards
 setting = grid.Setting.parse(f"{wildcards.repetition}{wildcards.dataset}/{wildcards.model}/{wildcards.version}")
 
 
-def pruned(state, data, device, seed):
+def pruned(state, data, split, device, seed):
     model = models.load(setting.model, data.input_shape, data.classes, state).to(device)
     if setting.pruner is None:
         return model
     prune = pruning.PRUNERS[grid.known("pruner", setting.pruner, pruning.PRUNERS, "PRUNERS has")]
-    torch.manual_seed(grid.derive_seed(seed, "pruning"))  # ours draw nothing, another's may
-    prune(model, float(setting.sparsity))
+    records = data.batch(torch.from_numpy(split.train[: pruning.CALIBRATION]).to(device))
+    torch.manual_seed(grid.derive_seed(seed, "pruning"))
+    prune(model, float(setting.sparsity), *([records] if setting.pruner in pruning.CALIBRATED else []))
     return model
 
 
@@ -43,7 +44,7 @@ def main(device, states):
     undefended = f"{setting.dataset}/{setting.model}/{setting.variant}"
     seeds = {role: grid.derive_seed(params.seed, undefended, role) for role in originals}
     parts = {role: splits.of_role(role, len(data), params.seed) for role in originals}
-    trained = {role: pruned(state, data, device, seeds[role]) for role, (state, _) in originals.items()}
+    trained = {role: pruned(state, data, parts[role], device, seeds[role]) for role, (state, _) in originals.items()}
     achieved = {
         role: pruning.achieved_sparsity(model, setting.pruner) if setting.pruner else 0.0
         for role, model in trained.items()
