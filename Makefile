@@ -48,13 +48,11 @@ check: $(INSTALLED)
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/mypy
 
-# The Location data set: every attack over three seeds; results in results/location_seed_{7,8,9}.
+# The Location data set: every attack over three seeds; results in results/location.
 location: $(INSTALLED)
-	for seed in 7 8 9; do \
-	  $(SNAKEMAKE) all --quiet rules --config 'datasets=[location]' 'defenses=[]' \
-	    transfer=none seed=$$seed results_dir=results/location_seed_$$seed || exit; done
-	$(BIN)/python -m miaprune.report.tables results/location_spread.md results/location_seed_*/tables/attacks.csv
-	@cat results/location_spread.md
+	$(SNAKEMAKE) all --quiet rules --config 'datasets=[location]' 'defenses=[]' \
+	  transfer=none controls=none 'seeds=[7, 8, 9]' results_dir=results/location
+	@cat results/location/summary.txt
 
 # A plain baseline beside ours, on one full cell: some minutes on digits; DATASET=location, whose archive is to lie in
 # data/location, takes tens of minutes. Writes benchmarks/bench_cpu_{dataset}.md.
@@ -69,7 +67,7 @@ bench-gpu: $(INSTALLED)
 	  $(if $(and $(filter cuda,$(DEVICE)),$(wildcard data/cifar10/*)),--dataset cifar10 --model resnet18,--model cnn)
 
 # What is done, running, failed and missing, and the time left, of the grid or of the demo (OF=demo). WITH takes the
-# run's own --directory, --configfile and --config: make status WITH="--configfile mine.yaml --config seed=8"
+# run's own --directory, --configfile and --config: make status WITH="--configfile mine.yaml --config 'seeds=[8]'"
 status: OF ?= all
 status: $(INSTALLED)
 	@$(BIN)/python workflow/status.py $(OF) $(WITH)

@@ -123,9 +123,9 @@ class Setting:
     model: str
     pruner: str | None = None
     sparsity: str | None = None
-    tuning: str | None = None
     defense: str | None = None
     strength: str | None = None
+    tuning: str | None = None
     seed: int | None = None
 
     @property
@@ -408,7 +408,7 @@ def over_seeds(attacked: Sequence[Attacked], seeds: Sequence[int]) -> list[Attac
 def _part(settings: Sequence[Setting], block: Mapping[str, Any], name: str) -> list[Setting]:
     """The pruned settings that a named part of the grid picks: per kind the values it keeps, all if it names none.
 
-    Raises `GridError` if it picks none although the grid has settings of its data sets and models.
+    Raises `GridError` if it picks none although the grid has settings of its data sets, models and pruners.
     """
     kept = block["parts"][known("part", name, block["parts"])]
     lists = {key: set(map(written, values)) for key, values in kept.items()}
@@ -418,7 +418,7 @@ def _part(settings: Sequence[Setting], block: Mapping[str, Any], name: str) -> l
 
     pruned = [s for s in settings if s.pruner is not None]
     found = [s for s in pruned if picked(s, list(KINDS))]
-    if not found and any(picked(s, ("datasets", "models")) for s in pruned):
+    if not found and any(picked(s, ("datasets", "models", "pruners")) for s in pruned):
         here = {key: _unique(getattr(s, kind) for s in pruned) for key, kind in KINDS.items() if key in lists}
         raise GridError(f"part {name} picks no setting: it keeps {dict(kept)}, the grid has {here}")
     return found

@@ -25,7 +25,7 @@ def test_settings_lists_originals_first_and_each_once():
     assert all(s.pruner is None for s in both[:15])
 
 
-@given(st.sampled_from(grid.settings(PAPER)))
+@given(st.sampled_from([victim for victim, _ in grid.over_seeds(grid.attacked(grid.settings(PAPER), PAPER), [7, 8])]))
 def test_a_setting_is_its_path(setting):
     assert Setting.parse(setting.path) == setting
 
@@ -128,7 +128,7 @@ def test_one_setting_has_one_name():
     block = PAPER | {"sparsities": [0.5, "0.50"], "defenses": entries, "parts": {"half": {"sparsities": ["0.500"]}}}
     settings = grid.settings(block)
     assert {s.sparsity for s in settings} == {None, "0.5"}
-    attacked = grid.attacked(settings, block | {"transfer": "none"})
+    attacked = grid.attacked(settings, block | {"transfer": "none", "controls": "none"})
     assert {v.strength for v, _ in attacked if v.defense} == {"4"} and len(attacked) == len(set(attacked))
     for path in ("location/fc/l1_0.50", "location/fc/l1_0.5/ppb_4.0"):
         with pytest.raises(GridError, match="has one name in paths; write"):
@@ -137,11 +137,13 @@ def test_one_setting_has_one_name():
 
 def test_a_part_that_picks_nothing_is_an_error_unless_its_data_sets_are_left_out():
     entry = {"defense": "ppb", "strengths": [4], "part": "one", "adversaries": ["adaptive"]}
-    block = PAPER | {"defenses": [entry], "transfer": "none", "parts": {"one": {"sparsities": [0.55]}}}
+    block = PAPER | {"defenses": [entry], "transfer": "none", "controls": "none"}
+    block["parts"] = {"one": {"sparsities": [0.55]}}
     with pytest.raises(GridError, match="part one picks no setting"):
         grid.attacked(grid.settings(block), block)
-    block["parts"] = {"one": {"datasets": ["digits"]}}
-    assert not [v for v, _ in grid.attacked(grid.settings(block), block) if v.defense]
+    for elsewhere in ({"datasets": ["digits"]}, {"pruners": ["wanda"]}):
+        block["parts"] = {"one": elsewhere}
+        assert not [v for v, _ in grid.attacked(grid.settings(block), block) if v.defense]
 
 
 def test_what_is_attacked_covers_the_third_claim_on_all_255_settings():
@@ -153,6 +155,23 @@ def test_what_is_attacked_covers_the_third_claim_on_all_255_settings():
     location = [s for s in grid.pruned(PAPER) if s.dataset == "location"]
     crossed = {(v.sparsity, a) for v, a in attacked if v.dataset == "location" and a.startswith("shadows_")}
     assert crossed == {(v.sparsity, f"shadows_{s.variant}") for v in location for s in location if s != v}
+
+
+def test_controls_are_of_every_original_and_of_the_part_s_pruned_settings():
+    settings = grid.settings(PAPER)
+    controls = grid.controls(settings, PAPER)
+    versions = [s.version for s in controls if (s.dataset, s.model) == ("location", "fc")]
+    levels = [str(level) for level in PAPER["sparsities"]]
+    assert versions == ["finetuned", *(f"l1_{x}/untuned" for x in levels), *(f"random_{x}" for x in levels)]
+    assert [s.original for s in controls if s.variant == "finetuned"] == grid.originals(PAPER)
+    assert all(map(grid.is_control, controls)) and not any(map(grid.is_control, settings))
+    assert grid.controls(settings, PAPER | {"controls": "none"}) == []
+    attacked = grid.attacked(settings, PAPER)
+    assert {(s, "matched") for s in controls} < set(attacked)
+    of_two = grid.over_seeds(attacked, [7, 8])
+    assert of_two[: len(attacked)] == attacked and {v.path.split("/")[0] for v, _ in of_two[len(attacked) :]} == {
+        "seed_8"
+    }
 
 
 def test_adversaries_know_whose_shadows_they_use():

@@ -163,7 +163,9 @@ def _check_cell(target: str, results_dir: str, parts: Sequence[str], attacks: Se
     grid.shadows_of(victim, adversary)
     if adversary == "unaware" and victim.defense is None:
         raise GridError(f"{target}: only a defended victim has an unaware adversary; write pruner_sparsity/ppb_4")
-    if adversary.startswith("shadows_") and (victim.defense or victim.tuning or adversary == f"shadows_{victim.variant}"):
+    if adversary.startswith("shadows_") and (
+        victim.version != victim.variant or adversary == f"shadows_{victim.variant}"
+    ):
         raise GridError(f"{target}: a mismatched adversary's victim is undefended and pruned otherwise than it")
     if suffix == ".json" and not fitted:
         grid.known("attack", stem, grid.ATTACKS)

@@ -42,7 +42,8 @@ class Job:
     @property
     def kind(self) -> str:
         """What it does, whatever the model: jobs of a kind cost alike on the same data set and model."""
-        return f"prune {self.victim.defense or ''}".strip() if self.step == "prune" else self.step
+        how = self.victim.defense or self.victim.tuning or ""
+        return f"prune {how}".strip() if self.step == "prune" else self.step
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def cells(attacked: Iterable[Attacked], attacks: Sequence[str]) -> list[Cell]:
         if victim not in seen:
             seen.add(victim)
             checkpoints = tuple(f"{victim.path}/{role}.safetensors" for role in grid.ROLES)
-            jobs.append(Job(victim, "matched", "train" if victim.pruner is None else "prune", checkpoints))
+            jobs.append(Job(victim, "matched", "train" if victim.variant == "original" else "prune", checkpoints))
             jobs.append(Job(victim, "matched", "signals", (f"{victim.path}/signals.safetensors",)))
         steps = {f"attack_{family}": members for family, members in grid.ATTACK_FAMILIES.items()}
         for step, members in steps.items() if adversary == "matched" else [("score", grid.ATTACKS)]:

@@ -115,7 +115,7 @@ def test_a_file_of_another_run_or_place_is_not_taken_for_ones_own(finished, tmp_
     if what == "role":
         shutil.copy(original / "shadow_0.safetensors", original / "victim.safetensors")
     if what == "seed":
-        copy.config["seed"] = 8
+        copy.config["seeds"] = [8]
     assert message in refused(copy, f"{CELL}/conf.json")
 
 

@@ -26,8 +26,8 @@ def read(*arguments, **config):
 
 def test_what_is_left_out_is_as_in_the_repositorys_file():
     assert read() == read(**PAPER) == PAPER
-    changed = read(training={"epochs": {"table": 3}}, seed=8)
-    assert changed.pop("seed") == 8 and changed["training"]["epochs"] == {"image": 100, "table": 3}
+    changed = read(training={"epochs": {"table": 3}}, seeds=[8])
+    assert changed.pop("seeds") == [8] and changed["training"]["epochs"] == {"image": 100, "table": 3}
     # what a job records of its parameters is in one order, whoever's file names them
     assert [*changed["training"]] == [*PAPER["training"]] and changed["finetuning"] == PAPER["finetuning"]
 
@@ -38,7 +38,7 @@ def test_what_is_left_out_is_as_in_the_repositorys_file():
         ("training: {batch_size: 1.28e+2}", ["training", "batch_size"], 128),
         ("signals: {draws: 10.0}", ["signals", "draws"], 10),
         ("training: {learning_rate: 1e-3}", ["training", "learning_rate"], 0.001),  # to YAML a text
-        ("seed: 8.0", ["seed"], 8),
+        ("seeds: [8.0]", ["seeds"], [8]),
         ("keep_checkpoints: 'false'", ["keep_checkpoints"], False),
         (
             "attack_recipes: {paper: {milestones: ['50', 75.0]}}",
@@ -74,7 +74,7 @@ def test_values_on_the_command_line_are_those_of_a_file(argument, path, value):
 
 def test_numbers_within_a_defence_come_from_the_command_line_too():
     config = read(
-        "datasets=[digits]", "models=[fc]", "sparsities=['0.50', 0.7]", "transfer=none",
+        "datasets=[digits]", "models=[fc]", "sparsities=['0.50', 0.7]", "transfer=none", "controls=none",
         "parts={half: {sparsities: [0.5]}}",
         "defenses=[{defense: ppb, strengths: [4.0], part: half, adversaries: [adaptive]}]",
     )  # fmt: skip
@@ -113,7 +113,13 @@ def test_numbers_within_a_defence_come_from_the_command_line_too():
         ({"save_state_every": math.inf}, "config.yaml.save_state_every: inf is not a finite number"),
         ({"results_dir": "~/results"}, "~/results: results_dir is taken literally; write the path in full"),
         ({"results_dir": __file__}, "cannot write results_dir there, it is no folder"),
-        ({"seed": "seven"}, "seed: 'seven' is not of type 'integer'"),
+        ({"seeds": ["seven"]}, "seeds.0: 'seven' is not of type 'integer'"),
+        ({"seeds": []}, "seeds: [] should be non-empty"),
+        ({"seeds": [7, 8, 7]}, "seeds: [7, 8, 7] has non-unique elements"),
+        ({"seeds": [-1]}, "seeds.0: -1 is less than the minimum of 0"),
+        ({"seeds": 8}, "seeds: 8 is not of type 'array'"),
+        ({"seed": 8}, "unknown key in the configuration: 'seed': did you mean 'seeds'?"),
+        ({"controls": "sweeps"}, "unknown part 'sweeps': did you mean 'sweep'?"),
         ({"training": 5}, "training: 5 is not of type 'object'"),
     ],
 )
@@ -145,7 +151,7 @@ REPORTS = ["results/tables/digits.csv", "results/figures/samia_vs_others.png", "
 
 
 def check(target, results_dir="results", data_dir="data", reports=REPORTS):
-    configuration.check_targets([target], results_dir, data_dir, ["samia", "conf"], reports)
+    configuration.check_targets([target], results_dir, data_dir, ["samia", "conf"], 7, reports)
 
 
 @pytest.mark.parametrize(
@@ -159,6 +165,19 @@ def check(target, results_dir="results", data_dir="data", reports=REPORTS):
         ("results/digits/fc/slim_0.5/samia.json", "pruner slim does not apply to model fc"),
         ("results/digits/fc/two_four_0.7/samia.json", "pruner two_four has one sparsity; write two_four_0.5"),
         ("results/location/resnet18/random_0.7/samia.json", "model resnet18 does not take location; use fc"),
+        (
+            "results/seed_7/digits/fc/l1_0.5/conf.json",
+            "7 is the first of config.yaml's seeds, whose results lie in results/digits/fc/l1_0.5/conf.json",
+        ),
+        ("results/seed_08/digits/fc/l1_0.5/conf.json", "seed_08 is no seed's folder; write seed_8, a whole number"),
+        ("results/seed_2000000000/digits/fc/l1_0.5/conf.json", "is no seed's folder"),
+        ("results/seed_8/digits/fc/l1_0.5/confd.json", "unknown attack 'confd': did you mean 'conf'?"),
+        ("results/digits/fc/finetuned_0.5/conf.json", "finetuned is not pruned and has no sparsity; write finetuned"),
+        ("results/digits/fc/finetuned/untuned/conf.json", "untuned is what was pruned and not fine-tuned"),
+        ("results/digits/fc/original/untuned/conf.json", "untuned is what was pruned and not fine-tuned"),
+        ("results/digits/fc/finetuned/ppb_4/conf.json", "defences act in fine-tuning of pruned models"),
+        ("results/digits/fc/l1_0.5/untuned/ppb_4/conf.json", "is no setting"),
+        ("results/digits/fc/l1_0.5/untuned/shadows_l1_0.7/conf.json", "a mismatched adversary's victim is undefended"),
         ("results/digits/fc/l1_0/samia.json", "sparsity '0' must be a number above 0 and below 1"),
         ("results/digits/fc/l1_1/samia.json", "sparsity '1' must be"),
         ("results/digits/fc/l1_high/samia.json", "sparsity 'high' must be"),

@@ -207,10 +207,25 @@ def test_the_other_kinds_epoch_count_plans_nothing(change):
 
 
 def test_another_seed_plans_everything_but_the_data(change):
-    change.config["seed"] = 8
+    change.config["seeds"] = [8]
     plan = change.plan("all")
     assert {*checkpoints("results/digits/fc/original"), *checkpoints(CELL)} <= set(plan)
     assert "data/digits/digits.safetensors" not in plan
+
+
+def test_a_further_seed_plans_only_that_seed_and_what_is_made_of_all(change):
+    change.config["seeds"] = [7, 8]
+    cells = setting("results/seed_8/digits/fc/l1_0.5") + setting("results/seed_8/digits/fc/original")
+    assert set(cells) == {file for file in change.plan("all") if file.startswith("results/seed_8/")}
+    assert [file for file in change.plan("attacks") if not file.startswith("results/seed_8/")] == []
+
+
+def test_controls_plan_what_they_are_of_and_attacks_do_not_need_them(change):
+    change.config |= {"controls": "all", "sparsities": [0.5]}
+    assert change.plan("attacks") == []
+    of = ("finetuned", "l1_0.5/untuned", "random_0.5")
+    planned = [file for version in of for file in setting(f"results/digits/fc/{version}")]
+    assert change.plan("controls") == sorted(planned)
 
 
 def test_the_demo_is_a_submission_per_setting_and_few_more(workflow):

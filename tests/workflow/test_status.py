@@ -23,6 +23,7 @@ BLOCK = {
     "parts": {"all": {}},
     "defenses": [{"defense": "ppb", "strengths": [4], "part": "all", "adversaries": ["adaptive", "unaware"]}],
     "transfer": "all",
+    "controls": "none",
 }
 ATTACKS = ["samia", "conf"]
 GRID = grid.attacked(grid.settings(BLOCK), BLOCK)

@@ -1,4 +1,4 @@
-"""Every record's score over a scope, of its first seed: ROC curves of what leaks most, and the records that are most exposed."""
+"""Every record's score over a scope, of its first seed: ROC curves of what leaks most, the most exposed records."""
 
 from pathlib import Path
 
