@@ -97,6 +97,7 @@ def test_numbers_within_a_defence_come_from_the_command_line_too():
         ({"sparsities": [0]}, "sparsity '0' must be"),
         ({"sparsities": ["half"]}, "sparsity 'half' must be"),
         ({"sparsitys": [0.5]}, "did you mean 'sparsities'?"),
+        ({"pruners": ["l1", "two_four"], "sparsities": [0.7]}, "none of the sparsities ['0.7'] is one of two_four"),
         ({"datasets": ["digits"], "models": ["resnet18"]}, "none of the models ['resnet18'] takes digits"),
         ({"attacks": ["samia", "samia"]}, "attacks: ['samia', 'samia'] has non-unique elements"),
         ({"transfer": "everything"}, "unknown part 'everything'"),
