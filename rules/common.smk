@@ -120,15 +120,24 @@ def seed_of(wildcards):
     return int(named[1]) if named else config["seeds"][0]
 
 
+def version_of(wildcards):
+    return grid.Setting.parse(f"{wildcards.dataset}/{wildcards.model}/{wildcards.version}")
+
+
 def defense_of(wildcards):
     """What a defence's strengths have in common, if the version of the model is defended."""
-    after = wildcards.version.partition("/")[2].rpartition("_")[0]
-    return config["defense_options"].get(after, {})
+    return config["defense_options"].get(version_of(wildcards).defense, {})
 
 
-def recipe(stage):
-    """A training stage's hyper-parameters, as a function of the wildcards."""
-    return lambda wildcards: training_recipe(config, stage, wildcards.dataset)
+def training(wildcards):
+    """The hyper-parameters of an original's training."""
+    return training_recipe(config, "training", wildcards.dataset)
+
+
+def finetuning(wildcards):
+    """Those of what follows pruning, if anything does."""
+    untuned = version_of(wildcards).tuning == grid.UNTUNED
+    return {} if untuned else training_recipe(config, "finetuning", wildcards.dataset)
 
 
 def needs(stage):

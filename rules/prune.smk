@@ -19,7 +19,7 @@ rule prune:
         **needs("finetuning"),
         card=1,
     params:
-        recipe=lambda wildcards: {} if wildcards.version.endswith("/untuned") else recipe("finetuning")(wildcards),
+        recipe=finetuning,
         defense=defense_of,
         seed=seed_of,
         device=config["device"],

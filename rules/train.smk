@@ -15,7 +15,7 @@ rule train:
         **needs("training"),
         card=1,
     params:
-        recipe=recipe("training"),
+        recipe=training,
         seed=seed_of,
         device=config["device"],
     script:
