@@ -91,6 +91,8 @@ rule scores:
         f"{RESULTS}/{{setting}}/scores.safetensors",
     log:
         f"{RESULTS}/logs/{{setting}}/scores.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/{{setting}}/scores.tsv"
     group:
         "{setting}" if config["references"] == grid.SHADOWS else "{setting}/references"
     threads: 1

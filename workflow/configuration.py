@@ -159,6 +159,14 @@ def _check_cell(target: str, results_dir: str, parts: Sequence[str], attacks: Se
         raise GridError(f"{target}: no such target; name a file of a setting: {os.path.join(target, 'samia.json')}")
     if fitted := folder[-1] == "attackers":
         folder.pop()
+    if folder[-2:-1] == ["references"]:  # {setting}/references/{chunk}
+        grid.Setting.parse("/".join(folder[:-2]))
+        if folder[-1] not in (chunks := grid.chunks(grid.MAX_REFERENCES)):
+            raise GridError(
+                f"{target}: no job makes these references; write {chunks[0]}, {chunks[1]}, ... {chunks[-1]}"
+            )
+        grid.known("file", file, ("models.safetensors", "margins.safetensors"))
+        return
     victim, adversary = grid.attacked_in("/".join(folder))
     grid.shadows_of(victim, adversary)
     if adversary == "unaware" and victim.defense is None:

@@ -30,7 +30,8 @@ class Job:
     victim: Setting
     adversary: str
     step: str
-    """As its log and its benchmark file are called: train, prune, signals, attack_{family} or score."""
+    """As its log and its benchmark file are called: train, prune, signals, attack_{family}, scores or score; those of
+    further reference models are in references/{chunk}/: train, prune and margins."""
     outputs: tuple[str, ...]
     """Files below ``results_dir``."""
 
@@ -42,8 +43,10 @@ class Job:
     @property
     def kind(self) -> str:
         """What it does, whatever the model: jobs of a kind cost alike on the same data set and model."""
-        how = self.victim.defense or self.victim.tuning or ""
-        return f"prune {how}".strip() if self.step == "prune" else self.step
+        place, _, what = self.step.rpartition("/")
+        how = self.victim.defense or self.victim.tuning
+        what = f"prune {how}" if what == "prune" and how else what
+        return f"{what} of references" if place else what
 
 
 @dataclass(frozen=True)
@@ -55,22 +58,36 @@ class Cell:
     jobs: tuple[Job, ...]
 
 
-def cells(attacked: Iterable[Attacked], attacks: Sequence[str]) -> list[Cell]:
-    """The cells of a grid. A victim's own jobs, training or pruning and signals, are in its first cell."""
+def cells(attacked: Iterable[Attacked], attacks: Sequence[str], references: int = grid.SHADOWS) -> list[Cell]:
+    """The cells of a grid. A victim's own jobs, training or pruning and signals, are in its first cell.
+
+    So are those of the reference models beyond the shadows, where an attack is asked for that needs them.
+    """
+    chunks = grid.chunks(references) if set(attacks) & set(grid.REFERENCE_ATTACKS) else []
     found, seen = [], set()
     for victim, adversary in attacked:
         jobs = []
         if victim not in seen:
             seen.add(victim)
             checkpoints = tuple(f"{victim.path}/{role}.safetensors" for role in grid.ROLES)
-            jobs.append(Job(victim, "matched", "train" if victim.variant == "original" else "prune", checkpoints))
-            jobs.append(Job(victim, "matched", "signals", (f"{victim.path}/signals.safetensors",)))
-        steps = {f"attack_{family}": members for family, members in grid.ATTACK_FAMILIES.items()}
-        for step, members in steps.items() if adversary == "matched" else [("score", grid.ATTACKS)]:
-            folder = grid.folder(victim, adversary)
-            outputs = tuple(f"{folder}/{attack}.json" for attack in members if attack in attacks)
-            if outputs:
-                jobs.append(Job(victim, adversary, step, outputs))
+            made = "train" if victim.variant == "original" else "prune"
+            jobs.append(Job(victim, "matched", made, checkpoints))
+            measured = tuple(f"{victim.path}/{file}.safetensors" for file in ("signals", "margins"))
+            jobs.append(Job(victim, "matched", "signals", measured))
+            for place in (f"references/{chunk}" for chunk in chunks):
+                for step, file in ((f"{place}/{made}", "models"), (f"{place}/margins", "margins")):
+                    jobs.append(Job(victim, "matched", step, (f"{victim.path}/{place}/{file}.safetensors",)))
+        folder = grid.folder(victim, adversary)
+        made_by = {
+            family: tuple(f"{folder}/{attack}.json" for attack in members if attack in attacks)
+            for family, members in grid.ATTACK_FAMILIES.items()
+        }
+        scores = f"{folder}/scores.safetensors"
+        if adversary == "matched":
+            jobs += [Job(victim, adversary, f"attack_{family}", files) for family, files in made_by.items() if files]
+            jobs.append(Job(victim, adversary, "scores", (scores,)))
+        else:
+            jobs.append(Job(victim, adversary, "score", (*sum(made_by.values(), ()), scores)))
         found.append(Cell(victim, adversary, tuple(jobs)))
     return found
 
@@ -167,7 +184,7 @@ def states(found: Sequence[Cell], results: Results) -> dict[Job, str]:
     known = {job: results.state(job) for cell in found for job in cell.jobs}
     for cell in found:
         for job, following in zip(cell.jobs, cell.jobs[1:], strict=False):
-            if job.step == "prune" and known[job] == "missing" and known[following] == "done":
+            if job.step.endswith("prune") and known[job] == "missing" and known[following] == "done":
                 known[job] = "done"
     return known
 

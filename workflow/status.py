@@ -69,9 +69,11 @@ def left(jobs: Sequence[Job], estimate: Estimate) -> str:
     return duration(sum(times)) + "+" * (len(times) < len(jobs)) if times else "unknown"
 
 
-def report(attacked: Iterable[Attacked], attacks: Sequence[str], results: Results) -> str:
+def report(
+    attacked: Iterable[Attacked], attacks: Sequence[str], results: Results, references: int = grid.SHADOWS
+) -> str:
     """The failed jobs, the table, the time left and what else to know, as text."""
-    found = cells(attacked, attacks)
+    found = cells(attacked, attacks, references)
     known = states(found, results)
     estimate = Estimate(known, results)
     lines = []
@@ -89,9 +91,9 @@ def report(attacked: Iterable[Attacked], attacks: Sequence[str], results: Result
     lines += [
         f"failed to train, and says nothing: {results.results_dir}/{output}"
         for job, state in known.items()
-        if state == "done" and job.step.startswith(("attack", "score"))
+        if state == "done"
         for output in job.outputs
-        if results.learnt_nothing(output)
+        if output.endswith(".json") and results.learnt_nothing(output)
     ]
     return "\n".join([*lines, *notes(found, known, results)]).strip("\n")
 
@@ -184,7 +186,8 @@ def main() -> None:
     if options.report_file:
         print(Path(config["results_dir"], *(["demo"] if options.scope == "demo" else []), "report.html"))
     else:
-        print(report(attacked, config["attacks"], Results(config["results_dir"], options.directory)))
+        results = Results(config["results_dir"], options.directory)
+        print(report(attacked, config["attacks"], results, config["references"]))
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ def test_the_results_are_the_same_bytes_and_no_pruned_checkpoint_is_left(lean, f
 def test_a_finished_run_plans_nothing_and_counts_as_done(lean):
     assert lean.plan("all") == []
     status = lean.status()
-    assert "All 8 jobs are done." in status, status
+    assert "All 10 jobs are done." in status, status
 
 
 def test_keeping_them_or_not_changes_no_plan(lean, finished):

@@ -216,6 +216,21 @@ def test_checkpoints_removed_to_save_space_are_not_missed_until_they_are_needed(
     assert missing == {"digits/fc/l1_0.5/prune", "digits/fc/l1_0.5/signals"}
 
 
+def test_further_references_are_counted_where_an_attack_needs_them(run):
+    def report(attacks, references):
+        return status.report(GRID, attacks, run.results, references)
+
+    cells = status.cells(GRID, [*ATTACKS, "lira"], 21)
+    run.finish(*(j for cell in status.cells(GRID, [*ATTACKS, "lira"], 13) for j in cell.jobs))
+    assert "jobs are done" in report(ATTACKS, 256) and "jobs are done" in report([*ATTACKS, "lira"], 13)
+    assert row(report([*ATTACKS, "lira"], 21), "digits") == ([[0, 0, 0, 3], [0, 0, 0, 2], [4, 0, 0, 0]], "1.7 min")
+    pruned = next(j for cell in cells for j in cell.jobs if stem(j) == "digits/fc/l1_0.5/references/5-12/prune")
+    run.remove(pruned)
+    assert status.states(cells, run.results)[pruned] == "done", "its margins are there"
+    run.write("results/logs/digits/fc/l1_0.5/references/13-20/prune.log", "killed")
+    assert report([*ATTACKS, "lira"], 21).startswith("failed: prune of references of digits/fc/l1_0.5\n")
+
+
 def test_results_of_networks_that_learnt_nothing_are_named(run):
     run.finish(*JOBS)
     assert "learnt nothing" not in run.report()
@@ -240,7 +255,7 @@ def test_the_time_left_falls_back_on_other_models_but_not_on_other_datasets(run)
     run.finish(*(j for j in JOBS if j.victim.pruner is None), seconds=60)
     report = status.report(attacked, ATTACKS, run.results)
     # What fc's finished jobs say of cnn: a minute for each that is no pruning; of location nothing.
-    assert row(report, "digits       cnn")[1] == "10 min+" and row(report, "location")[1] == "unknown"
+    assert row(report, "digits       cnn")[1] == "13 min+" and row(report, "location")[1] == "unknown"
     assert "of which no job of their kind and data set has finished" in report
 
 
@@ -304,7 +319,8 @@ def test_the_command_reads_the_configuration_as_snakemake_does(tmp_path):
     for victim in ("original", "l1_0.5"):
         folder = tmp_path / f"elsewhere/location/fc/{victim}"
         folder.mkdir(parents=True)
-        for name in (*(f"{a}.json" for a in grid.ATTACKS), *(f"{r}.safetensors" for r in (*grid.ROLES, "signals"))):
+        tensors = (*grid.ROLES, "signals", "margins", "scores")
+        for name in (*(f"{a}.json" for a in grid.ATTACKS), *(f"{name}.safetensors" for name in tensors)):
             (folder / name).touch()
     arguments = ["datasets=[location]", "sparsities=[0.50]", *ALONE, "results_dir=elsewhere"]
     done = command("--directory", str(tmp_path), "--config", *arguments)

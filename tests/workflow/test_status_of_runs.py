@@ -30,14 +30,15 @@ def planned(workflow):
 def test_it_has_the_jobs_that_snakemake_plans(workflow):
     workflow.config |= {
         "sparsities": [0.5, 0.7],
-        "attacks": ["samia", "nn", "conf"],
+        "attacks": ["samia", "nn", "conf", "lira"],
+        "references": 14,
         "transfer": "all",
         "defenses": [{"defense": "ppb", "strengths": [4], "part": "all", "adversaries": ["adaptive", "unaware"]}],
     }
     attacked = grid.attacked(grid.settings(workflow.config), workflow.config)
     jobs = {
         f"{job.folder}/{job.step}": job
-        for cell in status.cells(attacked, workflow.config["attacks"])
+        for cell in status.cells(attacked, workflow.config["attacks"], 14)
         for job in cell.jobs
     }
     plan = planned(workflow)
@@ -65,7 +66,7 @@ def undefended(text):
 def test_a_finished_run(finished):
     text = report(finished)
     assert undefended(text) == [2, 0, 0, 0]
-    assert "All 8 jobs are done." in text
+    assert "All 10 jobs are done." in text
 
 
 def test_the_time_left_is_from_snakemakes_benchmark_files(finished):
@@ -80,12 +81,12 @@ def test_the_time_left_is_from_snakemakes_benchmark_files(finished):
     assert undefended(text) == [2, 0, 0, 1]
     benchmarks = finished.folder / "results/benchmarks" / CELL
     seconds = [float(tsv.read_text().splitlines()[1].split("\t")[0]) for tsv in benchmarks.glob("prune.tsv")]
-    for name in ("signals", "attack_samia", "attack_cheap"):
+    for name in ("signals", "attack_samia", "attack_cheap", "scores"):
         of = [
             finished.folder / "results/benchmarks" / setting / f"{name}.tsv" for setting in (CELL, "digits/fc/original")
         ]
         seconds.append(sum(float(tsv.read_text().splitlines()[1].split("\t")[0]) for tsv in of) / 2)
-    assert f"4 of 12 jobs left: {status.duration(sum(seconds))} one after another" in text
+    assert f"5 of 15 jobs left: {status.duration(sum(seconds))} one after another" in text
     assert "Without" not in text
 
 
