@@ -18,6 +18,7 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("error: Python 3.11 or newer is needed; set PYTHON=")'
 	@$(PYTHON) -c 'import os, re, sys; re.search(r"(?![\w@%+=:,./~-])[\x00-\x7f]", os.getcwd()) and sys.exit( \
 	  f"error: {os.getcwd()}: Snakemake starts no job from a path with spaces or quotes; move the checkout")'
+	@test ! -L .venv || { echo "error: .venv is a link, and what it leads to would be emptied; remove the link" >&2; exit 1; }
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .

@@ -9,7 +9,7 @@ import sys
 import configuration
 import pytest
 import yaml
-from needs import megabytes, minutes
+from needs import DATASET_COST, DEFENSE_COST, MODEL_COST, megabytes, minutes
 from runner import ROOT
 
 import miaprune
@@ -121,6 +121,12 @@ def test_what_jobs_ask_for_is_what_the_page_says():
     assert f"(`dp`: {submission('cifar10', 'resnet18', 'dp').split()[1]} minutes)" in text
     assert f"(with `ppb`: {submission('svhn', 'densenet121', 'ppb').split()[1]} minutes)" in text
     assert f"| {minutes('training', ('svhn', 'densenet121'))} | 8 | 1 |" in text
+
+
+def test_every_cost_is_of_a_name_that_jobs_ask_by():
+    """By the parts of their paths between / and _."""
+    for names in (DATASET_COST, MODEL_COST, DEFENSE_COST):
+        assert not [name for name in names if "_" in name]
 
 
 def test_the_site_is_built_without_a_warning(tmp_path):

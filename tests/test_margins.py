@@ -87,15 +87,32 @@ def test_chunks_are_all_references_beyond_the_shadows():
     ("roles", "other", "said"),
     [
         (grid.ROLES[:-1], {}, "lacks margins of shadow_4"),
-        (grid.ROLES, {"shadow_2": np.zeros(99, np.float32)}, "margins of different numbers of records"),
-        (grid.ROLES, {"shadow_2": np.full(100, np.nan, np.float32)}, "100 of 100 records have margins that"),
-        (grid.ROLES, {"victim": np.append(np.zeros(99), np.inf).astype("f4")}, "1 of 100 records have margins that"),
+        (grid.ROLES, {"shadow_2": np.zeros(99, np.float32)}, "shadow_2: not the margins of 100 records"),
+        (grid.ROLES, {"shadow_2": np.full(100, np.nan, np.float32)}, "shadow_2: not the margins of 100 records"),
+        (grid.ROLES, {"victim": np.append(np.zeros(99), np.inf).astype("f4")}, "victim: not the margins of 100"),
+        (grid.ROLES, {"victim": np.zeros((), np.float32)}, "victim: not the margins of 1 records"),
     ],
 )  # fmt: skip
 def test_margins_that_no_attack_can_take_are_named(tmp_path, roles, other, said):
     path = saved(tmp_path / "margins.safetensors", roles, **other)
     with pytest.raises(FileError, match=rf"margins\.safetensors: {said}.*delete it and run again"):
         margins.load([path], 7, 5)
+
+
+def test_the_file_that_is_at_fault_is_named(tmp_path):
+    first = saved(tmp_path / "a", grid.ROLES)
+    more = saved(tmp_path / "b", grid.in_chunk("5-6"), n=99)
+    with pytest.raises(FileError, match="b: reference_5: not the margins of 100 records"):
+        margins.load([first, more], 7, 7)
+
+
+def test_margins_of_a_diverged_model_are_refused_where_they_are_made(digits):
+    model = models.build("fc", digits.input_shape, digits.classes, 3)
+    with torch.no_grad():
+        next(model.parameters())[0, 0] = torch.inf
+    for known in (np.nan, np.inf):  # measured here, or with the signals
+        with pytest.raises(ValueError, match=r"reference_7: \d+ of 1797 margins .* did its training diverge\?"):
+            margins.fill(model, digits, np.full(N, known, np.float32), "reference_7")
 
 
 def test_margins_of_fewer_models_than_the_run_has_are_named(tmp_path):

@@ -50,6 +50,16 @@ def test_a_training_that_diverges_fails_there_and_not_in_an_attack(digits):
         run(digits, RECIPE | {"epochs": 1, "learning_rate": 1e38})
 
 
+def test_of_several_roles_the_log_names_the_one_that_learns_nothing(digits, caplog):
+    roles = ("victim", "shadow_0")
+    networks = {role: models.build("fc", digits.input_shape, digits.classes, seed=0) for role in roles}
+    parts = {role: splits.of_role(role, 1797, 7) for role in roles}
+    recipe = RECIPE | {"epochs": 1, "learning_rate": 0.0}
+    train_roles(networks, digits, parts, recipe, dict.fromkeys(roles, CrossEntropy()), dict.fromkeys(roles, 1))
+    warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert [line.split(":")[:2] for line in warned] == [[role, " has learnt nothing"] for role in roles]
+
+
 def test_best_dev_weights_are_kept_and_patience_stops(digits, monkeypatch):
     """Scripted dev accuracies: the best is epoch 3, and 3 worse epochs (patience 2) end it at epoch 6."""
     scripted = iter([0.1, 0.2, 0.5, 0.4, 0.5, 0.3, 0.7, 0.8, 0.9])

@@ -31,7 +31,7 @@ with running(snakemake.log[0], snakemake.threads, params.device) as device:
         split = splits.of_role(role, len(data), params.seed)
         seed = grid.derive_seed(params.seed, setting.name, role, "signals")
         measured[role] = signals.measure(model, data, split, params.draws, params.epsilon, seed, role, of_all[role])
-        margins.fill(model, data, of_all[role])
+        margins.fill(model, data, of_all[role], role)
         pace, records = (time.perf_counter() - started) / done, len(measured[role])
         left = span(pace * (len(grid.ROLES) - done))
         logger.info(f"{setting.name} {role}: {records} records, {records / pace:.0f} records/s, about {left} left")
