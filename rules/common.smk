@@ -193,11 +193,12 @@ def attack_figures(scope):
 def report_files(scope):
     root = f"{RESULTS}/{scope}"
     tables = list(dict.fromkeys(s.dataset for s in settings_of(scope)))
+    tables += [f"{d}_controls" for d in dict.fromkeys(s.dataset for s in settings_of(scope) if grid.is_control(s))]
     tables += [f"{d}_defenses" for d in dict.fromkeys(s.dataset for s in settings_of(scope) if s.defense)]
     figures = attack_figures(scope) + [f"{f}_{d}_{m}_{p}" for f in SIGNAL_FIGURES for d, m, p in families(scope)]
     figures += [f"roc_{d}_{m}" for d, m in pairs(scope)]
     return [
-        *(f"{root}tables/{name}.csv" for name in ("attacks", "models", "exposed", *tables)),
+        *(f"{root}tables/{name}.csv" for name in ("attacks", "models", "exposed", "effects", *tables)),
         *(f"{root}tables/{name}.html" for name in tables),
         *(f"{root}figures/{name}.{suffix}" for name in figures for suffix in ("pdf", "png")),
         *(f"{root}{name}" for name in ("claims.csv", "claims.md", "claims.html", "summary.txt")),

@@ -38,6 +38,26 @@ rule paper_table:
         "../workflow/scripts/dataset_table.py"
 
 
+rule controls_table:
+    input:
+        f"{RESULTS}/{{scope}}tables/attacks.csv",
+    output:
+        csv=f"{RESULTS}/{{scope}}tables/{{dataset}}_controls.csv",
+        page=report(
+            f"{RESULTS}/{{scope}}tables/{{dataset}}_controls.html",
+            caption="../workflow/report/page.rst",
+            category="Tables",
+            labels={"table": "{dataset}, controls"},
+        ),
+    log:
+        f"{RESULTS}/logs/{{scope}}tables_{{dataset}}_controls.log",
+    localrule: True
+    params:
+        table="controls_table",
+    script:
+        "../workflow/scripts/dataset_table.py"
+
+
 rule defense_table:
     input:
         f"{RESULTS}/{{scope}}tables/attacks.csv",
@@ -72,6 +92,7 @@ rule claims:
             labels={"claims": "the verdicts"},
         ),
         summary=f"{RESULTS}/{{scope}}summary.txt",
+        effects=f"{RESULTS}/{{scope}}tables/effects.csv",
     log:
         f"{RESULTS}/logs/{{scope}}claims.log",
     localrule: True
