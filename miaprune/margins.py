@@ -121,23 +121,30 @@ def save(path: str | Path, margins: Mapping[str, np.ndarray], metadata: Mapping[
 def load(paths: Sequence[str | Path], seed: int, references: int) -> Margins:
     """Read a setting's margins and put the splits of ``seed`` beside them; asked are the victim's (non-)members.
 
+    The first file has those of victim and shadows, each other those of one of `miaprune.grid.chunks`.
+
     Raises
     ------
     miaprune.files.FileError : on a file that is damaged, lacks a model or has margins that no attack can take.
     """
     arrays: dict[str, np.ndarray] = {}
+    source: dict[str, str | Path] = {}
     for path in paths:
-        arrays |= load_arrays(path)[0]
+        found = load_arrays(path)[0]
+        arrays |= found
+        source |= dict.fromkeys(found, path)
     roles = ["victim", *map(grid.reference, range(references))]
     if lacking := [role for role in roles if role not in arrays]:
-        raise FileError(f"{paths[-1]}: lacks margins of {lacking[0]}; delete it and run again")
+        place = 0 if lacking[0] in grid.ROLES else 1 + (roles.index(lacking[0]) - len(grid.ROLES)) // grid.CHUNK
+        raise FileError(f"{paths[: place + 1][-1]}: lacks margins of {lacking[0]}; delete it and run again")
     n = len(arrays["victim"])
     split = splits.victim_split(n, seed)
     asked = np.concatenate([split.train, split.test])
-    if len({arrays[role].shape for role in roles}) > 1:
-        raise FileError(f"{paths[0]}: margins of different numbers of records; delete it and run again")
+    if others := [role for role in roles if arrays[role].shape != (n,)]:
+        raise FileError(f"{source[others[0]]}: margins of different numbers of records; delete it and run again")
     stacked = np.stack([arrays[role] for role in roles[1:]])
     margins = Margins(arrays["victim"], stacked, parts_of(n, seed, references), asked)
     if wrong := fault(margins):
-        raise FileError(f"{paths[0]}: {wrong}; delete it and run again")
+        damaged = [source[role] for role in roles if not np.isfinite(arrays[role]).all()]
+        raise FileError(f"{[*damaged, paths[0]][0]}: {wrong}; delete it and run again")
     return margins

@@ -98,6 +98,21 @@ def test_margins_that_no_attack_can_take_are_named(tmp_path, roles, other, said)
         margins.load([path], 7, 5)
 
 
+@pytest.mark.parametrize(
+    ("roles", "n", "value", "said"),
+    [
+        (grid.in_chunk("13-20"), 100, 0.0, "lacks margins of reference_5"),
+        (grid.in_chunk("5-12"), 99, 0.0, "margins of different numbers of records"),
+        (grid.in_chunk("5-12"), 100, np.nan, "100 of 100 records have margins that are no finite numbers"),
+    ],
+)
+def test_the_file_at_fault_is_named(tmp_path, roles, n, value, said):
+    files = [saved(tmp_path / "a", grid.ROLES), tmp_path / "b", saved(tmp_path / "c", grid.in_chunk("13-20"))]
+    margins.save(files[1], {role: np.full(n, value, "f4") for role in roles}, {})
+    with pytest.raises(FileError, match=rf"/b: {said}.*; delete it"):
+        margins.load(files, 7, 21)
+
+
 def test_margins_of_fewer_models_than_the_run_has_are_named(tmp_path):
     with pytest.raises(FileError, match="lacks margins of reference_5"):
         margins.load([saved(tmp_path / "margins.safetensors", grid.ROLES)], 7, 6)
