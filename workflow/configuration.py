@@ -232,16 +232,20 @@ def check_files(results_dir: str, data_dir: str, datasets: Iterable[str], inputs
 
 
 def _check_origin(path: str, results_dir: str, seed: int, about: Mapping[str, Any]) -> None:
-    """Raise `FileError` if a file of a setting was made for another place, or with another seed."""
-    from miaprune.files import check_facts
+    """Raise `FileError` if a file of a setting was made for another place or with another seed, or lacks a model."""
+    from miaprune.files import FileError, check_facts
 
     folder, stem = os.path.split(os.path.splitext(os.path.relpath(path, results_dir))[0])
-    folder = folder.split("/references/")[0]
+    folder, _, chunk = folder.partition("/references/")
     if stem in grid.ROLES:
         check_facts(path, about, {"setting": folder, "role": stem, "seed": seed})
     elif os.path.basename(folder) == "attackers":
         check_facts(path, about, {"setting": os.path.dirname(folder), "attack": stem, "seed": seed})
+    elif stem == "scores" or os.path.basename(folder) == "scores":
+        check_facts(path, about, {"setting": folder.removesuffix("/scores"), "seed": seed})
     elif stem in ("signals", "margins", "models"):
+        if lacking := [role for role in (grid.in_chunk(chunk) if chunk else grid.ROLES) if role not in about]:
+            raise FileError(f"{path}: lacks {stem} of {lacking[0]}; delete it and run again")
         for role, facts in about.items():
             check_facts(path, facts, {"setting": folder, "role": role, "seed": seed})
 
