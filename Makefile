@@ -18,6 +18,7 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("error: Python 3.11 or newer is needed; set PYTHON=")'
 	@$(PYTHON) -c 'import os, re, sys; re.search(r"(?![\w@%+=:,./~-])[\x00-\x7f]", os.getcwd()) and sys.exit( \
 	  f"error: {os.getcwd()}: Snakemake starts no job from a path with spaces or quotes; move the checkout")'
+	@test ! -L .venv || { echo "error: .venv is a link, and what it leads to would be emptied; remove the link" >&2; exit 1; }
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
@@ -48,13 +49,11 @@ check: $(INSTALLED)
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/mypy
 
-# The Location data set: every attack over three seeds; results in results/location_seed_{7,8,9}.
+# The Location data set: every attack over three seeds; results in results/location.
 location: $(INSTALLED)
-	for seed in 7 8 9; do \
-	  $(SNAKEMAKE) all --quiet rules --config 'datasets=[location]' 'defenses=[]' \
-	    transfer=none seed=$$seed results_dir=results/location_seed_$$seed || exit; done
-	$(BIN)/python -m miaprune.report.tables results/location_spread.md results/location_seed_*/tables/attacks.csv
-	@cat results/location_spread.md
+	$(SNAKEMAKE) all --quiet rules --config 'datasets=[location]' 'defenses=[]' \
+	  transfer=none controls=none 'seeds=[7, 8, 9]' results_dir=results/location
+	@cat results/location/summary.txt
 
 # A plain baseline beside ours, on one full cell: some minutes on digits; DATASET=location, whose archive is to lie in
 # data/location, takes tens of minutes. Writes benchmarks/bench_cpu_{dataset}.md.
@@ -69,7 +68,7 @@ bench-gpu: $(INSTALLED)
 	  $(if $(and $(filter cuda,$(DEVICE)),$(wildcard data/cifar10/*)),--dataset cifar10 --model resnet18,--model cnn)
 
 # What is done, running, failed and missing, and the time left, of the grid or of the demo (OF=demo). WITH takes the
-# run's own --directory, --configfile and --config: make status WITH="--configfile mine.yaml --config seed=8"
+# run's own --directory, --configfile and --config: make status WITH="--configfile mine.yaml --config 'seeds=[8]'"
 status: OF ?= all
 status: $(INSTALLED)
 	@$(BIN)/python workflow/status.py $(OF) $(WITH)

@@ -29,10 +29,17 @@ rule all:
         report_files(""),
 
 
-# The parts of `all`: every attack on undefended models, on defended ones, and by mismatched adversaries.
+# The parts of `all`: every attack on undefended models, on controls, on defended models, and by mismatched adversaries.
 rule attacks:
     input:
-        all_of((victim, adversary) for victim, adversary in GRID if (victim.defense, adversary) == (None, "matched")),
+        all_of(grid.over_seeds([(setting, "matched") for setting in grid.settings(config)], config["seeds"])),
+
+
+rule controls:
+    input:
+        all_of(
+            grid.over_seeds([(s, "matched") for s in grid.controls(grid.settings(config), config)], config["seeds"])
+        ),
 
 
 rule defenses:

@@ -184,14 +184,14 @@ def recipe_of(cell: Cell, stage: str) -> dict[str, Any]:
 
 def train_originals(cell: Cell) -> None:
     for i, role in enumerate(cell.roles):
-        torch.manual_seed(cell.config["seed"] + i)
-        model = network(cell.model, cell.data, cell.config["seed"] + i)
+        torch.manual_seed(cell.config["seeds"][0] + i)
+        model = network(cell.model, cell.data, cell.config["seeds"][0] + i)
         fit_role(cell, model.to(cell.device), "original", role, recipe_of(cell, "training"))
 
 
 def prune_and_finetune(cell: Cell, variant: str) -> None:
     for i, role in enumerate(cell.roles):
-        torch.manual_seed(cell.config["seed"] + i)
+        torch.manual_seed(cell.config["seeds"][0] + i)
         model = load(cell, "original", role)
         for module in prunable(model):
             prune.l1_unstructured(module, "weight", amount=int(module.weight.numel() * cell.sparsity))
@@ -199,7 +199,7 @@ def prune_and_finetune(cell: Cell, variant: str) -> None:
 
 
 def fit_role(cell: Cell, model: nn.Module, variant: str, role: str, recipe: dict[str, Any]) -> None:
-    split = splits.of_role(role, len(cell.data), cell.config["seed"])
+    split = splits.of_role(role, len(cell.data), cell.config["seeds"][0])
     test_accuracy, epochs, took = train(model, cell.data, split, recipe, cell.path(variant, role), cell.device)
     phase = "originals" if variant == "original" else "pruned"
     cell.epochs[phase] += cell.times * epochs
@@ -222,7 +222,7 @@ def attacked(cell: Cell, variant: str, role: str) -> nn.Module:
 @torch.no_grad()
 def query(cell: Cell, variant: str, role: str, with_sensitivity: bool) -> Signals:
     """A model's posteriors, and the sensitivities if they are wanted, of its members and non-members."""
-    model, split = attacked(cell, variant, role).eval(), splits.of_role(role, len(cell.data), cell.config["seed"])
+    model, split = attacked(cell, variant, role).eval(), splits.of_role(role, len(cell.data), cell.config["seeds"][0])
     draws, epsilon = cell.config["signals"]["draws"], cell.config["signals"]["epsilon"]
     index = np.concatenate([split.train, split.test])
     posteriors, sensitivities = [], []
@@ -283,7 +283,7 @@ def neural_attack(cell: Cell, attack: str, shadows: Signals, victim: Signals) ->
     """Train on the shadows by the paper's recipe; returns the victim's scores, member logit minus non-member logit."""
     recipe = attack_options(cell.config, attack, "paper")
     epochs = cell.at_most(recipe["epochs"])
-    torch.manual_seed(cell.config["seed"])
+    torch.manual_seed(cell.config["seeds"][0])
     x, y = features(attack, shadows), torch.from_numpy(shadows.members).long()
     model = (Samia(shadows.classes) if attack == "samia" else mlp(x.shape[1])).to(cell.device)
     optimizer = torch.optim.SGD(
@@ -390,6 +390,6 @@ def run(cell: Cell) -> Cell:
                 else threshold_attack(attack, pooled, victim, every)
             )
         with cell.timed(family):
-            interval = metrics.bootstrap_interval(scores, victim.members, cell.config["seed"])
+            interval = metrics.bootstrap_interval(scores, victim.members, cell.config["seeds"][0])
         cell.attacks[attack] = {"accuracy": metrics.accuracy(scores, victim.members), "accuracy_ci": interval}
     return cell

@@ -112,7 +112,7 @@ def model_costs(
     only the first time takes is done once.
     """
     data = ours.generated(dataset, min(records, datasets.SPECS[dataset].records)).to(device)
-    parts = [splits.of_role(role, len(data), config["seed"]) for role in grid.ROLES]
+    parts = [splits.of_role(role, len(data), config["seeds"][0]) for role in grid.ROLES]
 
     def objective(defense: str | None, recipe: Mapping[str, Any], split: splits.Split, seed: int) -> Objective:
         if defense is None:
@@ -210,7 +210,7 @@ class Estimate:
             epochs = training_recipe(self.config, stage, dataset)["epochs"] * (ran or {}).get(phase, 1)
             found[phase] = costs[defense if defense and phase == "pruned" else phase].of(spec.records, epochs)
         found["signals"] = costs["signals"].of(spec.records)
-        parts = (splits.of_role(role, spec.records, self.config["seed"]) for role in grid.ROLES)
+        parts = (splits.of_role(role, spec.records, self.config["seeds"][0]) for role in grid.ROLES)
         queried, *others = (len(p.train) + len(p.test) for p in parts)
         for family, names in FAMILIES.items():
             found[family] = 0.0

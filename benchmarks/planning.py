@@ -26,7 +26,7 @@ PARTS = (
     ["transfer"],
     ["all", "--config", "datasets=[cifar10]"],
     ["all", "--config", "datasets=[cifar10]", "models=[resnet18]"],
-    ["all", "--config", "datasets=[location]", "seed=8", "results_dir=results/seed_8"],
+    ["all", "--config", "datasets=[location]", "seeds=[8]", "results_dir=results/second"],
     ["attacks", "--batch", "attacks=1/10"],
     ["results/cifar10/resnet18/l1_0.7/samia.json"],
 )

@@ -26,7 +26,7 @@ CODE = re.compile(r"\[([^\]]+)\]\(\.\./[^)]*\)")
 INTRO = r"""# Configuration
 
     .venv/bin/snakemake --profile profiles/local all \
-        --configfile mine.yaml --config seed=8 results_dir=results/seed_8
+        --configfile mine.yaml --config 'seeds=[8]' results_dir=results/mine
 
 Four places are read, the later the stronger: the `config.yaml` of the checkout, a `config.yaml` in the working folder,
 `--configfile`, `--config`. Each needs to hold only what it changes. A wrong key, name or value stops the run before any

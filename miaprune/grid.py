@@ -37,8 +37,16 @@ PRUNER_MODELS: dict[str, tuple[str, ...]] = {
     "l1_structured": CONV_MODELS,
     "l2_structured": CONV_MODELS,
     "slim": CONV_MODELS,
+    # Beyond the paper's four.
+    "random": MODELS,
+    "l1_global": MODELS,
+    "wanda": MODELS,
+    "two_four": MODELS,
 }
 PRUNERS = tuple(PRUNER_MODELS)
+
+ONLY_SPARSITY = {"two_four": "0.5"}
+"""The sparsity of pruners that have but one."""
 
 THRESHOLD_ATTACKS = ("conf", "xent", "mentr", "top1_conf", "conf_global", "corr")
 NEURAL_ATTACKS = ("samia", "nn", "nn_top3", "nn_cls")
@@ -55,6 +63,10 @@ ATTACK_FAMILIES: dict[str, tuple[str, ...]] = {
 says of a record (signals), or on what it says and models that never saw the record (margins)."""
 
 DEFENSES = ("ppb", "adv", "dp")
+
+FINETUNED, UNTUNED, RANDOM = "finetuned", "untuned", "random"
+"""The controls (method, section 15): an original trained on as pruned ones are, a pruned model that was not, and the
+pruner that draws what goes."""
 
 PPB_STRENGTH = 4.0
 """The strength of PPB that the third claim is about, the paper's default."""
@@ -87,6 +99,12 @@ def in_chunk(chunk: str) -> tuple[str, ...]:
     return tuple(map(reference, range(first, last + 1)))
 
 
+SEED = "0|[1-9][0-9]*"
+"""How a path writes a seed: in one way."""
+
+MAX_SEED = 10**9
+
+
 class GridError(ValueError):
     """A name, value or combination that does not exist; the message is one line that says what would be right."""
 
@@ -95,7 +113,10 @@ class GridError(ValueError):
 class Setting:
     """One cell of the grid: an original model (``pruner`` is None), a pruned one, or a pruned and defended one.
 
-    ``sparsity`` and ``strength`` are texts as in paths and in ``config.yaml``, such as "0.7" and "4".
+    ``sparsity`` and ``strength`` are texts as in paths and in ``config.yaml``, such as "0.7" and "4". ``tuning`` is
+    None but for the controls (method, section 15): "finetuned", an original trained on as pruned ones are, and
+    "untuned", a pruned model that was not. ``seed`` is None for the first of the run's seeds: the others' results lie
+    in folders of their own.
     """
 
     dataset: str
@@ -104,22 +125,34 @@ class Setting:
     sparsity: str | None = None
     defense: str | None = None
     strength: str | None = None
+    tuning: str | None = None
+    seed: int | None = None
 
     @property
     def variant(self) -> str:
-        """``original`` or ``{pruner}_{sparsity}``: how the model was pruned, whatever the defence."""
-        return "original" if self.pruner is None else f"{self.pruner}_{self.sparsity}"
+        """``original``, ``finetuned`` or ``{pruner}_{sparsity}``: how it was pruned, whatever came with or after it."""
+        return self.tuning or "original" if self.pruner is None else f"{self.pruner}_{self.sparsity}"
+
+    @property
+    def version(self) -> str:
+        """Its path below data set and model: ``original``, ``l1_0.7``, ``l1_0.7/untuned``, ``l1_0.7/ppb_4``."""
+        after = self.tuning if self.defense is None else f"{self.defense}_{self.strength}"
+        return self.variant if self.pruner is None or after is None else f"{self.variant}/{after}"
+
+    @property
+    def name(self) -> str:
+        """What it is called, whatever its seed: ``location/fc/l1_0.7``."""
+        return f"{self.dataset}/{self.model}/{self.version}"
 
     @property
     def path(self) -> str:
-        """Folder below ``results_dir`` that holds everything about this setting."""
-        folder = f"{self.dataset}/{self.model}/{self.variant}"
-        return folder if self.defense is None else f"{folder}/{self.defense}_{self.strength}"
+        """Folder below ``results_dir`` that holds everything about this setting: its name, below its seed's folder."""
+        return self.name if self.seed is None else f"seed_{self.seed}/{self.name}"
 
     @property
     def original(self) -> Setting:
         """The unpruned setting that this one starts from."""
-        return Setting(self.dataset, self.model)
+        return Setting(self.dataset, self.model, seed=self.seed)
 
     @property
     def undefended(self) -> Setting:
@@ -129,13 +162,25 @@ class Setting:
     @classmethod
     def parse(cls, path: str) -> Setting:
         """The setting whose `path` this is; raises `GridError` if there is none."""
-        parts = path.strip("/").split("/")
+        first, *parts = path.strip("/").split("/")
+        seed = None
+        if first.startswith("seed_"):
+            seed = _seed(path, first)
+        else:
+            parts.insert(0, first)
         if len(parts) not in (3, 4):
             raise GridError(f"{path!r} is no setting: write dataset/model/original or dataset/model/pruner_sparsity")
-        dataset, model, variant, *defended = parts
-        pruner, sparsity = (None, None) if variant == "original" else _halves(path, variant, "pruner_sparsity")
-        defense, strength = _halves(path, defended[0], "defense_strength") if defended else (None, None)
-        return cls(dataset, model, pruner, sparsity, defense, strength).check()
+        dataset, model, variant, *after = parts
+        if variant in ("original", FINETUNED):
+            setting = cls(dataset, model, tuning=FINETUNED if variant == FINETUNED else None)
+        else:
+            setting = cls(dataset, model, *_halves(path, variant, "pruner_sparsity"))
+        if after == [UNTUNED]:
+            setting = replace(setting, tuning=UNTUNED)
+        elif after:
+            defense, strength = _halves(path, after[0], "defense_strength")
+            setting = replace(setting, defense=defense, strength=strength)
+        return replace(setting, seed=seed).check()
 
     def check(self) -> Setting:
         """Return self, or raise `GridError` if a name is unknown or the combination does not exist."""
@@ -146,6 +191,10 @@ class Setting:
             raise GridError(
                 f"{self.dataset}/{self.model}: model {self.model} does not take {self.dataset}; use {_either(fitting)}"
             )
+        if self.pruner in ("original", FINETUNED):
+            raise GridError(f"{self.path}: {self.pruner} is not pruned and has no sparsity; write {self.pruner} alone")
+        if self.pruner is None and self.tuning == UNTUNED:
+            raise GridError(f"{self.path}: untuned is what was pruned and not fine-tuned; name a pruner_sparsity")
         if self.pruner is not None:
             known("pruner", self.pruner, PRUNERS)
             if self.model not in PRUNER_MODELS[self.pruner]:
@@ -154,10 +203,12 @@ class Setting:
                     f"{self.path}: pruner {self.pruner} does not apply to model {self.model}; use {_either(fitting)}"
                 )
             sparsity_value(self.sparsity)
+            if self.sparsity != (only := ONLY_SPARSITY.get(self.pruner, self.sparsity)):
+                raise GridError(f"{self.path}: pruner {self.pruner} has one sparsity; write {self.pruner}_{only}")
         if self.defense is not None:
             known("defense", self.defense, DEFENSES)
-            if self.pruner is None:
-                raise GridError(f"{self.path}: defences act in fine-tuning; name a pruner_sparsity, not 'original'")
+            if self.tuning is not None or self.pruner is None:
+                raise GridError(f"{self.path}: defences act in fine-tuning of pruned models; name a pruner_sparsity")
             strength_value(self.defense, self.strength)
         return self
 
@@ -168,6 +219,13 @@ def _halves(path: str, name: str, form: str) -> tuple[str, str]:
     if not kind:
         raise GridError(f"{path!r}: {name!r} is neither 'original' nor {form}, such as l1_0.7 or ppb_4")
     return kind, value
+
+
+def _seed(path: str, folder: str) -> int:
+    text = folder.removeprefix("seed_")
+    if not re.fullmatch(SEED, text, re.ASCII) or int(text) > MAX_SEED:
+        raise GridError(f"{path}: {folder} is no seed's folder; write seed_8, a whole number from 0 to {MAX_SEED}")
+    return int(text)
 
 
 def _either(names: Sequence[str]) -> str:
@@ -265,15 +323,22 @@ def originals(grid: Mapping[str, Sequence[Any]]) -> list[Setting]:
 
 
 def pruned(grid: Mapping[str, Sequence[Any]]) -> list[Setting]:
-    """Every pruned setting of a grid block that exists: 255 for the paper's grid."""
+    """Every pruned setting of a grid block that exists: 255 for the paper's grid.
+
+    A pruner that has but one sparsity, not listed, is a `GridError`.
+    """
     sparsities = _unique(map(written, grid["sparsities"]))
     for sparsity in sparsities:
         sparsity_value(sparsity)
+    for pruner in grid["pruners"]:
+        if pruner in ONLY_SPARSITY and ONLY_SPARSITY[pruner] not in sparsities:
+            raise GridError(f"none of the sparsities {sparsities} is one of {pruner}; add {ONLY_SPARSITY[pruner]}")
     return [
         Setting(o.dataset, o.model, pruner, sparsity)
         for o in originals(grid)
         for pruner, sparsity in product(_unique(grid["pruners"]), sparsities)
         if o.model in PRUNER_MODELS[known("pruner", pruner, PRUNERS)]
+        and sparsity == ONLY_SPARSITY.get(pruner, sparsity)
     ]
 
 
@@ -287,13 +352,13 @@ Attacked = tuple[Setting, str]
 
 
 def attacked(settings: Sequence[Setting], block: Mapping[str, Any]) -> list[Attacked]:
-    """Everything that is attacked: the settings, their defended versions, and the mismatched adversaries.
+    """Everything that is attacked: the settings, `controls`, defended versions, and the mismatched adversaries.
 
-    ``block`` holds ``parts`` (by name), ``defenses`` (entries with defense, strengths, part and adversaries) and
-    ``transfer``, the part ("none": no part) whose settings are attacked with each other's shadows where they differ
-    in sparsity alone or in pruner alone.
+    ``block`` holds ``parts`` (by name), ``controls``, ``defenses`` (entries with defense, strengths, part and
+    adversaries) and ``transfer``, the part ("none": no part) whose settings are attacked with each other's shadows
+    where they differ in sparsity alone or in pruner alone.
     """
-    pairs = [(s, "matched") for s in settings]
+    pairs = [(s, "matched") for s in [*settings, *controls(settings, block)]]
     for entry in block["defenses"]:
         known("defense", entry["defense"], DEFENSES)
         for strength in map(written, entry["strengths"]):
@@ -312,10 +377,38 @@ def attacked(settings: Sequence[Setting], block: Mapping[str, Any]) -> list[Atta
     return _unique(pairs)
 
 
+def controls(settings: Sequence[Setting], block: Mapping[str, Any]) -> list[Setting]:
+    """The controls of section 15: `FINETUNED` of every original, `UNTUNED` and `RANDOM` of a part's pruned settings.
+
+    ``block["controls"]`` names the part; "none" means no controls.
+    """
+    if block["controls"] == "none":
+        return []
+    part = _part(settings, block, block["controls"])
+    return _unique(
+        [replace(s, tuning=FINETUNED) for s in settings if s.pruner is None]
+        + [replace(s, tuning=UNTUNED) for s in part]
+        + [replace(s, pruner=RANDOM) for s in part]
+    )
+
+
+def is_control(setting: Setting) -> bool:
+    return setting.tuning is not None or setting.pruner == RANDOM
+
+
+def over_seeds(attacked: Sequence[Attacked], seeds: Sequence[int]) -> list[Attacked]:
+    """The same with each of ``seeds`` in turn: a full repetition (method, section 16)."""
+    return [
+        (replace(victim, seed=None if seed == seeds[0] else seed), adversary)
+        for seed in seeds
+        for victim, adversary in attacked
+    ]
+
+
 def _part(settings: Sequence[Setting], block: Mapping[str, Any], name: str) -> list[Setting]:
     """The pruned settings that a named part of the grid picks: per kind the values it keeps, all if it names none.
 
-    Raises `GridError` if it picks none although the grid has settings of its data sets and models.
+    Raises `GridError` if it picks none although the grid has settings of its data sets, models and pruners.
     """
     kept = block["parts"][known("part", name, block["parts"])]
     lists = {key: set(map(written, values)) for key, values in kept.items()}
@@ -325,7 +418,7 @@ def _part(settings: Sequence[Setting], block: Mapping[str, Any], name: str) -> l
 
     pruned = [s for s in settings if s.pruner is not None]
     found = [s for s in pruned if picked(s, list(KINDS))]
-    if not found and any(picked(s, ("datasets", "models")) for s in pruned):
+    if not found and any(picked(s, ("datasets", "models", "pruners")) for s in pruned):
         here = {key: _unique(getattr(s, kind) for s in pruned) for key, kind in KINDS.items() if key in lists}
         raise GridError(f"part {name} picks no setting: it keeps {dict(kept)}, the grid has {here}")
     return found
@@ -357,7 +450,8 @@ def shadows_of(victim: Setting, adversary: str) -> Setting:
         return victim
     if adversary == "unaware":
         return victim.undefended
-    return Setting.parse(f"{victim.dataset}/{victim.model}/{adversary.removeprefix('shadows_')}")
+    shadows = Setting.parse(f"{victim.dataset}/{victim.model}/{adversary.removeprefix('shadows_')}")
+    return replace(shadows, seed=victim.seed)
 
 
 def _unique(items: Iterable[Any]) -> list[Any]:

@@ -57,24 +57,6 @@ class Margins:
         return (self.parts == UNSEEN) | (self.parts == TEST)
 
 
-def fault(margins: Margins) -> str | None:
-    """Why no attack can take these margins, in half a line with the number of records; None where all can."""
-    n = len(margins.victim)
-    models = margins.references.shape[0] if margins.references.ndim == 2 else 0
-    if not models or {margins.references.shape, margins.parts.shape} != {(models, n)}:
-        named = ("victim", "references", "parts")
-        shapes = ", ".join(f"{name} {list(getattr(margins, name).shape)}" for name in named)
-        return f"margins of shapes that do not agree: {shapes}"
-    if margins.records.min(initial=0) < 0 or margins.records.max(initial=0) >= n:
-        return f"records outside 0..{n - 1}"
-    finite = np.isfinite(margins.references).all(axis=0) & np.isfinite(margins.victim)
-    if wrong := n - np.count_nonzero(finite):
-        return f"{wrong} of {n} records have margins that are no finite numbers"
-    if lacking := np.count_nonzero(~margins.out[:, margins.records].any(axis=0)):
-        return f"{lacking} of {len(margins.records)} records have no reference that is OUT"
-    return None
-
-
 def of_logits(logits: Tensor, labels: Tensor) -> Tensor:
     """Margins float [n] of logits [n, C] and labels int64 [n]."""
     true = labels[:, None]
@@ -82,8 +64,13 @@ def of_logits(logits: Tensor, labels: Tensor) -> Tensor:
     return logits.gather(1, true)[:, 0] - others
 
 
-def fill(model: nn.Module, data: Dataset, margins: np.ndarray) -> None:
-    """Measure, in place, those of a model's margins float32 [N] that are NaN: eval mode, no noise, float32."""
+def fill(model: nn.Module, data: Dataset, margins: np.ndarray, role: str = "the model") -> None:
+    """Measure, in place, those of a model's margins float32 [N] that are NaN: eval mode, no noise, float32.
+
+    Raises
+    ------
+    ValueError : if some are no finite numbers then; ``role`` is whose, in the message.
+    """
     import torch
     from torch.nn import functional as F
 
@@ -101,6 +88,8 @@ def fill(model: nn.Module, data: Dataset, margins: np.ndarray) -> None:
                 batch = F.pad(batch, (0, BATCH - n))
             measured = of_logits(model(data.batch(batch)), data.labels[batch])
             margins[batch[:n].cpu().numpy()] = measured[:n].cpu().numpy()
+    if wrong := np.count_nonzero(~np.isfinite(margins)):
+        raise ValueError(f"{role}: {wrong} of {len(margins)} margins are no finite numbers; did its training diverge?")
 
 
 def parts_of(n: int, seed: int, references: int) -> np.ndarray:
@@ -128,23 +117,20 @@ def load(paths: Sequence[str | Path], seed: int, references: int) -> Margins:
     miaprune.files.FileError : on a file that is damaged, lacks a model or has margins that no attack can take.
     """
     arrays: dict[str, np.ndarray] = {}
-    source: dict[str, str | Path] = {}
+    files: dict[str, str | Path] = {}
     for path in paths:
         found = load_arrays(path)[0]
         arrays |= found
-        source |= dict.fromkeys(found, path)
+        files |= dict.fromkeys(found, path)
     roles = ["victim", *map(grid.reference, range(references))]
     if lacking := [role for role in roles if role not in arrays]:
         place = 0 if lacking[0] in grid.ROLES else 1 + (roles.index(lacking[0]) - len(grid.ROLES)) // grid.CHUNK
         raise FileError(f"{paths[: place + 1][-1]}: lacks margins of {lacking[0]}; delete it and run again")
-    n = len(arrays["victim"])
+    n = arrays["victim"].size
+    for role in roles:
+        if arrays[role].shape != (n,) or not np.isfinite(arrays[role]).all():
+            raise FileError(f"{files[role]}: {role}: not the margins of {n} records; delete it and run again")
     split = splits.victim_split(n, seed)
-    asked = np.concatenate([split.train, split.test])
-    if others := [role for role in roles if arrays[role].shape != (n,)]:
-        raise FileError(f"{source[others[0]]}: margins of different numbers of records; delete it and run again")
     stacked = np.stack([arrays[role] for role in roles[1:]])
-    margins = Margins(arrays["victim"], stacked, parts_of(n, seed, references), asked)
-    if wrong := fault(margins):
-        damaged = [source[role] for role in roles if not np.isfinite(arrays[role]).all()]
-        raise FileError(f"{[*damaged, paths[0]][0]}: {wrong}; delete it and run again")
-    return margins
+    asked = np.concatenate([split.train, split.test])
+    return Margins(arrays["victim"], stacked, parts_of(n, seed, references), asked)

@@ -114,22 +114,6 @@ def bootstrap_interval(scores: np.ndarray, members: np.ndarray, seed: int) -> tu
     return _percentiles(np.mean(resampled, axis=0))
 
 
-def bootstrap_mean_interval(values: np.ndarray, seed: int) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of the mean of float [n]; memory grows as `RESAMPLES` times n."""
-    draws = np.random.default_rng(seed).choice(values, (RESAMPLES, len(values)))
-    return _percentiles(draws.mean(axis=1))
-
-
-def sign_test(differences: np.ndarray) -> float:
-    """One-sided p-value of the paired sign test that ``differences`` [n] lie above 0; zeros are dropped."""
-    from scipy.stats import binomtest  # only the claims need it, and its import takes a second
-
-    above, below = np.count_nonzero(differences > 0), np.count_nonzero(differences < 0)
-    if above + below == 0:
-        return 1.0
-    return float(binomtest(above, above + below, 0.5, alternative="greater").pvalue)
-
-
 def gaps(signals: Signals) -> dict[str, float]:
     """What a model does differently on its members; every gap is members minus non-members.
 

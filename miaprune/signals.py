@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,15 +38,26 @@ class Signals:
     sensitivities : np.ndarray
         float32 [n, C], mean absolute change of each posterior per unit of input noise.
     labels : np.ndarray
-        int64 [n], true class, 0-based.
+        int64 [n], true class, 0-based; other integers are converted.
     members : np.ndarray
         bool [n], whether the record was in the model's training set.
+
+    Raises
+    ------
+    ValueError
+        If no attack could take these: arrays that do not agree, rows that are no probabilities, numbers that are not
+        finite, labels that are no classes.
     """
 
     posteriors: np.ndarray
     sensitivities: np.ndarray
     labels: np.ndarray
     members: np.ndarray
+
+    def __post_init__(self) -> None:  # 0.14 s for 444 000 records of 100 classes, 3 times as long as to pool them
+        if fault := _fault(self):
+            raise ValueError(fault)
+        object.__setattr__(self, "labels", self.labels.astype(np.int64, copy=False))  # frozen for everybody else
 
     @property
     def classes(self) -> int:
@@ -72,12 +83,16 @@ def pool(signals: Sequence[Signals]) -> Signals:
     return Signals(*(np.concatenate([getattr(s, f) for s in signals]) for f in Signals.__dataclass_fields__))
 
 
-def fault(signals: Signals) -> str | None:
+def _fault(signals: Signals) -> str | None:
     """Why no attack can take these signals, in half a line with the number of records; None where all can."""
-    posteriors, sensitivities, labels, members = (getattr(signals, name) for name in Signals.__dataclass_fields__)
-    n = len(posteriors)
+    named = {name: getattr(signals, name) for name in Signals.__dataclass_fields__}
+    for name, array in named.items():
+        if not isinstance(array, np.ndarray):
+            return f"{name} are {type(array).__name__}; they must be a NumPy array"
+    posteriors, sensitivities, labels, members = named.values()
+    n = len(posteriors) if posteriors.ndim else 0
     if posteriors.ndim != 2 or sensitivities.shape != posteriors.shape or {labels.shape, members.shape} != {(n,)}:
-        shapes = ", ".join(f"{name} {list(getattr(signals, name).shape)}" for name in Signals.__dataclass_fields__)
+        shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in named.items())
         return f"shapes that do not agree: {shapes}"
     if labels.dtype.kind not in "iu" or members.dtype != bool:
         return f"labels are {labels.dtype} and members {members.dtype}; they must be integers and bool"
@@ -146,14 +161,15 @@ def measure(
             posteriors.append(p)
             sensitivities.append(total / (draws * epsilon))
             own.append(of_logits(logits, data.labels[batch]))
-    measured = Signals(
-        posteriors=torch.cat(posteriors)[: len(index)].cpu().numpy(),
-        sensitivities=torch.cat(sensitivities)[: len(index)].cpu().numpy(),
-        labels=data.labels[index].cpu().numpy(),
-        members=np.arange(len(index)) < len(split.train),
-    )
-    if wrong := fault(measured):
-        raise ValueError(f"{role}: {wrong}; did its training diverge? A lower learning rate may help")
+    try:
+        measured = Signals(
+            posteriors=torch.cat(posteriors)[: len(index)].cpu().numpy(),
+            sensitivities=torch.cat(sensitivities)[: len(index)].cpu().numpy(),
+            labels=data.labels[index].cpu().numpy(),
+            members=np.arange(len(index)) < len(split.train),
+        )
+    except ValueError as error:
+        raise ValueError(f"{role}: {error}; did its training diverge? A lower learning rate may help") from None
     if margins is not None:
         margins[index.cpu().numpy()] = torch.cat(own)[: len(index)].cpu().numpy()
     return measured
@@ -174,10 +190,10 @@ def load(path: str | Path, role: str) -> Signals:
     arrays, _ = load_arrays(path, prefix=f"{role}/")
     if arrays.keys() != Signals.__dataclass_fields__.keys():
         raise FileError(f"{path}: lacks signals of {role}; delete it and run again")
-    signals = Signals(**arrays)
-    if wrong := fault(signals):
-        raise FileError(f"{path}: {role}: {wrong}; delete it and run again")
-    return replace(signals, labels=signals.labels.astype(np.int64))
+    try:
+        return Signals(**arrays)
+    except ValueError as error:
+        raise FileError(f"{path}: {role}: {error}; delete it and run again") from None
 
 
 def load_shadows(path: str | Path, shadows: int) -> Signals:

@@ -20,7 +20,7 @@ rule signals:
         card=1,
     params:
         **config["signals"],
-        seed=config["seed"],
+        seed=seed_of,
         device=config["device"],
     script:
         "../workflow/scripts/signals.py"
@@ -78,7 +78,7 @@ for family_name, members in grid.ATTACK_FAMILIES.items():
             card=int(family_name in ("samia", "nn")),
         params:
             options={attack: attack_options(config, attack) for attack in members},
-            seed=config["seed"],
+            seed=seed_of,
             device=config["device"],
         script:
             "../workflow/scripts/attack.py"
@@ -107,24 +107,24 @@ rule scores:
 # attacks; another attack rescores the others.
 rule unaware:
     input:
-        victim=f"{RESULTS}/{{dataset}}/{{model}}/{{pruner}}_{{sparsity}}/{{defense}}_{{strength}}/signals.safetensors",
-        margins=f"{RESULTS}/{{dataset}}/{{model}}/{{pruner}}_{{sparsity}}/{{defense}}_{{strength}}/margins.safetensors",
-        attackers=attackers(f"{RESULTS}/{{dataset}}/{{model}}/{{pruner}}_{{sparsity}}"),
+        victim=f"{RESULTS}/{{undefended}}/{{defense}}_{{strength}}/signals.safetensors",
+        margins=f"{RESULTS}/{{undefended}}/{{defense}}_{{strength}}/margins.safetensors",
+        attackers=attackers(f"{RESULTS}/{{undefended}}"),
     output:
-        results(f"{RESULTS}/{{dataset}}/{{model}}/{{pruner}}_{{sparsity}}/{{defense}}_{{strength}}/unaware"),
-        scores=f"{RESULTS}/{{dataset}}/{{model}}/{{pruner}}_{{sparsity}}/{{defense}}_{{strength}}/unaware/scores.safetensors",
+        results(f"{RESULTS}/{{undefended}}/{{defense}}_{{strength}}/unaware"),
+        scores=f"{RESULTS}/{{undefended}}/{{defense}}_{{strength}}/unaware/scores.safetensors",
     log:
-        f"{RESULTS}/logs/{{dataset}}/{{model}}/{{pruner}}_{{sparsity}}/{{defense}}_{{strength}}/unaware/score.log",
+        f"{RESULTS}/logs/{{undefended}}/{{defense}}_{{strength}}/unaware/score.log",
     benchmark:
-        f"{RESULTS}/benchmarks/{{dataset}}/{{model}}/{{pruner}}_{{sparsity}}/{{defense}}_{{strength}}/unaware/score.tsv"
+        f"{RESULTS}/benchmarks/{{undefended}}/{{defense}}_{{strength}}/unaware/score.tsv"
     group:
-        "{dataset}/{model}/{pruner}_{sparsity}/{defense}_{strength}"
+        "{undefended}/{defense}_{strength}"
     threads: 1
     resources:
         **needs("score"),
     params:
         options={attack: attack_options(config, attack) for attack in SCORED},
-        seed=config["seed"],
+        seed=seed_of,
         device="cpu",  # scoring is cheap, and the mismatched adversaries ask for no GPU
     script:
         "../workflow/scripts/attack.py"
@@ -133,15 +133,15 @@ rule unaware:
 # Those of one dataset and model are one group: one submission to a cluster, without a GPU.
 use rule unaware as mismatched with:
     input:
-        victim=f"{RESULTS}/{{dataset}}/{{model}}/{{variant}}/signals.safetensors",
-        margins=f"{RESULTS}/{{dataset}}/{{model}}/{{variant}}/margins.safetensors",
-        attackers=attackers(f"{RESULTS}/{{dataset}}/{{model}}/{{shadows}}"),
+        victim=f"{RESULTS}/{{repetition}}{{dataset}}/{{model}}/{{variant}}/signals.safetensors",
+        margins=f"{RESULTS}/{{repetition}}{{dataset}}/{{model}}/{{variant}}/margins.safetensors",
+        attackers=attackers(f"{RESULTS}/{{repetition}}{{dataset}}/{{model}}/{{shadows}}"),
     output:
-        results(f"{RESULTS}/{{dataset}}/{{model}}/{{variant}}/shadows_{{shadows}}"),
-        scores=f"{RESULTS}/{{dataset}}/{{model}}/{{variant}}/shadows_{{shadows}}/scores.safetensors",
+        results(f"{RESULTS}/{{repetition}}{{dataset}}/{{model}}/{{variant}}/shadows_{{shadows}}"),
+        scores=f"{RESULTS}/{{repetition}}{{dataset}}/{{model}}/{{variant}}/shadows_{{shadows}}/scores.safetensors",
     log:
-        f"{RESULTS}/logs/{{dataset}}/{{model}}/{{variant}}/shadows_{{shadows}}/score.log",
+        f"{RESULTS}/logs/{{repetition}}{{dataset}}/{{model}}/{{variant}}/shadows_{{shadows}}/score.log",
     benchmark:
-        f"{RESULTS}/benchmarks/{{dataset}}/{{model}}/{{variant}}/shadows_{{shadows}}/score.tsv"
+        f"{RESULTS}/benchmarks/{{repetition}}{{dataset}}/{{model}}/{{variant}}/shadows_{{shadows}}/score.tsv"
     group:
-        "{dataset}/{model}/mismatched"
+        "{repetition}{dataset}/{model}/mismatched"

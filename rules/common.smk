@@ -16,7 +16,7 @@ from miaprune.training import resume
 
 try:
     configuration.read(config)
-    GRID = grid.attacked(grid.settings(config), config)
+    GRID = grid.over_seeds(grid.attacked(grid.settings(config), config), config["seeds"])
     DEMO = grid.attacked(grid.settings(*config["demo"]["grid"]), config["demo"])
 except (configuration.ConfigError, grid.GridError) as error:
     sys.exit(f"error: {error}")
@@ -33,18 +33,23 @@ def any_of(names):
 
 
 NUMBER = r"[0-9][0-9.e+-]*"
+# Of all seeds but the first.
+REPETITION = f"(seed_({grid.SEED})/)?"
+PAIR = f"{REPETITION}({any_of(grid.DATASETS)})/({any_of(grid.MODELS)})"
 PRUNED = f"({any_of(grid.PRUNERS)})_{NUMBER}"
-SETTING = f"({any_of(grid.DATASETS)})/({any_of(grid.MODELS)})/(original|{PRUNED}(/({any_of(grid.DEFENSES)})_{NUMBER})?)"
+VERSION = f"({grid.FINETUNED}|{PRUNED}(/({grid.UNTUNED}|({any_of(grid.DEFENSES)})_{NUMBER}))?)"
 
 
 wildcard_constraints:
     dataset=any_of(grid.DATASETS),
     model=any_of(grid.MODELS),
     pruner=any_of(grid.PRUNERS),
-    sparsity=NUMBER,
+    repetition=REPETITION,
+    version=VERSION,
+    undefended=f"{PAIR}/{PRUNED}",
     defense=any_of(grid.DEFENSES),
     strength=NUMBER,
-    setting=SETTING,
+    setting=f"{PAIR}/(original|{VERSION})",
     chunk=r"[0-9]+-[0-9]+",
     variant=PRUNED,
     shadows=PRUNED,
@@ -96,18 +101,43 @@ def signals_of(settings):
     return [f"{RESULTS}/{s.path}/signals.safetensors" for s in settings]
 
 
-def matched_of(scope):
-    """The settings that a matched adversary attacks."""
-    return [victim for victim, adversary in SCOPES[scope] if adversary == "matched"]
+def scored_of(scope):
+    """The first seed's settings that a matched adversary attacks, without controls: each seed attacks other records."""
+    return [
+        victim
+        for victim, adversary in SCOPES[scope]
+        if adversary == "matched" and victim.seed is None and not grid.is_control(victim)
+    ]
 
 
 def settings_of(scope):
     return list(dict.fromkeys(victim for victim, _ in SCOPES[scope]))
 
 
-def recipe(stage):
-    """A training stage's hyper-parameters, as a function of the wildcards."""
-    return lambda wildcards: training_recipe(config, stage, wildcards.dataset)
+def seed_of(wildcards):
+    """The seed that a job's folder names: the first of config.yaml's, or another."""
+    named = re.match(f"seed_({grid.SEED})/", next(iter(wildcards), ""))
+    return int(named[1]) if named else config["seeds"][0]
+
+
+def version_of(wildcards):
+    return grid.Setting.parse(f"{wildcards.dataset}/{wildcards.model}/{wildcards.version}")
+
+
+def defense_of(wildcards):
+    """What a defence's strengths have in common, if the version of the model is defended."""
+    return config["defense_options"].get(version_of(wildcards).defense, {})
+
+
+def training(wildcards):
+    """The hyper-parameters of an original's training."""
+    return training_recipe(config, "training", wildcards.dataset)
+
+
+def finetuning(wildcards):
+    """Those of what follows pruning, if anything does."""
+    untuned = version_of(wildcards).tuning == grid.UNTUNED
+    return {} if untuned else training_recipe(config, "finetuning", wildcards.dataset)
 
 
 def needs(stage):
@@ -124,12 +154,14 @@ def needs(stage):
 
 def pairs(scope):
     """(dataset, model) of every original."""
-    return [(s.dataset, s.model) for s in settings_of(scope) if s.pruner is None]
+    return list(dict.fromkeys((s.dataset, s.model) for s in settings_of(scope) if s.pruner is None))
 
 
 def families(scope):
     """(dataset, model, pruner) of every family of sparsities."""
-    return list(dict.fromkeys((s.dataset, s.model, s.pruner) for s in settings_of(scope) if s.pruner))
+    return list(
+        dict.fromkeys((s.dataset, s.model, s.pruner) for s in settings_of(scope) if s.pruner and not grid.is_control(s))
+    )
 
 
 def defended_pairs(scope):
@@ -161,11 +193,12 @@ def attack_figures(scope):
 def report_files(scope):
     root = f"{RESULTS}/{scope}"
     tables = list(dict.fromkeys(s.dataset for s in settings_of(scope)))
+    tables += [f"{d}_controls" for d in dict.fromkeys(s.dataset for s in settings_of(scope) if grid.is_control(s))]
     tables += [f"{d}_defenses" for d in dict.fromkeys(s.dataset for s in settings_of(scope) if s.defense)]
     figures = attack_figures(scope) + [f"{f}_{d}_{m}_{p}" for f in SIGNAL_FIGURES for d, m, p in families(scope)]
     figures += [f"roc_{d}_{m}" for d, m in pairs(scope)]
     return [
-        *(f"{root}tables/{name}.csv" for name in ("attacks", "models", "exposed", *tables)),
+        *(f"{root}tables/{name}.csv" for name in ("attacks", "models", "exposed", "effects", *tables)),
         *(f"{root}tables/{name}.html" for name in tables),
         *(f"{root}figures/{name}.{suffix}" for name in figures for suffix in ("pdf", "png")),
         *(f"{root}{name}" for name in ("claims.csv", "claims.md", "claims.html", "summary.txt")),
@@ -187,6 +220,7 @@ if workflow.modifier.is_main_snakefile():  # else targets may be of other workfl
             RESULTS,
             DATA,
             config["attacks"],
+            config["seeds"][0],
             [file for scope in SCOPES for file in report_files(scope)],
         )
     except (configuration.ConfigError, grid.GridError) as error:
@@ -206,7 +240,7 @@ def check_run():
             DATA,
             [job.wildcards.dataset for job in needed if job.rule.name == "prepare"],
             {str(file) for job in needed for file in job.input} - made,
-            config["seed"],
+            config["seeds"][0],
         )
     except (configuration.ConfigError, grid.GridError, OSError) as error:
         sys.exit(f"error: {error}")
@@ -222,16 +256,18 @@ def say_what_failed():
 
 
 def data_of(wildcards):
-    dataset = wildcards.setting.split("/")[0]
+    dataset = re.sub(f"^{REPETITION}", "", wildcards.setting).split("/")[0]
     return f"{DATA}/{dataset}/{dataset}.safetensors"
 
 
 def family(wildcards):
-    """The settings of one pruner's family of sparsities, and with PPB as the claims have it."""
+    """The first seed's settings of one pruner's family of sparsities, and with PPB as the claims have it."""
     return [
         s
         for s in settings_of(wildcards.scope)
-        if (s.dataset, s.model, s.pruner) == (wildcards.dataset, wildcards.model, wildcards.pruner)
+        if s.seed is None
+        and s.tuning is None
+        and (s.dataset, s.model, s.pruner) == (wildcards.dataset, wildcards.model, wildcards.pruner)
         and (s.defense is None or (s.defense == "ppb" and float(s.strength) == grid.PPB_STRENGTH))
     ]
 

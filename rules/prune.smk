@@ -1,77 +1,42 @@
-# Prune and fine-tune the victim and the five shadows of one setting.
+# Prune and fine-tune the victim and the five shadows of one setting: with or without a defence, and as a control without
+# the one or the other.
 
 
 rule prune:
     input:
-        checkpoints(f"{RESULTS}/{{dataset}}/{{model}}/original"),
+        checkpoints(f"{RESULTS}/{{repetition}}{{dataset}}/{{model}}/original"),
         data=f"{DATA}/{{dataset}}/{{dataset}}.safetensors",
     output:
-        *map(passing, checkpoints(f"{RESULTS}/{{dataset}}/{{model}}/{{pruner}}_{{sparsity}}")),
+        *map(passing, checkpoints(f"{RESULTS}/{{repetition}}{{dataset}}/{{model}}/{{version}}")),
     log:
-        f"{RESULTS}/logs/{{dataset}}/{{model}}/{{pruner}}_{{sparsity}}/prune.log",
+        f"{RESULTS}/logs/{{repetition}}{{dataset}}/{{model}}/{{version}}/prune.log",
     benchmark:
-        f"{RESULTS}/benchmarks/{{dataset}}/{{model}}/{{pruner}}_{{sparsity}}/prune.tsv"
+        f"{RESULTS}/benchmarks/{{repetition}}{{dataset}}/{{model}}/{{version}}/prune.tsv"
     group:
-        "{dataset}/{model}/{pruner}_{sparsity}"
+        "{repetition}{dataset}/{model}/{version}"
     threads: 1
     resources:
         **needs("finetuning"),
         card=1,
     params:
-        recipe=recipe("finetuning"),
-        defense={},
-        seed=config["seed"],
+        recipe=finetuning,
+        defense=defense_of,
+        seed=seed_of,
         device=config["device"],
     script:
         "../workflow/scripts/prune.py"
 
 
-# The same with a defence in fine-tuning.
-use rule prune as defend with:
-    output:
-        *map(passing, checkpoints(f"{RESULTS}/{{dataset}}/{{model}}/{{pruner}}_{{sparsity}}/{{defense}}_{{strength}}")),
-    log:
-        f"{RESULTS}/logs/{{dataset}}/{{model}}/{{pruner}}_{{sparsity}}/{{defense}}_{{strength}}/prune.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/{{dataset}}/{{model}}/{{pruner}}_{{sparsity}}/{{defense}}_{{strength}}/prune.tsv"
-    group:
-        "{dataset}/{model}/{pruner}_{sparsity}/{defense}_{strength}"
-    resources:
-        **needs("finetuning"),
-        card=1,
-    params:
-        recipe=recipe("finetuning"),
-        defense=lambda wildcards: config["defense_options"][wildcards.defense],
-        seed=config["seed"],
-        device=config["device"],
-
-
-# Reference models beyond the shadows, pruned, fine-tuned and defended as those are.
+# Reference models beyond the shadows, as those are.
 use rule prune as prune_references with:
     input:
-        f"{RESULTS}/{{dataset}}/{{model}}/original/references/{{chunk}}/models.safetensors",
+        f"{RESULTS}/{{repetition}}{{dataset}}/{{model}}/original/references/{{chunk}}/models.safetensors",
         data=f"{DATA}/{{dataset}}/{{dataset}}.safetensors",
     output:
-        passing(f"{RESULTS}/{{dataset}}/{{model}}/{{pruner}}_{{sparsity}}/references/{{chunk}}/models.safetensors"),
+        passing(f"{RESULTS}/{{repetition}}{{dataset}}/{{model}}/{{version}}/references/{{chunk}}/models.safetensors"),
     log:
-        f"{RESULTS}/logs/{{dataset}}/{{model}}/{{pruner}}_{{sparsity}}/references/{{chunk}}/prune.log",
+        f"{RESULTS}/logs/{{repetition}}{{dataset}}/{{model}}/{{version}}/references/{{chunk}}/prune.log",
     benchmark:
-        f"{RESULTS}/benchmarks/{{dataset}}/{{model}}/{{pruner}}_{{sparsity}}/references/{{chunk}}/prune.tsv"
+        f"{RESULTS}/benchmarks/{{repetition}}{{dataset}}/{{model}}/{{version}}/references/{{chunk}}/prune.tsv"
     group:
-        "{dataset}/{model}/{pruner}_{sparsity}/references/{chunk}"
-
-
-use rule defend as defend_references with:
-    input:
-        f"{RESULTS}/{{dataset}}/{{model}}/original/references/{{chunk}}/models.safetensors",
-        data=f"{DATA}/{{dataset}}/{{dataset}}.safetensors",
-    output:
-        passing(
-            f"{RESULTS}/{{dataset}}/{{model}}/{{pruner}}_{{sparsity}}/{{defense}}_{{strength}}/references/{{chunk}}/models.safetensors"
-        ),
-    log:
-        f"{RESULTS}/logs/{{dataset}}/{{model}}/{{pruner}}_{{sparsity}}/{{defense}}_{{strength}}/references/{{chunk}}/prune.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/{{dataset}}/{{model}}/{{pruner}}_{{sparsity}}/{{defense}}_{{strength}}/references/{{chunk}}/prune.tsv"
-    group:
-        "{dataset}/{model}/{pruner}_{sparsity}/{defense}_{strength}/references/{chunk}"
+        "{repetition}{dataset}/{model}/{version}/references/{chunk}"

@@ -13,7 +13,7 @@ rule tables:
     localrule: True
     params:
         settings=lambda wildcards: [s.path for s in settings_of(wildcards.scope)],
-        seed=config["seed"],
+        seed=config["seeds"][0],
     script:
         "../workflow/scripts/tables.py"
 
@@ -34,6 +34,26 @@ rule paper_table:
     localrule: True
     params:
         table="paper_table",
+    script:
+        "../workflow/scripts/dataset_table.py"
+
+
+rule controls_table:
+    input:
+        f"{RESULTS}/{{scope}}tables/attacks.csv",
+    output:
+        csv=f"{RESULTS}/{{scope}}tables/{{dataset}}_controls.csv",
+        page=report(
+            f"{RESULTS}/{{scope}}tables/{{dataset}}_controls.html",
+            caption="../workflow/report/page.rst",
+            category="Tables",
+            labels={"table": "{dataset}, controls"},
+        ),
+    log:
+        f"{RESULTS}/logs/{{scope}}tables_{{dataset}}_controls.log",
+    localrule: True
+    params:
+        table="controls_table",
     script:
         "../workflow/scripts/dataset_table.py"
 
@@ -72,6 +92,7 @@ rule claims:
             labels={"claims": "the verdicts"},
         ),
         summary=f"{RESULTS}/{{scope}}summary.txt",
+        effects=f"{RESULTS}/{{scope}}tables/effects.csv",
     log:
         f"{RESULTS}/logs/{{scope}}claims.log",
     localrule: True
@@ -115,7 +136,7 @@ for scope_folder in SCOPES:
             f"scored_records{'_' if scope_folder else ''}{scope_folder.rstrip('/')}"
         input:
             attacks=f"{RESULTS}/{scope_folder}tables/attacks.csv",
-            scores=[f"{RESULTS}/{s.path}/scores.safetensors" for s in matched_of(scope_folder)],
+            scores=[f"{RESULTS}/{s.path}/scores.safetensors" for s in scored_of(scope_folder)],
         output:
             exposed=f"{RESULTS}/{scope_folder}tables/exposed.csv",
             pdf=[f"{RESULTS}/{scope_folder}figures/roc_{d}_{m}.pdf" for d, m in pairs(scope_folder)],
@@ -132,9 +153,9 @@ for scope_folder in SCOPES:
             f"{RESULTS}/logs/{scope_folder}scored_records.log",
         localrule: True
         params:
-            settings=[s.path for s in matched_of(scope_folder)],
+            settings=[s.path for s in scored_of(scope_folder)],
             pairs=pairs(scope_folder),
-            seed=config["seed"],
+            seed=config["seeds"][0],
         script:
             "../workflow/scripts/scored_records.py"
 
@@ -162,6 +183,6 @@ rule signal_figures:
     localrule: True
     params:
         labels=family_labels,
-        seed=config["seed"],
+        seed=config["seeds"][0],
     script:
         "../workflow/scripts/signal_figures.py"

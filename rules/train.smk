@@ -5,18 +5,18 @@ rule train:
     input:
         data=f"{DATA}/{{dataset}}/{{dataset}}.safetensors",
     output:
-        checkpoints(f"{RESULTS}/{{dataset}}/{{model}}/original"),  # kept: all pruned models start from them
+        checkpoints(f"{RESULTS}/{{repetition}}{{dataset}}/{{model}}/original"),  # kept: all pruned models start from them
     log:
-        f"{RESULTS}/logs/{{dataset}}/{{model}}/original/train.log",
+        f"{RESULTS}/logs/{{repetition}}{{dataset}}/{{model}}/original/train.log",
     benchmark:
-        f"{RESULTS}/benchmarks/{{dataset}}/{{model}}/original/train.tsv"
+        f"{RESULTS}/benchmarks/{{repetition}}{{dataset}}/{{model}}/original/train.tsv"
     threads: 1
     resources:
         **needs("training"),
         card=1,
     params:
-        recipe=recipe("training"),
-        seed=config["seed"],
+        recipe=training,
+        seed=seed_of,
         device=config["device"],
     script:
         "../workflow/scripts/train.py"
@@ -25,8 +25,8 @@ rule train:
 # Reference models beyond the shadows, some in one job and one file, split and trained as those are.
 use rule train as train_references with:
     output:
-        f"{RESULTS}/{{dataset}}/{{model}}/original/references/{{chunk}}/models.safetensors",
+        f"{RESULTS}/{{repetition}}{{dataset}}/{{model}}/original/references/{{chunk}}/models.safetensors",
     log:
-        f"{RESULTS}/logs/{{dataset}}/{{model}}/original/references/{{chunk}}/train.log",
+        f"{RESULTS}/logs/{{repetition}}{{dataset}}/{{model}}/original/references/{{chunk}}/train.log",
     benchmark:
-        f"{RESULTS}/benchmarks/{{dataset}}/{{model}}/original/references/{{chunk}}/train.tsv"
+        f"{RESULTS}/benchmarks/{{repetition}}{{dataset}}/{{model}}/original/references/{{chunk}}/train.tsv"

@@ -20,6 +20,7 @@ SMALL = {
     "device": "cpu",
     "defenses": [],
     "transfer": "none",
+    "controls": "none",
 }
 
 

@@ -9,7 +9,7 @@ import sys
 import configuration
 import pytest
 import yaml
-from needs import megabytes, minutes
+from needs import DATASET_COST, DEFENSE_COST, MODEL_COST, megabytes, minutes
 from runner import ROOT
 
 import miaprune
@@ -58,7 +58,7 @@ def test_commands_name_cells_and_keys_that_exist(name):
     commands = re.sub(r"\\\n\s*", "", PAGES[name])
     cells = re.findall(r"results/\w+/\w+/(?:original|\w+_[\d.]+)/\w+\.json", commands)
     configuration.check_targets(
-        [cell for cell in cells if "/mine/" not in cell], "results", "data", config["attacks"], []
+        [cell for cell in cells if "/mine/" not in cell], "results", "data", config["attacks"], config["seeds"][0], []
     )
     for line in re.findall(r"snakemake .*--config (.*)", commands):
         for key in re.findall(r"(?:^|[\s'\"])(\w+)=", line):
@@ -86,7 +86,7 @@ def test_the_configuration_s_page_has_every_key_with_its_default(page):
     rows = dict(re.findall(r"^\| `([^`]+)` \| (.*) \|$", page, flags=re.M))
     blocks = set(re.findall(r"^## `(\w+)`$", page, flags=re.M))
     assert set(SCHEMA["properties"]) <= set(rows) | blocks
-    assert rows["seed"].startswith("whole number, from 0, to 1000000000 | `7` |")
+    assert rows["device"].startswith("`auto`, `cpu`, `cuda` | `auto` |")
     assert "paper: `sgd`; fast: `adamw`" in rows["NAME.optimizer"]
     assert all(row.split(" | ")[2] for row in rows.values())
 
@@ -121,6 +121,12 @@ def test_what_jobs_ask_for_is_what_the_page_says():
     assert f"(`dp`: {submission('cifar10', 'resnet18', 'dp').split()[1]} minutes)" in text
     assert f"(with `ppb`: {submission('svhn', 'densenet121', 'ppb').split()[1]} minutes)" in text
     assert f"| {minutes('training', ('svhn', 'densenet121'))} | 8 | 1 |" in text
+
+
+def test_every_cost_is_of_a_name_that_jobs_ask_by():
+    """By the parts of their paths between / and _."""
+    for names in (DATASET_COST, MODEL_COST, DEFENSE_COST):
+        assert not [name for name in names if "_" in name]
 
 
 def test_the_site_is_built_without_a_warning(tmp_path):

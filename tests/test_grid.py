@@ -25,7 +25,7 @@ def test_settings_lists_originals_first_and_each_once():
     assert all(s.pruner is None for s in both[:15])
 
 
-@given(st.sampled_from(grid.settings(PAPER)))
+@given(st.sampled_from([victim for victim, _ in grid.over_seeds(grid.attacked(grid.settings(PAPER), PAPER), [7, 8])]))
 def test_a_setting_is_its_path(setting):
     assert Setting.parse(setting.path) == setting
 
@@ -42,7 +42,11 @@ def test_paths_are_the_public_interface():
         ("cifar10/resnet/l1_0.7", "unknown model 'resnet': did you mean 'resnet18'?"),
         ("cifar10/resnet18/l3_0.7", "unknown pruner 'l3': did you mean 'l1'?"),
         ("location/resnet18/l1_0.7", "model resnet18 does not take location; use fc"),
-        ("location/fc/slim_0.7", "pruner slim does not apply to model fc; use l1"),
+        ("location/fc/slim_0.7", "slim does not apply to model fc; use l1, random, l1_global, wanda or two_four"),
+        ("location/resnet18/random_0.7", "model resnet18 does not take location; use fc"),
+        ("location/fc/two_four_0.7", "location/fc/two_four_0.7: pruner two_four has one sparsity; write two_four_0.5"),
+        ("location/fc/two_four_0.50", "'0.50' has one name in paths; write 0.5"),
+        ("location/fc/l1_globl_0.7", "unknown pruner 'l1_globl': did you mean 'l1_global'?"),
         ("location/fc/l1_0", "sparsity '0' must be a number above 0 and below 1"),
         ("location/fc/l1_1", "sparsity '1' must be a number above 0 and below 1"),
         ("location/fc/l1_1.7", "sparsity '1.7' must be"),
@@ -62,6 +66,27 @@ def test_what_does_not_exist_is_refused_in_one_line(path, message):
 def test_a_sparsity_in_the_config_lies_between_0_and_1(sparsity):
     with pytest.raises(GridError, match="above 0 and below 1"):
         grid.pruned(PAPER | {"sparsities": [0.5, sparsity]})
+
+
+def test_pruners_beyond_the_papers_are_left_out_where_they_do_not_exist():
+    block = {"datasets": ["location"], "models": ["fc"], "sparsities": [0.5, 0.7]}
+    block["pruners"] = ["two_four", "l1_structured", "random", "l1_global", "wanda"]
+    assert [s.variant for s in grid.pruned(block)] == [
+        "two_four_0.5",
+        *(f"{pruner}_{s}" for pruner in ("random", "l1_global", "wanda") for s in ("0.5", "0.7")),
+    ]
+
+
+def test_a_pruner_with_none_of_its_sparsities_is_an_error_not_an_empty_run():
+    with pytest.raises(GridError, match=r"none of the sparsities \['0.7'\] is one of two_four; add 0.5"):
+        grid.pruned(PAPER | {"pruners": ["l1", "two_four"], "sparsities": [0.7]})
+
+
+@pytest.mark.parametrize("pruner", grid.PRUNERS)
+def test_a_pruner_s_name_ends_where_its_sparsity_begins(pruner):
+    setting = Setting("digits", "cnn", pruner, "0.5")
+    assert Setting.parse(setting.path) == setting
+    assert grid.shadows_of(setting.original, f"shadows_{pruner}_0.5") == setting
 
 
 def test_a_dataset_that_no_listed_model_takes_is_an_error_not_an_empty_run():
@@ -103,7 +128,7 @@ def test_one_setting_has_one_name():
     block = PAPER | {"sparsities": [0.5, "0.50"], "defenses": entries, "parts": {"half": {"sparsities": ["0.500"]}}}
     settings = grid.settings(block)
     assert {s.sparsity for s in settings} == {None, "0.5"}
-    attacked = grid.attacked(settings, block | {"transfer": "none"})
+    attacked = grid.attacked(settings, block | {"transfer": "none", "controls": "none"})
     assert {v.strength for v, _ in attacked if v.defense} == {"4"} and len(attacked) == len(set(attacked))
     for path in ("location/fc/l1_0.50", "location/fc/l1_0.5/ppb_4.0"):
         with pytest.raises(GridError, match="has one name in paths; write"):
@@ -112,11 +137,13 @@ def test_one_setting_has_one_name():
 
 def test_a_part_that_picks_nothing_is_an_error_unless_its_data_sets_are_left_out():
     entry = {"defense": "ppb", "strengths": [4], "part": "one", "adversaries": ["adaptive"]}
-    block = PAPER | {"defenses": [entry], "transfer": "none", "parts": {"one": {"sparsities": [0.55]}}}
+    block = PAPER | {"defenses": [entry], "transfer": "none", "controls": "none"}
+    block["parts"] = {"one": {"sparsities": [0.55]}}
     with pytest.raises(GridError, match="part one picks no setting"):
         grid.attacked(grid.settings(block), block)
-    block["parts"] = {"one": {"datasets": ["digits"]}}
-    assert not [v for v, _ in grid.attacked(grid.settings(block), block) if v.defense]
+    for elsewhere in ({"datasets": ["digits"]}, {"pruners": ["wanda"]}):
+        block["parts"] = {"one": elsewhere}
+        assert not [v for v, _ in grid.attacked(grid.settings(block), block) if v.defense]
 
 
 def test_what_is_attacked_covers_the_third_claim_on_all_255_settings():
@@ -128,6 +155,23 @@ def test_what_is_attacked_covers_the_third_claim_on_all_255_settings():
     location = [s for s in grid.pruned(PAPER) if s.dataset == "location"]
     crossed = {(v.sparsity, a) for v, a in attacked if v.dataset == "location" and a.startswith("shadows_")}
     assert crossed == {(v.sparsity, f"shadows_{s.variant}") for v in location for s in location if s != v}
+
+
+def test_controls_are_of_every_original_and_of_the_part_s_pruned_settings():
+    settings = grid.settings(PAPER)
+    controls = grid.controls(settings, PAPER)
+    versions = [s.version for s in controls if (s.dataset, s.model) == ("location", "fc")]
+    levels = [str(level) for level in PAPER["sparsities"]]
+    assert versions == ["finetuned", *(f"l1_{x}/untuned" for x in levels), *(f"random_{x}" for x in levels)]
+    assert [s.original for s in controls if s.variant == "finetuned"] == grid.originals(PAPER)
+    assert all(map(grid.is_control, controls)) and not any(map(grid.is_control, settings))
+    assert grid.controls(settings, PAPER | {"controls": "none"}) == []
+    attacked = grid.attacked(settings, PAPER)
+    assert {(s, "matched") for s in controls} < set(attacked)
+    of_two = grid.over_seeds(attacked, [7, 8])
+    assert of_two[: len(attacked)] == attacked and {v.path.split("/")[0] for v, _ in of_two[len(attacked) :]} == {
+        "seed_8"
+    }
 
 
 def test_adversaries_know_whose_shadows_they_use():

@@ -87,9 +87,10 @@ def test_chunks_are_all_references_beyond_the_shadows():
     ("roles", "other", "said"),
     [
         (grid.ROLES[:-1], {}, "lacks margins of shadow_4"),
-        (grid.ROLES, {"shadow_2": np.zeros(99, np.float32)}, "margins of different numbers of records"),
-        (grid.ROLES, {"shadow_2": np.full(100, np.nan, np.float32)}, "100 of 100 records have margins that"),
-        (grid.ROLES, {"victim": np.append(np.zeros(99), np.inf).astype("f4")}, "1 of 100 records have margins that"),
+        (grid.ROLES, {"shadow_2": np.zeros(99, np.float32)}, "shadow_2: not the margins of 100 records"),
+        (grid.ROLES, {"shadow_2": np.full(100, np.nan, np.float32)}, "shadow_2: not the margins of 100 records"),
+        (grid.ROLES, {"victim": np.append(np.zeros(99), np.inf).astype("f4")}, "victim: not the margins of 100"),
+        (grid.ROLES, {"victim": np.zeros((), np.float32)}, "victim: not the margins of 1 records"),
     ],
 )  # fmt: skip
 def test_margins_that_no_attack_can_take_are_named(tmp_path, roles, other, said):
@@ -98,19 +99,23 @@ def test_margins_that_no_attack_can_take_are_named(tmp_path, roles, other, said)
         margins.load([path], 7, 5)
 
 
-@pytest.mark.parametrize(
-    ("roles", "n", "value", "said"),
-    [
-        (grid.in_chunk("13-20"), 100, 0.0, "lacks margins of reference_5"),
-        (grid.in_chunk("5-12"), 99, 0.0, "margins of different numbers of records"),
-        (grid.in_chunk("5-12"), 100, np.nan, "100 of 100 records have margins that are no finite numbers"),
-    ],
-)
-def test_the_file_at_fault_is_named(tmp_path, roles, n, value, said):
-    files = [saved(tmp_path / "a", grid.ROLES), tmp_path / "b", saved(tmp_path / "c", grid.in_chunk("13-20"))]
-    margins.save(files[1], {role: np.full(n, value, "f4") for role in roles}, {})
-    with pytest.raises(FileError, match=rf"/b: {said}.*; delete it"):
-        margins.load(files, 7, 21)
+def test_the_file_that_is_at_fault_is_named(tmp_path):
+    first = saved(tmp_path / "a", grid.ROLES)
+    more = saved(tmp_path / "b", grid.in_chunk("5-6"), n=99)
+    with pytest.raises(FileError, match="b: reference_5: not the margins of 100 records"):
+        margins.load([first, more], 7, 7)
+    another, last = (saved(tmp_path / name, grid.in_chunk("13-20")) for name in "cd")
+    with pytest.raises(FileError, match="c: lacks margins of reference_5; delete it"):
+        margins.load([first, another, last], 7, 21)
+
+
+def test_margins_of_a_diverged_model_are_refused_where_they_are_made(digits):
+    model = models.build("fc", digits.input_shape, digits.classes, 3)
+    with torch.no_grad():
+        next(model.parameters())[0, 0] = torch.inf
+    for known in (np.nan, np.inf):  # measured here, or with the signals
+        with pytest.raises(ValueError, match=r"reference_7: \d+ of 1797 margins .* did its training diverge\?"):
+            margins.fill(model, digits, np.full(N, known, np.float32), "reference_7")
 
 
 def test_margins_of_fewer_models_than_the_run_has_are_named(tmp_path):

@@ -179,26 +179,6 @@ def test_interval_depends_on_the_seed_alone():
     assert len(seeds) > 1
 
 
-def test_mean_interval_is_close_to_the_normal_one():
-    values = np.random.default_rng(3).normal(2.0, 1.0, 400)
-    half = 1.96 * values.std() / math.sqrt(400)
-    # The bounds are quantiles of 10 000 draws: standard deviation about 0.0013, so 0.008 is six of them.
-    expected = (values.mean() - half, values.mean() + half)
-    np.testing.assert_allclose(metrics.bootstrap_mean_interval(values, 0), expected, atol=0.008)
-    assert metrics.bootstrap_mean_interval(np.array([0.25]), 0) == (0.25, 0.25)
-
-
-@pytest.mark.parametrize("above", range(8))
-def test_sign_test_counts_coin_tosses(above):
-    differences = np.array([0.3] * above + [-9.0] * (7 - above) + [0.0] * 5)
-    tail = sum(math.comb(7, k) for k in range(above, 8)) / 2**7
-    assert metrics.sign_test(differences) == pytest.approx(tail, rel=1e-12)
-
-
-def test_sign_test_of_nothing_is_no_evidence():
-    assert metrics.sign_test(np.zeros(3)) == 1.0
-
-
 def five_records():
     """Class 0: two members and a non-member; class 1: a member and a non-member; class 2: nothing."""
     posteriors = np.array([[0.75, 0.25, 0], [0.5, 0.25, 0.25], [0.25, 0.75, 0], [0, 1, 0], [0.5, 0.5, 0]], np.float32)

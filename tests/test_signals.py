@@ -1,6 +1,5 @@
 """Signals against their definition, record by record."""
 
-import re
 from dataclasses import replace
 
 import numpy as np
@@ -118,12 +117,23 @@ def test_values_that_no_attack_can_take_are_refused_where_they_are_read(field, v
         ("sensitivities", lambda a: a[:, :-1], "shapes that do not agree"),
         ("labels", lambda a: a + 0.5, "labels are float64"),
         ("members", lambda a: a.astype(int), "members int64; they must be integers and bool"),
+        ("posteriors", np.log, "10 of 10 records have posteriors that are no probabilities"),
+        ("labels", lambda a: a + 1, r"\d of 10 records have labels outside 0\.\.3"),
+        ("posteriors", torch.from_numpy, "posteriors are Tensor; they must be a NumPy array"),
+        ("labels", list, "labels are list; they must be a NumPy array"),
     ],
 )
-def test_signals_of_the_wrong_form_are_named(field, change, message):
+def test_signals_of_the_wrong_form_are_named_where_they_are_made(field, change, message):
     s = make_signals(10, 4, 0)
-    assert signals.fault(s) is None
-    assert re.search(message, signals.fault(replace(s, **{field: change(getattr(s, field))})) or "")
+    with pytest.raises(ValueError, match=message):
+        replace(s, **{field: change(getattr(s, field))})
+
+
+def test_labels_of_any_integers_are_taken_as_attacks_take_them():
+    s = make_signals(10, 4, 0)
+    converted = replace(s, labels=s.labels.astype(np.uint8))
+    assert converted.labels.dtype == np.int64
+    np.testing.assert_array_equal(converted.confidence, s.confidence)
 
 
 def test_a_diverged_model_is_refused_where_it_is_measured(digits):

@@ -20,6 +20,8 @@ CONFIG = Path(__file__).parents[1] / "config.yaml"
 SCHEMA = Path(__file__).parent / "schemas/config.schema.json"
 FOR_A_SHELL = re.compile(r"(?![\w@%+=:,./~-])[\x00-\x7f]")
 """What a shell does not take as it stands."""
+INNER = {"attackers": grid.ATTACKS, "scores": tuple(grid.ATTACK_FAMILIES)}
+"""What a setting has in folders of its own: .safetensors of these names."""
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
 
 
@@ -81,17 +83,19 @@ def _meant(value: Any, schema: Mapping[str, Any], definitions: Mapping[str, Any]
 
 
 def _check(config: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
-    from jsonschema import Draft202012Validator
+    from jsonschema import Draft202012Validator, validators
     from jsonschema.exceptions import best_match
 
-    error = best_match(Draft202012Validator(schema).iter_errors(config))
+    # YAML has NaN and infinities, and a schema's minimum lets NaN pass.
+    plain = Draft202012Validator.TYPE_CHECKER
+    finite = plain.redefine("number", lambda _, value: plain.is_type(value, "number") and abs(value) < math.inf)
+    error = best_match(validators.extend(Draft202012Validator, type_checker=finite)(schema).iter_errors(config))
     if error is not None:
         where = ".".join(["the configuration", *map(str, error.absolute_path)])
         if error.validator == "additionalProperties":
             for key in error.instance:
                 grid.known(f"key in {where}:", key, error.schema["properties"])
         raise ConfigError(f"{where}: {error.message}")
-    _check_finite(config, "config.yaml")
     for key in ("results_dir", "data_dir"):
         if config[key].startswith(("~", "$")):
             raise ConfigError(f"{config[key]}: {key} is taken literally; write the path in full")
@@ -111,25 +115,16 @@ def _check(config: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
     grid.known("attack_recipe", config["attack_recipe"], config["attack_recipes"])
 
 
-def _check_finite(value: Any, where: str) -> None:
-    """Raise `ConfigError` on a NaN or an infinity: YAML has them, and a schema's minimum lets NaN pass."""
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ConfigError(f"{where}: {value} is not a finite number")
-    inner = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
-    for key, part in inner:
-        _check_finite(part, f"{where}.{key}")
-
-
 def check_targets(
-    targets: Iterable[str], results_dir: str, data_dir: str, attacks: Sequence[str], reports: Iterable[str]
+    targets: Iterable[str], results_dir: str, data_dir: str, attacks: Sequence[str], seed: int, reports: Iterable[str]
 ) -> None:
     """Check every target below ``results_dir``: a setting's file, listed in config.yaml or not, or one of ``reports``.
 
     Those are the tables and figures of what config.yaml lists. Raises `GridError` where a data set, model, pruner,
     sparsity, defence, adversary or file does not exist. An adversary who only scores does so with the configured
-    ``attacks``, no others.
+    ``attacks``, no others. ``seed`` is the first of the run's.
     """
-    reports = {os.path.relpath(report, results_dir) for report in reports}
+    reports = [os.path.relpath(report, results_dir) for report in reports]
     for target in targets:
         name = os.path.relpath(target, results_dir)
         parts = Path(name).parts
@@ -145,6 +140,9 @@ def check_targets(
         if parts[-2] in ("tables", "figures"):
             raise GridError(f"{target}: config.yaml's grid has nothing for it; it has {grid.nearest(name, reports)}")
         if len(parts) > 2:
+            if parts[0] == f"seed_{seed}":
+                own = os.path.join(results_dir, *parts[1:])
+                raise GridError(f"{target}: {seed} is the first of config.yaml's seeds, whose results lie in {own}")
             _check_cell(target, results_dir, parts, attacks)
 
 
@@ -152,9 +150,13 @@ def _check_cell(target: str, results_dir: str, parts: Sequence[str], attacks: Se
     """Raise `GridError` unless a target is the file of a setting that can exist."""
     *folder, file = parts
     stem, suffix = os.path.splitext(file)
+    inner = INNER.get(folder[-1])
+    if inner and suffix != ".safetensors":
+        raise GridError(f"{target}: no such target; write {os.path.splitext(target)[0]}.safetensors")
     if suffix not in (".json", ".safetensors"):
-        raise GridError(f"{target}: no such target; name a file of a setting: {os.path.join(target, 'samia.json')}")
-    if fitted := folder[-1] == "attackers":
+        like = os.path.normpath(os.path.join(target, "samia.safetensors" if file in INNER else "samia.json"))
+        raise GridError(f"{target}: no such target; name a file of a setting: {like}")
+    if inner:
         folder.pop()
     if folder[-2:-1] == ["references"]:  # {setting}/references/{chunk}
         grid.Setting.parse("/".join(folder[:-2]))
@@ -168,15 +170,17 @@ def _check_cell(target: str, results_dir: str, parts: Sequence[str], attacks: Se
     grid.shadows_of(victim, adversary)
     if adversary == "unaware" and victim.defense is None:
         raise GridError(f"{target}: only a defended victim has an unaware adversary; write pruner_sparsity/ppb_4")
-    if adversary.startswith("shadows_") and (victim.defense or adversary == f"shadows_{victim.variant}"):
+    if adversary.startswith("shadows_") and (
+        victim.version != victim.variant or adversary == f"shadows_{victim.variant}"
+    ):
         raise GridError(f"{target}: a mismatched adversary's victim is undefended and pruned otherwise than it")
-    if suffix == ".json" and not fitted:
+    if suffix == ".json":
         grid.known("attack", stem, grid.ATTACKS)
         if adversary != "matched" and stem not in attacks:
             raise GridError(f"{target}: {stem} is not among config.yaml's attacks; extend them")
     elif adversary == "matched":
-        grid.known("file", stem, grid.ATTACKS if fitted else (*grid.ROLES, "signals", "margins", "scores"))
-    elif stem != "scores":
+        grid.known("file", stem, inner or (*grid.ROLES, "signals", "margins", "scores"))
+    elif inner or stem != "scores":
         raise GridError(f"{target}: this adversary has results only, no {file}")
 
 
@@ -211,7 +215,7 @@ def check_files(results_dir: str, data_dir: str, datasets: Iterable[str], inputs
 
     Raises an `OSError` whose message is one line, if ``results_dir`` cannot be written or has no space left, if
     the archive of one of the ``datasets`` about to be prepared is damaged, or if one of the ``inputs`` is or is of
-    another setting, role or ``seed``.
+    another setting, role or seed; ``seed`` is the first of the run's.
     """
     from miaprune.files import load_metadata, whole
 
@@ -237,17 +241,24 @@ def _check_origin(path: str, results_dir: str, seed: int, about: Mapping[str, An
 
     folder, stem = os.path.split(os.path.splitext(os.path.relpath(path, results_dir))[0])
     folder, _, chunk = folder.partition("/references/")
+    folder, inner = os.path.split(folder)
+    if inner not in INNER:
+        if stem not in (*grid.ROLES, "signals", "margins", "models", "scores"):
+            return
+        folder = os.path.join(folder, inner)
+    setting = grid.Setting.parse(folder)
+    origin = {"setting": setting.name, "seed": seed if setting.seed is None else setting.seed}
     if stem in grid.ROLES:
-        check_facts(path, about, {"setting": folder, "role": stem, "seed": seed})
-    elif os.path.basename(folder) == "attackers":
-        check_facts(path, about, {"setting": os.path.dirname(folder), "attack": stem, "seed": seed})
-    elif stem == "scores" or os.path.basename(folder) == "scores":
-        check_facts(path, about, {"setting": folder.removesuffix("/scores"), "seed": seed})
-    elif stem in ("signals", "margins", "models"):
-        if lacking := [role for role in (grid.in_chunk(chunk) if chunk else grid.ROLES) if role not in about]:
-            raise FileError(f"{path}: lacks {stem} of {lacking[0]}; delete it and run again")
+        check_facts(path, about, origin | {"role": stem})
+    elif inner == "attackers":
+        check_facts(path, about, origin | {"attack": stem})
+    elif "scores" in (inner, stem):
+        check_facts(path, about, origin)
+    else:
         for role, facts in about.items():
-            check_facts(path, facts, {"setting": folder, "role": role, "seed": seed})
+            check_facts(path, facts, origin | {"role": role})
+        if chunk and (lacking := [role for role in grid.in_chunk(chunk) if role not in about]):
+            raise FileError(f"{path}: lacks {stem} of {lacking[0]}; delete it and run again")
 
 
 def training_recipe(config: Mapping[str, Any], stage: str, dataset: str) -> dict[str, Any]:

@@ -30,8 +30,7 @@ DATASET_COST = {
     "texas": 4,
     "chmnist": 0.25,
     "location": 0.25,
-    "digits": 0.25,
-    "noisy_digits": 0.25,
+    "digits": 0.25,  # and noisy_digits: jobs ask by the parts of their names
 }
 DEFENSE_COST = {"ppb": 1.5, "adv": 8, "dp": 10}
 """Times the minutes. A defence makes a step dearer by more networks or per-record gradients; adv and dp are guesses."""

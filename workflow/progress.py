@@ -44,7 +44,8 @@ class Job:
     def kind(self) -> str:
         """What it does, whatever the model: jobs of a kind cost alike on the same data set and model."""
         place, _, what = self.step.rpartition("/")
-        what = f"prune {self.victim.defense}" if what == "prune" and self.victim.defense else what
+        how = self.victim.defense or self.victim.tuning
+        what = f"prune {how}" if what == "prune" and how else what
         return f"{what} of references" if place else what
 
 
@@ -69,7 +70,7 @@ def cells(attacked: Iterable[Attacked], attacks: Sequence[str], references: int 
         if victim not in seen:
             seen.add(victim)
             checkpoints = tuple(f"{victim.path}/{role}.safetensors" for role in grid.ROLES)
-            made = "train" if victim.pruner is None else "prune"
+            made = "train" if victim.variant == "original" else "prune"
             jobs.append(Job(victim, "matched", made, checkpoints))
             measured = tuple(f"{victim.path}/{file}.safetensors" for file in ("signals", "margins"))
             jobs.append(Job(victim, "matched", "signals", measured))

@@ -32,12 +32,16 @@ from miaprune import grid
 from miaprune.grid import Attacked, GridError
 
 STATES = ("done", "running", "failed", "missing")
-COLUMNS = ("undefended", "defended", "other adversaries")
+COLUMNS = ("undefended", "controls", "defended", "other adversaries")
 
 
 def column(cell: Cell) -> str:
     """Which of `COLUMNS` a cell is counted in."""
-    return COLUMNS[2] if cell.adversary != "matched" else COLUMNS[1] if cell.victim.defense else COLUMNS[0]
+    if cell.adversary != "matched":
+        return "other adversaries"
+    if grid.is_control(cell.victim):
+        return "controls"
+    return "defended" if cell.victim.defense else "undefended"
 
 
 def state_of(cell: Cell, known: Mapping[Job, str]) -> str:
@@ -154,7 +158,9 @@ def read_config(directory: str, files: Sequence[str], overrides: Sequence[str]) 
         for file in (*([own] if own.exists() else []), *files):
             update_config(config, load_configfile(str(file)))
         update_config(config, parse_config(overrides))
-    except (OSError, ValueError, WorkflowError) as error:
+    except OSError as error:
+        raise ConfigError(f"{error.filename}: cannot be read ({error.strerror})") from None
+    except (ValueError, WorkflowError) as error:
         raise ConfigError(" ".join(str(error).split())) from None
     configuration.read(config)
     return config
@@ -175,6 +181,8 @@ def main() -> None:
         config = read_config(options.directory, options.configfile, options.config)
         block, grids = (config, [config]) if options.scope == "all" else (config["demo"], config["demo"]["grid"])
         attacked = grid.attacked(grid.settings(*grids), block)
+        if options.scope == "all":
+            attacked = grid.over_seeds(attacked, config["seeds"])
     except (ConfigError, GridError) as error:
         sys.exit(f"error: {error}")
     if options.report_file:

@@ -33,10 +33,6 @@ def compare(points: np.ndarray) -> np.ndarray:
     ----------
     points : float64 [n, d], finite
 
-    Raises
-    ------
-    ValueError : on numbers that are not finite, which have no distance from anything.
-
     Returns
     -------
     float64 [n] : the distance with the record in the member set minus the distance with it in the other one.
@@ -44,15 +40,13 @@ def compare(points: np.ndarray) -> np.ndarray:
     from scipy.spatial.distance import cdist  # half a second that the other attacks need not spend
 
     n = len(points)
-    if wrong := n - np.count_nonzero(np.isfinite(points).all(axis=1)):
-        raise ValueError(f"blindmi: {wrong} of {n} records have numbers that are not finite")
     squared = cdist(points, points, "sqeuclidean")
     # The mean distance, not the median: that one is 0 when most posteriors are saturated.
     kernel = np.exp(-squared / (squared.mean() or 1.0))
     inside = np.zeros(n, dtype=bool)
     inside[np.argsort(points[:, 0], kind="stable")[n // 2 :]] = True
     to_members, to_all = kernel @ inside, kernel.sum(axis=1)
-    while (gain := _gain(inside, to_members, to_all))[best := gain.argmax()] > TOLERANCE:  # false of NaN
+    while (gain := _gain(inside, to_members, to_all))[best := gain.argmax()] > TOLERANCE:
         to_members += -kernel[best] if inside[best] else kernel[best]
         inside[best] = not inside[best]
     return np.where(inside, -gain, gain)

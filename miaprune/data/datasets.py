@@ -6,9 +6,10 @@ uint8, and takes its batches by index: there are no loader processes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import InitVar, asdict, dataclass, replace
 from functools import cache
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,7 @@ class Dataset:
     classes : int
         How many there are.
     mean, std : Tensor
-        float32, broadcastable to one input, in units of the raw inputs.
+        float32, broadcastable to one input: (C, 1, 1) or () of images. In units of the raw inputs.
     width : int, optional
         Number of features where they are packed; None where they are not.
     digest : str, optional
@@ -73,8 +74,9 @@ class Dataset:
     Raises
     ------
     ValueError
-        If the labels are not one integer a record in 0..classes - 1, an input is no finite number, or inputs cannot be
-        normalised by ``mean`` and ``std``. Of tensors without values (device ``meta``) shapes are checked.
+        If one of these is no tensor, the labels are not one integer a record in 0..classes - 1, an input is no finite
+        number, or inputs cannot be normalised by ``mean`` and ``std``. Of tensors without values (device ``meta``)
+        shapes are checked.
     """
 
     name: str
@@ -90,16 +92,7 @@ class Dataset:
     def __post_init__(self, checked: bool) -> None:
         if checked:
             return
-        # bfloat16 is a type that NumPy has not.
-        inputs = self.inputs.float() if self.inputs.dtype == torch.bfloat16 else self.inputs
-        fault = _fault(self.name, self.classes, _array(inputs), _array(self.labels))
-        if not fault and self.width is not None:
-            packed = len(inputs), -(-self.width // 8)
-            if inputs.dtype != torch.uint8 or inputs.shape != packed:
-                fault = f"{self.width} features packed eight to the byte are uint8 {list(packed)}"
-        if not (fault or self.std.is_meta or (self.mean.isfinite().all() and (self.std > 0).all())):
-            fault = "mean and std must be finite numbers and std above 0; set it to 1 where a feature is constant"
-        if fault:
+        if fault := _misfit(self):
             raise ValueError(f"{self.name}: {fault}")
         object.__setattr__(self, "labels", self.labels.long())  # frozen for everybody else
 
@@ -145,6 +138,42 @@ def _array(tensor: Tensor) -> np.ndarray:
         kind = torch.empty(0, dtype=tensor.dtype).numpy().dtype
         return np.broadcast_to(np.zeros((), kind), tuple(tensor.shape))
     return tensor.detach().cpu().numpy()
+
+
+def _misfit(data: Dataset) -> str | None:
+    """Why nothing can be trained on this data set, in half a line that says what would be right; None if it can."""
+    for name in ("inputs", "labels", "mean", "std"):
+        if not isinstance(value := getattr(data, name), Tensor):
+            return f"{name} is {type(value).__name__}; it must be a tensor, such as torch.as_tensor makes"
+    if not isinstance(data.classes, Integral):
+        return f"classes is {data.classes!r}; it must be an integer"
+    # bfloat16 is a type that NumPy has not.
+    if data.labels.dtype == torch.bfloat16:
+        return "labels are bfloat16; they must be integers from 0 on"
+    inputs = data.inputs.float() if data.inputs.dtype == torch.bfloat16 else data.inputs
+    if fault := _fault(data.name, data.classes, _array(inputs), _array(data.labels)):
+        return fault
+    if data.width is not None:
+        packed = len(inputs), -(-data.width // 8)
+        if inputs.dtype != torch.uint8 or inputs.shape != packed:
+            return f"{data.width} features packed eight to the byte are uint8 {list(packed)}"
+    else:
+        shapes = data.mean.shape, data.std.shape, data.input_shape
+        try:
+            fit = torch.broadcast_shapes(*shapes) == data.input_shape
+        except RuntimeError:
+            fit = False
+        if not fit:
+            found = "mean {}, std {}, each input {}".format(*map(list, shapes))
+            return f"{found}; give mean and std of shape {_per_channel(data.input_shape)} or ()"
+    if data.std.is_meta or (data.mean.isfinite().all() and (data.std > 0).all()):
+        return None
+    return "mean and std must be finite numbers and std above 0; set it to 1 where a feature is constant"
+
+
+def _per_channel(shape: Sequence[int]) -> tuple[int, ...]:
+    """The shape of a number a channel that goes with inputs of this one: (C, 1, 1) of images."""
+    return (shape[0], *(1 for _ in shape[1:]))
 
 
 def _fault(name: str, classes: int, inputs: np.ndarray, labels: np.ndarray) -> str | None:
@@ -214,7 +243,7 @@ def load(path: str | Path) -> Dataset:
     if facts.get("format") != FORMAT:
         raise DatasetError(f"{path}: not a dataset prepared by this version of miaprune; delete it and run again")
     shape = facts["input_shape"]
-    per_channel = (-1, *(1 for _ in shape[1:]))
+    per_channel = _per_channel((-1, *shape[1:]))
     return Dataset(
         name=facts["name"],
         inputs=tensors["inputs"],

@@ -1,4 +1,4 @@
-"""The four pruners (method, section 5), on `torch.nn.utils.prune`.
+"""The pruners (method, section 5), on `torch.nn.utils.prune`.
 
 A pruner registers its masks on the model: `torch.nn.utils.prune` then keeps them in force, for the weights and
 for their gradients, until `finalise` makes the zeros permanent. It prunes without gradients: the graph that a pruned
@@ -7,21 +7,45 @@ weight would keep is bound to the default stream of a GPU, and a step with it ca
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn import functional as F
 from torch.nn.utils import prune as torch_prune
+from torch.utils.hooks import RemovableHandle
 
 from miaprune.grid import unit
+
+
+def _weighted(model: nn.Module) -> list[nn.Conv2d | nn.Linear]:
+    """The conv and linear layers, whose single weights unstructured pruners choose from."""
+    return [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+
+
+def _without_smallest(scores: Tensor, amount: int) -> Tensor:
+    """A mask of the scores' shape that drops the ``amount`` smallest along the last dimension, first ones first."""
+    return torch.ones_like(scores).scatter_(-1, scores.argsort(dim=-1, stable=True)[..., :amount], 0)
+
+
+def _without_smallest_of_all(scores: Sequence[Tensor], sparsity: float) -> list[Tensor]:
+    """Masks of layers' scores (one-dimensional) by one threshold over all: the int(total*s) smallest go.
+
+    A layer that would be emptied keeps its largest.
+    """
+    sizes = [len(each) for each in scores]
+    masks = _without_smallest(torch.cat(list(scores)), int(sum(sizes) * sparsity)).split(sizes)
+    for mask, each in zip(masks, scores, strict=True):
+        if not mask.any():
+            mask[each.argmax()] = 1
+    return list(masks)
 
 
 @torch.no_grad()
 def l1(model: nn.Module, sparsity: float) -> None:
     """Unstructured magnitude pruning: per conv and linear layer the int(n*s) smallest |w| go."""
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            torch_prune.l1_unstructured(module, "weight", amount=int(module.weight.numel() * sparsity))
+    for layer in _weighted(model):
+        torch_prune.l1_unstructured(layer, "weight", amount=int(layer.weight.numel() * sparsity))
 
 
 @torch.no_grad()
@@ -53,23 +77,125 @@ def slim(model: nn.Module, sparsity: float) -> None:
     channel; the achieved sparsity is then below the requested one.
     """
     layers = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
-    gammas = [layer.weight.detach().abs() for layer in layers]
-    pruned = torch.cat(gammas).argsort(stable=True)[: int(sum(map(len, gammas)) * sparsity)]
-    kept = torch.ones(sum(map(len, gammas)), device=gammas[0].device)
-    kept[pruned] = 0
-    for layer, gamma, mask in zip(layers, gammas, kept.split([len(g) for g in gammas]), strict=True):
-        if not mask.any():
-            mask[gamma.argmax()] = 1
+    masks = _without_smallest_of_all([layer.weight.abs() for layer in layers], sparsity)
+    for layer, mask in zip(layers, masks, strict=True):
         torch_prune.custom_from_mask(layer, "weight", mask)
         torch_prune.custom_from_mask(layer, "bias", mask)
 
 
-PRUNERS: dict[str, Callable[[nn.Module, float], None]] = {
+@torch.no_grad()
+def random(model: nn.Module, sparsity: float) -> None:
+    """As many weights as `l1`, any of them: int(n*s) per conv and linear layer (method, section 15).
+
+    The control of which weights go. Drawn on the CPU from torch's generator, so that a seed gives the same masks on
+    every device.
+    """
+    for layer in _weighted(model):
+        n = layer.weight.numel()
+        mask = torch.ones(n)
+        mask[torch.randperm(n)[: int(n * sparsity)]] = 0
+        torch_prune.custom_from_mask(layer, "weight", mask.view(layer.weight.shape).to(layer.weight))
+
+
+@torch.no_grad()
+def l1_global(model: nn.Module, sparsity: float) -> None:
+    """Global magnitude pruning (a baseline of Blalock et al., MLSys 2020): the int(total*s) smallest |w| of all go.
+
+    One threshold over the weights of all conv and linear layers, the last one's too. As with `slim` a layer that would
+    be emptied keeps its largest weight; the achieved sparsity is then below the requested one.
+    """
+    layers = _weighted(model)
+    masks = _without_smallest_of_all([layer.weight.abs().flatten() for layer in layers], sparsity)
+    for layer, mask in zip(layers, masks, strict=True):
+        torch_prune.custom_from_mask(layer, "weight", mask.view_as(layer.weight))
+
+
+def _squares_met(layer: nn.Conv2d | nn.Linear, inputs: Tensor) -> Tensor:
+    """Per weight the sum of squares of all that the layer multiplies it with, broadcastable to the weights."""
+    # In float64, which no GPU rounds to TF32. What a weight of 1 adds to the sum of all outputs is what it meets.
+    squares, groups = inputs.double().square(), layer.groups if isinstance(layer, nn.Conv2d) else 1
+    with torch.enable_grad():
+        ones = squares.new_ones(groups, *layer.weight.shape[1:]).requires_grad_()
+        if isinstance(layer, nn.Linear):
+            outputs = F.linear(squares, ones)
+        else:
+            outputs = F.conv2d(squares, ones, None, layer.stride, layer.padding, layer.dilation, groups)
+        (met,) = torch.autograd.grad(outputs.sum(), ones)
+    return met.repeat_interleave(len(layer.weight) // groups, dim=0)
+
+
+@torch.no_grad()
+def wanda(model: nn.Module, sparsity: float, records: Tensor) -> None:
+    """Weights and activations (Sun et al., ICLR 2024, arXiv 2306.11695): per output the int(n*s) smallest scores go.
+
+    A weight's score is |w| times the L2 norm, over the records, of the input that it is multiplied with; weights of one
+    output are compared with each other, n to an output (the sparsity achieved falls short of s by less than 1/n). The
+    paper has linear layers alone. In a convolution an output is a filter, and an input of a weight is its channel at
+    its place in the window, at all positions of the window, padding included: the layer as a linear one of patches.
+    As in the paper a layer sees what layers that are already pruned make of the records, in eval mode. A layer that
+    they do not reach is left as it is.
+
+    Parameters
+    ----------
+    records : Tensor
+        Calibration records, normalised, float32 [n, *input_shape].
+    """
+
+    def reached(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        waiting.pop(layer).remove()
+        assert isinstance(layer, nn.Conv2d | nn.Linear)
+        norms = _squares_met(layer, inputs[0]).sqrt().to(layer.weight.dtype)
+        scores = (layer.weight.abs() * norms).flatten(1)
+        mask = _without_smallest(scores, int(scores.shape[1] * sparsity))
+        torch_prune.custom_from_mask(layer, "weight", mask.view_as(layer.weight))
+
+    waiting: dict[nn.Module, RemovableHandle] = {}
+    for layer in _weighted(model):
+        waiting[layer] = layer.register_forward_pre_hook(reached)
+    was_training = model.training
+    model.eval()(records)
+    model.train(was_training)
+    for handle in waiting.values():
+        handle.remove()
+
+
+@torch.no_grad()
+def two_four(model: nn.Module, sparsity: float) -> None:
+    """2:4 sparsity, which NVIDIA's tensor cores compute with (Mishra et al., 2021, arXiv 2104.08378).
+
+    Per conv and linear layer, of every four consecutive weights of an output the two of smallest |w| go. Consecutive
+    along the inputs; in a convolution along its input channels, then along the window. What is left of an output's
+    weights after the last four stays, so that the achieved sparsity can be below 0.5, the only one that there is.
+    Raises ValueError if ``sparsity`` is another one.
+    """
+    if sparsity != 0.5:
+        raise ValueError(f"two_four takes two weights of every four: its sparsity is 0.5, not {sparsity}")
+    for layer in _weighted(model):
+        weight = layer.weight.movedim(1, -1)
+        rows = weight.abs().flatten(1)
+        fours = rows[:, : rows.shape[1] // 4 * 4]
+        mask = torch.ones_like(rows)
+        mask[:, : fours.shape[1]] = _without_smallest(fours.unflatten(1, (-1, 4)), 2).flatten(1)
+        torch_prune.custom_from_mask(layer, "weight", mask.view(weight.shape).movedim(-1, 1).contiguous())
+
+
+PRUNERS: dict[str, Callable[..., None]] = {
     "l1": l1,
     "l1_structured": l1_structured,
     "l2_structured": l2_structured,
     "slim": slim,
+    "random": random,
+    "l1_global": l1_global,
+    "wanda": wanda,
+    "two_four": two_four,
 }
+"""Functions of (model, sparsity); of (model, sparsity, records) those that are `CALIBRATED`."""
+
+CALIBRATED = ("wanda",)
+"""Pruners that look at records of the model's own training, the first `CALIBRATION` of them."""
+
+CALIBRATION = 128
+"""As many as Wanda's paper takes."""
 
 
 def masks(model: nn.Module) -> dict[str, Tensor]:

@@ -1,49 +1,51 @@
-"""The paper's claims as tests over the grid, with verdicts that the numbers can refute (method, section 11).
+"""The paper's claims and two more as tests over the grid, with verdicts that numbers can refute (method, 11 and 16).
 
-The rule is fixed before any number is seen and is the same for every claim. A claim says that a difference of
-attack accuracies is above 0, and each pruned setting gives one difference (a mean over seeds where there are
-several). Results of networks that learnt nothing decide nothing: settings without another are left out, and counted.
-The claim is *supported* if the 95 % bootstrap interval of the mean difference lies above 0 and a
-one-sided paired sign test gives p < `ALPHA`: a few large differences do not carry it, nor do many tiny ones
-that larger ones outweigh. Otherwise it is *not supported*, or, below `MIN_SETTINGS` settings, there are *too
-few settings to tell*.
+The rule is fixed before any number is seen and is the same for every claim. A claim says that a difference is above 0,
+and each pruned setting of each seed gives one. Settings that share an original, a (dataset, model, seed), are not
+independent, so originals count: the mean over originals of each original's mean difference is what a claim is decided
+on. It is *supported* if the 95 % interval of that mean, by bootstrap of whole originals, lies above 0 and a
+one-sided test by sign flips of the originals' means gives p < `ALPHA`; *refuted* if the interval lies below 0; else
+*not shown*; and below `MIN_ORIGINALS` originals there are *too few to tell*. Results of networks that learnt nothing
+decide nothing: settings without another are left out, and counted.
 
-Claims 1, 2 and 5 count undefended victims and matched adversaries only. Claim 3 is decided twice, against the
+Claims 1, 2, 4 and 5 count undefended victims and matched adversaries only. Claim 3 is decided twice, against the
 adaptive and against the unaware adversary; each defended setting is compared with itself undefended. Claims 1 and 3 are
 decided by SAMIA's accuracy, as in the paper, and once more by the largest AUC of any attack: a model leaks what the
-strongest finds.
+strongest finds. Claim 4 tells the pruning from the fine-tuning after it; it is decided by the strongest attack, and by
+each of them.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from miaprune import metrics
-from miaprune.grid import PPB_STRENGTH, REFERENCE_ATTACKS
-from miaprune.report.tables import PLACE, failures, over_seeds, to_markdown, undefended
+from miaprune import statistics
+from miaprune.grid import FINETUNED, PPB_STRENGTH, REFERENCE_ATTACKS
+from miaprune.report.effects import AT, ORIGINAL, of_the_same_original, reached, strongest, versions
+from miaprune.report.tables import failures, matched, over_seeds, sound, to_markdown
 
 ALPHA = 0.05
-"""Level of the sign test."""
+"""Level of the test by sign flips."""
 
-MIN_SETTINGS = 5
-"""Fewest settings that get a verdict: even 4 of 4 gives p = 1/16, so 4 could never support a claim."""
+MIN_ORIGINALS = 5
+"""Fewest originals that get a verdict: even 4 of 4 give p = 1/16, so 4 could never support a claim."""
 
 MAX_EXCEPTIONS = 10
 """How many settings where a claim does not hold are named, the largest first; the rest are counted."""
 
 SEED = 0
-"""Seed of the bootstrap: the verdicts are a function of the attacks table alone."""
+"""Seed of the bootstrap and of sampled sign flips: the verdicts are a function of the attacks table alone."""
 
-SUPPORTED, NOT_SUPPORTED, TOO_FEW = "supported", "not supported", "too few settings to tell"
+SUPPORTED, REFUTED, NOT_SHOWN, TOO_FEW = "supported", "refuted", "not shown", "too few to tell"
 
 SAMIA, STRONGEST, AUC, TPR = "samia accuracy", "strongest auc", "auc", "tpr_at_fpr_0.01"
-"""What claims are measured by."""
+"""What claims are measured by; claim 4 also by "{attack} auc" of each attack."""
 
 STATEMENTS = {
     (1, SAMIA): "pruning makes membership inference easier: SAMIA is more accurate than on the original",
@@ -54,6 +56,10 @@ STATEMENTS = {
     (3, SAMIA): f"PPB (strength {PPB_STRENGTH:g}) protects pruned models: SAMIA is less accurate with it than without",
     (3, STRONGEST): f"PPB (strength {PPB_STRENGTH:g}) protects pruned models: the strongest attack has a smaller AUC "
     "with it than without",
+    (4, STRONGEST): "pruning itself raises the leak: the strongest attack has a larger AUC on the pruned model than on "
+    "the original fine-tuned alike",
+    (4, SAMIA): "pruning itself raises the leak: SAMIA is more accurate on the pruned model than on the original "
+    "fine-tuned alike",
     (5, AUC): f"reference models find more than SAMIA: the best of {', '.join(REFERENCE_ATTACKS)} has a larger AUC on "
     "pruned models",
     (5, TPR): f"reference models find more than SAMIA: the best of {', '.join(REFERENCE_ATTACKS)} finds more members "
@@ -65,6 +71,8 @@ DIFFERENCES = {
     (2, SAMIA): "SAMIA's accuracy minus that of the most accurate other attack on the same pruned model",
     (3, SAMIA): "SAMIA's accuracy without PPB, by the matched adversary, minus its accuracy with PPB",
     (3, STRONGEST): "the largest AUC of any attack without PPB, by the matched adversary, minus the largest with PPB",
+    (4, STRONGEST): "the largest AUC of any attack on the pruned model minus the largest on the original that was "
+    "fine-tuned as it was, with nothing pruned,",
     (5, AUC): "the largest AUC of an attack with reference models minus SAMIA's",
     (5, TPR): "the largest true positive rate of an attack with reference models at 1 % false positives minus SAMIA's",
 }
@@ -72,17 +80,20 @@ DIFFERENCES = {
 HEAD = f"""# The paper's claims, tested, and what goes beyond them
 
 Differences are in percentage points of attack accuracy (members and non-members weigh the same), of AUC (guessing: 50)
-or of a true positive rate, one per pruned setting. The rule, fixed beforehand: a claim is **{SUPPORTED}** if the 95 %
-bootstrap interval of the mean difference lies above 0 and a one-sided paired sign test gives p < {ALPHA:g}; otherwise
-it is **{NOT_SUPPORTED}**, or, below {MIN_SETTINGS} settings, there are **{TOO_FEW}**. Settings that share an original
-model are not independent, so the p-values are on the small side; the rows of single datasets are not corrected
-for there being several.
+or of a true positive rate, one per pruned setting and seed. Settings that share an original model, which is one of a
+data set, a network and a seed, are not independent, so **originals count, not settings**: the mean is that over
+originals of each original's mean difference. The rule, fixed beforehand: a claim is **{SUPPORTED}** if the 95 %
+interval of that mean, by bootstrap of whole originals, lies above 0 and a one-sided test by sign flips of the
+originals' means gives p < {ALPHA:g}; **{REFUTED}** if the interval lies below 0; otherwise **{NOT_SHOWN}**; and below
+{MIN_ORIGINALS} originals there are **{TOO_FEW}**. Seeds repeat the same data sets and networks: a verdict is about
+those that were run. No row is corrected for there being several.
 
-Claims 1, 2 and 5 count undefended models and matched adversaries only. Claim 3 counts settings pruned with and
+Claims 1, 2, 4 and 5 count undefended models and matched adversaries only. Claim 3 counts settings pruned with and
 without PPB, against an adversary who knows of it and defends the shadow models alike (adaptive), and against one
 who doesn't (unaware). The rule asks whether PPB lowers the attack at all; what is still reached, and the
 test accuracy that PPB costs, are stated beside it. Claims 1 and 3 are decided by SAMIA, as in the paper, and by the
-strongest of all attacks that were run: a model leaks what the strongest finds. Claim 5 is not the paper's.
+strongest of all attacks that were run: a model leaks what the strongest finds. It is the strongest of the same attacks
+on both sides of a difference. Claims 4 and 5 are not the paper's.
 """
 
 
@@ -102,13 +113,14 @@ class Claim:
     Attributes
     ----------
     adversary : "matched"; for claim 3 "adaptive" or "unaware".
-    measure : what was compared, one of `SAMIA`, `STRONGEST`, `AUC` and `TPR`.
+    measure : what was compared, one of `SAMIA`, `STRONGEST`, `AUC` and `TPR`, or "{attack} auc".
     scope : "all", or the dataset whose settings alone were counted.
-    settings, holds : pruned settings with a difference, and those where it is above 0.
+    settings, holds : pruned settings with a difference, those of each seed counting, and those where it is above 0.
+    originals, seeds : originals that these settings have, and seeds.
     left_out : pruned settings without one because a network learnt nothing.
-    effect, interval : mean difference and its 95 % bootstrap interval, in percentage points; NaN if there are
-        no settings, the interval already if there is only one.
-    p_value : of the one-sided sign test; settings with a difference of exactly 0 do not enter it.
+    effect, interval : mean over originals of their mean differences and its 95 % bootstrap interval, in percentage
+        points; NaN if there are no settings, the interval already if there is only one original.
+    sign_flip_p : one-sided, by sign flips of the originals' means.
     left : claim 3: SAMIA's mean accuracy, or the strongest attack's mean AUC, with PPB, in percent; NaN for the others.
     cost, cost_interval : claim 3: mean test accuracy that the victims lose to PPB and its 95 % bootstrap interval,
         in percentage points; NaN for the others.
@@ -122,10 +134,12 @@ class Claim:
     statement: str
     settings: int
     holds: int
+    originals: int
+    seeds: int
     left_out: int
     effect: float
     interval: tuple[float, float]
-    p_value: float
+    sign_flip_p: float
     left: float
     cost: float
     cost_interval: tuple[float, float]
@@ -133,49 +147,109 @@ class Claim:
     detail: str
 
 
+NOTHING = pd.DataFrame({"left": [], "cost": []}, dtype="float64")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a claim is decided on.
+
+    Attributes
+    ----------
+    differences : of each pruned setting and seed, in percentage points, by `AT`; NaN where there is none.
+    beside : columns left and cost, by `AT`, in percent; empty but for claim 3.
+    note : what the claim's detail ends with.
+    """
+
+    number: int
+    adversary: str
+    measure: str
+    differences: pd.Series
+    beside: pd.DataFrame = field(default_factory=lambda: NOTHING)
+    note: str = ""
+
+
 def evaluate(attacks: pd.DataFrame) -> list[Claim]:
     """Every claim over all settings, then dataset by dataset, from an attacks table."""
-    sound, all_there = _differences(attacks), _differences(attacks.assign(failed=None))
-    claims = []
-    for (kind, (differences, beside)), (complete, _) in zip(sound.items(), all_there.values(), strict=True):
-        claims += _by_scope(kind, differences, complete, beside)
-    return claims
+    decided, all_there = _comparisons(attacks), _comparisons(attacks.assign(failed=None))
+    return [
+        claim
+        for comparison, complete in zip(decided, all_there, strict=True)
+        for claim in _by_scope(comparison, complete.differences)
+    ]
 
 
-Kind = tuple[int, str, str, str]
-"""A claim's number, its adversary, its measure, and what its detail ends with."""
+def verdict(originals: int, interval: tuple[float, float], sign_flip_p: float) -> str:
+    """The rule: what so many originals, the interval of their mean difference and its p-value say of a claim."""
+    if originals < MIN_ORIGINALS:
+        return TOO_FEW
+    if interval[0] > 0 and sign_flip_p < ALPHA:
+        return SUPPORTED
+    return REFUTED if interval[1] < 0 else NOT_SHOWN
 
 
-def _differences(attacks: pd.DataFrame) -> dict[Kind, tuple[pd.Series, pd.DataFrame]]:
-    """By kind of claim the difference of each pruned setting in percentage points, and left and cost."""
-    rows = undefended(attacks)
-    accuracies = rows.pivot(index=PLACE, columns="attack", values="accuracy") * 100
-    if "samia" not in accuracies:
-        accuracies["samia"] = math.nan
-    pruned = accuracies.index.get_level_values("variant") != "original"
-    others = accuracies[pruned].drop(columns=["samia", *REFERENCE_ATTACKS], errors="ignore")
-    nothing = pd.DataFrame(columns=["left", "cost"], dtype="float64")
-    said = failures(rows[rows["pruner"].notna() & rows["attack"].isin(others.columns)])
-    best_other, note = others.max(axis=1), f". Others: {', '.join(others.columns)}" + (f". {said}" if said else "")
-    found = {
-        (1, "matched", SAMIA, ""): (_over_original(accuracies["samia"], pruned), nothing),
-        (1, "matched", STRONGEST, _but(failures(rows))): (_over_original(_strongest(rows), pruned), nothing),
-        (2, "matched", SAMIA, note): (accuracies["samia"][pruned] - best_other, nothing),
-    }
-    without = _reached(attacks[attacks["defense"].isna()], "matched")
-    ppb = attacks[(attacks["defense"] == "ppb") & (attacks["strength"] == PPB_STRENGTH)]
+def _comparisons(attacks: pd.DataFrame) -> list[Comparison]:
+    return [*_undefended(attacks), *_with_ppb(attacks), *_with_controls(attacks), *_with_references(attacks)]
+
+
+def _undefended(attacks: pd.DataFrame) -> list[Comparison]:
+    """Claims 1 and 2."""
+    rows = sound(matched(attacks))
+    kinds = versions(rows)
+    before, after = rows[kinds == "original"], rows[kinds == "pruned"]
+    accuracy = reached(after, "accuracy")
+    others = accuracy.drop(columns=["samia", *REFERENCE_ATTACKS], errors="ignore")
+    note = f". Others: {', '.join(others.columns)}" + _failures(after[after["attack"].isin(others.columns)])
+    return [
+        Comparison(1, "matched", SAMIA, _samia(_more(after, before, "accuracy"))),
+        _of_strongest(1, after, before),
+        Comparison(2, "matched", SAMIA, 100 * (_samia(accuracy) - others.max(axis=1)), note=note),
+    ]
+
+
+def _with_ppb(attacks: pd.DataFrame) -> list[Comparison]:
+    """Claim 3: what SAMIA and the strongest attack lose to PPB, by both adversaries."""
+    rows = sound(matched(attacks))
+    without = rows[versions(rows) == "pruned"]
+    ppb = sound(attacks[(attacks["defense"] == "ppb") & (attacks["strength"] == PPB_STRENGTH)])
+    found = []
     for measure in (SAMIA, STRONGEST):
         for name, adversary in (("adaptive", "matched"), ("unaware", "unaware")):
-            left = _reached(ppb, adversary)
-            lost = without - left
-            beside = pd.DataFrame({"left": left[measure], "cost": lost["test"]})
-            compared = over_seeds(pd.concat([attacks[attacks["defense"].isna()], ppb]))
-            found[3, name, measure, _but(failures(compared)) if measure == STRONGEST else ""] = lost[measure], beside
+            defended, note = ppb[ppb["adversary"] == adversary], ""
+            if measure == SAMIA:
+                with_it = _samia(reached(defended, "accuracy"))
+                without_it = _samia(reached(without, "accuracy")).reindex(with_it.index)
+            else:
+                auc = reached(defended, "auc")
+                without_it, with_it = strongest(reached(without, "auc").reindex(auc.index), auc)
+                note = _failures(pd.concat([without, defended]))
+            cost = (_test_accuracy(without) - _test_accuracy(defended)).reindex(with_it.index)
+            beside = 100 * pd.DataFrame({"left": with_it, "cost": cost})
+            found.append(Comparison(3, name, measure, 100 * (without_it - with_it), beside, note))
+    return found
+
+
+def _with_controls(attacks: pd.DataFrame) -> list[Comparison]:
+    """Claim 4: pruned models against originals fine-tuned like them, by the strongest attack and by each."""
+    rows = sound(matched(attacks))
+    kinds = versions(rows)
+    before, after = rows[kinds == FINETUNED], rows[kinds == "pruned"]
+    auc = _more(after, before, "auc")
+    return [
+        _of_strongest(4, after, before),
+        Comparison(4, "matched", SAMIA, _samia(_more(after, before, "accuracy"))),
+        *(Comparison(4, "matched", f"{attack} auc", auc[attack]) for attack in dict.fromkeys(before["attack"])),
+    ]
+
+
+def _with_references(attacks: pd.DataFrame) -> list[Comparison]:
+    """Claim 5."""
+    rows = sound(matched(attacks))
+    pruned, found = rows[versions(rows) == "pruned"], []
     for measure in (AUC, TPR):
-        reached = rows.pivot(index=PLACE, columns="attack", values=measure) * 100
-        best = reached.reindex(columns=list(REFERENCE_ATTACKS)).max(axis=1)
-        more = best - reached["samia"] if "samia" in reached else best * math.nan
-        found[5, "matched", measure, BEST_OF_FOUR] = (more[pruned], nothing)
+        table = reached(pruned, measure)
+        best = table.reindex(columns=list(REFERENCE_ATTACKS)).max(axis=1)
+        found.append(Comparison(5, "matched", measure, 100 * (best - _samia(table)), note=BEST_OF_FOUR))
     return found
 
 
@@ -183,17 +257,34 @@ BEST_OF_FOUR = ". The best of four has an advantage over one by chance alone"
 """What the reader of claim 5 must know."""
 
 
-def _but(failed: str) -> str:
-    return f". {failed}" if failed else ""
+def _more(after: pd.DataFrame, before: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """By how many points each attack reaches more on pruned models than on what ``before`` has of the same original."""
+    table = reached(after, measure)
+    return 100 * (table - of_the_same_original(reached(before, measure), table))
 
 
-def _strongest(rows: pd.DataFrame) -> pd.Series:
-    """The largest AUC of any attack, in percent, by `PLACE`; ``rows`` are averaged over seeds."""
-    return rows.groupby(PLACE, sort=True)["auc"].max() * 100
+def _of_strongest(number: int, after: pd.DataFrame, before: pd.DataFrame) -> Comparison:
+    """The largest AUC on pruned models minus the largest on what ``before`` has of the same original."""
+    auc = reached(after, "auc")
+    more, less = strongest(auc, of_the_same_original(reached(before, "auc"), auc))
+    return Comparison(number, "matched", STRONGEST, 100 * (more - less), note=_failures(pd.concat([before, after])))
+
+
+def _samia(table: pd.DataFrame) -> pd.Series:
+    return table.reindex(columns=["samia"])["samia"]
+
+
+def _test_accuracy(rows: pd.DataFrame) -> pd.Series:
+    return rows.groupby(AT)["victim_test_accuracy"].first()
+
+
+def _failures(rows: pd.DataFrame) -> str:
+    said = failures(over_seeds(rows))
+    return f". {said}" if said else ""
 
 
 def claims_table(claims: Sequence[Claim]) -> pd.DataFrame:
-    """A row per claim, adversary and scope; an interval in two columns."""
+    """A row per claim, adversary, measure and scope; an interval in two columns."""
     rows = []
     for claim in claims:
         row: dict[str, Any] = {}
@@ -208,9 +299,15 @@ def claims_markdown(claims: Sequence[Claim], guessing: Sequence[str] = (), sourc
 
     ``guessing`` and ``source`` are as `miaprune.report.tables.learnt_nothing` and `source` there give them.
     """
-    kinds = dict.fromkeys((c.number, c.adversary, c.measure) for c in claims)
-    head = HEAD + (f"\n{source}\n" if source else "") + (f"\n{warning(guessing)}\n" if guessing else "")
-    return head + "".join(_section([c for c in claims if (c.number, c.adversary, c.measure) == kind]) for kind in kinds)
+    kinds = dict.fromkeys((c.number, c.adversary, c.measure) for c in claims if c.number != 4 or c.measure == STRONGEST)
+    single = [c for c in claims if c.number == 4 and c.measure != STRONGEST and c.scope == "all" and c.settings]
+    text = HEAD + (f"\n{source}\n" if source else "") + (f"\n{warning(guessing)}\n" if guessing else "")
+    for kind in kinds:
+        text += _section([c for c in claims if (c.number, c.adversary, c.measure) == kind])
+        if kind[0] == 4 and single:
+            cells = [{"by": claim.measure} | _cells(claim) for claim in single]
+            text += f"\nThe same by one attack at a time:\n\n{to_markdown(pd.DataFrame(cells).drop(columns='scope'))}"
+    return text
 
 
 def warning(guessing: Sequence[str]) -> str:
@@ -219,26 +316,13 @@ def warning(guessing: Sequence[str]) -> str:
     return f"Models that learnt nothing, on test no better, beyond noise, than always saying one class: {named}{more}."
 
 
-def _over_original(accuracies: pd.Series, pruned: np.ndarray) -> pd.Series:
-    before, after = accuracies[~pruned].droplevel("variant"), accuracies[pruned]
-    return after - before.reindex(after.droplevel("variant").index).to_numpy()
-
-
-def _reached(attacks: pd.DataFrame, adversary: str) -> pd.DataFrame:
-    """`SAMIA` and `STRONGEST` on pruned victims and their test accuracy (test), in percent, by `PLACE`."""
-    rows = over_seeds(attacks[(attacks["adversary"] == adversary) & attacks["pruner"].notna()])
-    samia = rows[rows["attack"] == "samia"].set_index(PLACE)["accuracy"] * 100
-    test = rows.groupby(PLACE, sort=True)["victim_test_accuracy"].mean() * 100
-    return pd.DataFrame({SAMIA: samia, STRONGEST: _strongest(rows), "test": test})
-
-
-def _by_scope(kind: Kind, differences: pd.Series, all_there: pd.Series, beside: pd.DataFrame) -> list[Claim]:
-    """A claim over all settings, then dataset by dataset; ``beside`` holds left and cost where there are any.
+def _by_scope(comparison: Comparison, all_there: pd.Series) -> list[Claim]:
+    """A claim over all settings, then dataset by dataset.
 
     ``all_there`` are the differences as they would be with the results of networks that learnt nothing.
     """
-    # Means over seeds leave rounding noise where two accuracies are equal; a tie must stay one.
-    differences = differences.astype("float64").dropna().round(9)
+    # Percentages leave rounding noise where two accuracies are equal; a tie must stay one.
+    differences = comparison.differences.astype("float64").dropna().round(9)
     left_out = all_there.dropna().index.difference(differences.index)
     places = differences.index.union(left_out, sort=False)
     names = dict.fromkeys(places.get_level_values("dataset"))
@@ -249,46 +333,55 @@ def _by_scope(kind: Kind, differences: pd.Series, all_there: pd.Series, beside: 
             index if scope == "all" else index[index.get_level_values("dataset") == scope]
             for index in (differences.index, left_out)
         )
-        claims.append(_claim(kind, scope, differences[here], len(out), beside))
+        claims.append(_claim(comparison, scope, differences[here], len(out)))
     return claims
 
 
-def _claim(kind: Kind, scope: str, differences: pd.Series, left_out: int, beside: pd.DataFrame) -> Claim:
-    number, adversary, measure, note = kind
-    values = differences.to_numpy()
-    interval = _mean_interval(values)
-    p_value = metrics.sign_test(values)
-    if len(values) < MIN_SETTINGS:
-        verdict = TOO_FEW
-    else:
-        verdict = SUPPORTED if interval[0] > 0 and p_value < ALPHA else NOT_SUPPORTED
-    here = beside[beside.index.isin(differences.index)]
+def _claim(comparison: Comparison, scope: str, differences: pd.Series, left_out: int) -> Claim:
+    originals = _by_original(differences)
+    interval, p_value = _mean_interval(originals), statistics.sign_flip_test(statistics.means(originals), SEED)
+    beside = comparison.beside[comparison.beside.index.isin(differences.index)]
+    costs = _by_original(beside["cost"])
     return Claim(
-        number,
-        adversary,
-        measure,
+        comparison.number,
+        comparison.adversary,
+        comparison.measure,
         scope,
-        STATEMENTS[number, measure],
-        settings=len(values),
-        holds=int((values > 0).sum()),
+        statement(comparison.number, comparison.measure),
+        settings=len(differences),
+        holds=int((differences > 0).sum()),
+        originals=len(originals),
+        seeds=differences.index.get_level_values("seed").nunique(),
         left_out=left_out,
-        effect=_mean(values),
+        effect=_mean(originals),
         interval=interval,
-        p_value=p_value,
-        left=_mean(here["left"].to_numpy()),
-        cost=_mean(here["cost"].to_numpy()),
-        cost_interval=_mean_interval(here["cost"].to_numpy()),
-        verdict=verdict,
-        detail=_detail(differences) + (note if len(values) else ""),
+        sign_flip_p=p_value,
+        left=_mean(_by_original(beside["left"])),
+        cost=_mean(costs),
+        cost_interval=_mean_interval(costs),
+        verdict=verdict(len(originals), interval, p_value),
+        detail=_detail(differences) + (comparison.note if len(differences) else ""),
     )
 
 
-def _mean(values: np.ndarray) -> float:
-    return float(values.mean()) if len(values) else math.nan
+def statement(number: int, measure: str) -> str:
+    """What is claimed."""
+    if (number, measure) in STATEMENTS:
+        return STATEMENTS[number, measure]
+    attack = measure.removesuffix(" auc")
+    return f"pruning itself raises the leak: {attack} has a larger AUC than on the original fine-tuned alike"
 
 
-def _mean_interval(values: np.ndarray) -> tuple[float, float]:
-    return metrics.bootstrap_mean_interval(values, SEED) if len(values) > 1 else (math.nan, math.nan)
+def _by_original(values: pd.Series) -> list[np.ndarray]:
+    return [of_one.to_numpy() for _, of_one in values.groupby(ORIGINAL, sort=False)] if len(values) else []
+
+
+def _mean(originals: Sequence[np.ndarray]) -> float:
+    return float(statistics.means(originals).mean()) if originals else math.nan
+
+
+def _mean_interval(originals: Sequence[np.ndarray]) -> tuple[float, float]:
+    return statistics.mean_interval(originals, SEED) if len(originals) > 1 else (math.nan, math.nan)
 
 
 def _detail(differences: pd.Series) -> str:
@@ -296,7 +389,7 @@ def _detail(differences: pd.Series) -> str:
     if differences.empty:
         return "no setting has the results that this claim compares"
     sparsities: dict[tuple[str, str], dict[str, list[str]]] = {}
-    for dataset, model, variant in differences.index.to_list():
+    for dataset, model, variant in dict.fromkeys(place[:3] for place in differences.index.to_list()):
         pruner, _, sparsity = variant.rpartition("_")
         sparsities.setdefault((dataset, model), {}).setdefault(pruner, []).append(sparsity)
     places = []
@@ -307,10 +400,13 @@ def _detail(differences: pd.Series) -> str:
         ways = "; ".join(f"{', '.join(names)} at {levels}" for levels, names in pruners.items())
         places.append(f"{dataset}/{model} ({ways})")
     failing = differences[differences <= 0].sort_values(kind="stable")
-    named = zip(failing.index.to_list()[:MAX_EXCEPTIONS], failing.to_list(), strict=False)
-    exceptions = ", ".join(f"{'/'.join(place)} ({value:+.2f})" for place, value in named) or "none"
+    several = differences.index.get_level_values("seed").nunique() > 1
+    exceptions = [
+        f"{'/'.join(place)}{f' with seed {seed}' if several else ''} ({value:+.2f})"
+        for (*place, seed), value in zip(failing.index.to_list()[:MAX_EXCEPTIONS], failing.to_list(), strict=False)
+    ]
     more = f" and {len(failing) - MAX_EXCEPTIONS} more" if len(failing) > MAX_EXCEPTIONS else ""
-    return f"{', '.join(places)}. Not above 0: {exceptions}{more}"
+    return f"{', '.join(places)}. Not above 0: {', '.join(exceptions) or 'none'}{more}"
 
 
 def _section(claims: Sequence[Claim]) -> str:
@@ -320,10 +416,8 @@ def _section(claims: Sequence[Claim]) -> str:
     lines = [f"\n## {kind}: {overall.verdict}\n", f"Claimed: {overall.statement}{against(overall)}.\n"]
     if overall.settings:
         lines.append(
-            f"Seen: {DIFFERENCES[overall.number, overall.measure]} is above 0 in {overall.holds} of "
-            f"{overall.settings} settings; on average {overall.effect:+.2f} points "
-            f"(95 % interval {interval_text(overall.interval)}); "
-            f"sign test p = {overall.p_value:.2g}{left_and_cost(overall)}{left_out(overall)}.\n"
+            f"Seen: {DIFFERENCES[overall.number, overall.measure]} is {above_0(overall)}; "
+            f"sign flips p = {overall.sign_flip_p:.2g}{left_and_cost(overall)}{left_out(overall)}.\n"
         )
         lines.append(f"Settings: {overall.detail}.\n")
     else:
@@ -331,16 +425,27 @@ def _section(claims: Sequence[Claim]) -> str:
     return "\n".join([*lines, to_markdown(pd.DataFrame(map(_cells, claims)))])
 
 
+def above_0(claim: Claim) -> str:
+    """In how many settings a difference is above 0, and its mean, in words."""
+    originals = f"{claim.originals} original{'s' if claim.originals > 1 else ''}"
+    seeds = f" ({claim.seeds} seeds)" if claim.seeds > 1 else ""
+    return (
+        f"above 0 in {claim.holds} of {claim.settings} settings; the mean over {originals}{seeds} is "
+        f"{claim.effect:+.2f} points (95 % interval {interval_text(claim.interval)})"
+    )
+
+
 def _cells(claim: Claim) -> dict[str, str]:
     """A claim's row in its section's table."""
     cells = {
         "scope": claim.scope,
+        "originals": str(claim.originals),
         "settings": str(claim.settings),
         "above 0": str(claim.holds),
         "left out": str(claim.left_out),
         "mean (points)": f"{claim.effect:+.2f}" if claim.settings else "",
         "95 % interval": interval_text(claim.interval) if claim.settings else "",
-        "sign test p": f"{claim.p_value:.2g}",
+        "sign flips p": f"{claim.sign_flip_p:.2g}",
     }
     if claim.number == 3:
         cells |= {
@@ -378,4 +483,4 @@ def left_and_cost(claim: Claim) -> str:
 
 
 def interval_text(interval: tuple[float, float]) -> str:
-    return "none from one setting" if math.isnan(interval[0]) else f"{interval[0]:+.2f} to {interval[1]:+.2f}"
+    return "none from one original" if math.isnan(interval[0]) else f"{interval[0]:+.2f} to {interval[1]:+.2f}"

@@ -24,7 +24,7 @@ from miaprune.signals import Signals
 FPRS = ("0.01", "0.001")
 """False positive rates at which a result states the true positive rate, as written in the JSON."""
 
-SETTING_KEYS = ("dataset", "model", "pruner", "sparsity", "defense", "strength", "adversary")
+SETTING_KEYS = ("dataset", "model", "pruner", "sparsity", "tuning", "defense", "strength", "adversary")
 VICTIM_KEYS = (
     "train_accuracy",
     "test_accuracy",
@@ -36,7 +36,7 @@ VICTIM_KEYS = (
 PRIVACY_KEYS = ("epsilon", "delta")
 """Of a victim trained with differential privacy: what its row in a table says of its "privacy" block."""
 
-TEXTS = ("dataset", "model", "pruner", "defense", "adversary", "attack", "failed", "versions_commit")
+TEXTS = ("dataset", "model", "pruner", "tuning", "defense", "adversary", "attack", "failed", "versions_commit")
 RATES = tuple(f"tpr_at_fpr_{fpr}{part}" for fpr in FPRS for part in ("", "_ci_lo", "_ci_hi"))
 """The columns of true positive rates and their intervals: empty where a rate would stand on less than a record."""
 MAY_LACK = ("sparsity", "strength", "references", *RATES, *(f"victim_{key}" for key in PRIVACY_KEYS))
@@ -85,7 +85,7 @@ def attack_result(
     }
     if "privacy" in model:
         facts["privacy"] = model["privacy"]
-    bootstrap_seed = grid.derive_seed(seed, setting.path, adversary, attack)
+    bootstrap_seed = grid.derive_seed(seed, setting.name, adversary, attack)
     return {
         "setting": _named(setting, adversary),
         "attack": attack,
@@ -186,10 +186,15 @@ def read_result(path: str | Path) -> dict[str, Any]:
 
 
 def read_result_in_place(path: str | Path, results_dir: str, seed: int) -> dict[str, Any]:
-    """`read_result` of a file below ``results_dir``; raises `FileError` if it is another cell's or another seed's."""
+    """`read_result` of a file below ``results_dir``; raises `FileError` if it is another cell's or another seed's.
+
+    ``seed`` is the first of the run's seeds.
+    """
     result = read_result(path)
     folder, name = os.path.split(os.path.relpath(path, results_dir))
-    expected = _named(*grid.attacked_in(folder)) | {"attack": name.removesuffix(".json"), "seed": seed}
+    victim, adversary = grid.attacked_in(folder)
+    seed = seed if victim.seed is None else victim.seed
+    expected = _named(victim, adversary) | {"attack": name.removesuffix(".json"), "seed": seed}
     check_facts(path, result | result["setting"], expected)
     return result
 
@@ -255,7 +260,8 @@ def _check_result(result: Any) -> None:
 def _named(setting: grid.Setting, adversary: str) -> dict[str, Any]:
     """A result's "setting" block."""
     numbers = {key: _number(getattr(setting, key)) for key in ("sparsity", "strength")}
-    return asdict(setting) | numbers | {"adversary": adversary}
+    named = asdict(setting) | numbers | {"adversary": adversary}
+    return {key: named[key] for key in SETTING_KEYS}
 
 
 def _number(text: str | None) -> float | None:

@@ -124,7 +124,7 @@ def strongest(attacks: pd.DataFrame, setting: grid.Setting) -> tuple[str, float]
 def _of(attacks: pd.DataFrame, setting: grid.Setting) -> pd.Series:
     """Which rows of an attacks table are of a setting's matched adversary."""
     here = attacks["adversary"] == "matched"
-    for key in ("dataset", "model", "pruner", "defense"):
+    for key in ("dataset", "model", "pruner", "tuning", "defense"):
         here &= attacks[key].isna() if getattr(setting, key) is None else attacks[key] == getattr(setting, key)
     for key in ("sparsity", "strength"):
         here &= attacks[key].isna() if getattr(setting, key) is None else attacks[key] == float(getattr(setting, key))

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from miaprune.report.claims import NAMED, Claim, against, interval_text, left_and_cost, left_out, warning
-from miaprune.report.tables import defense_table, failures, paper_table, precision, undefended
+from miaprune.report.claims import NAMED, STRONGEST, Claim, above_0, against, left_and_cost, left_out, warning
+from miaprune.report.tables import SEVERAL, defense_table, failures, paper_table, precision, source, undefended
 
 HEAD = """\
 How often each attack tells members (records the model was trained on) from non-members, in percent: 50 is a
@@ -24,8 +24,9 @@ def summary(attacks: pd.DataFrame, claims: Sequence[Claim], guessing: Sequence[s
 
     ``attacks`` is an attacks table; ``guessing`` names settings as `miaprune.report.tables.learnt_nothing` does.
     """
-    width = precision(attacks)
-    blocks = [*findings(attacks), HEAD + (f" An accuracy's 95 % interval is\n{width}." if width else "")]
+    width, several = precision(attacks), attacks["seed"].nunique() > 1
+    head = HEAD + (f" An accuracy's 95 % interval is\n{width}." if width and not several else "")
+    blocks = [*findings(attacks), f"{head}\n{SEVERAL} {source(attacks)}" if several else head]
     for dataset in dict.fromkeys(attacks["dataset"]):
         table = paper_table(attacks, dataset).rename(columns={"test_accuracy": "test"})
         blocks.append(f"{dataset}\n{table.to_string(index=False)}")
@@ -36,13 +37,9 @@ def summary(attacks: pd.DataFrame, claims: Sequence[Claim], guessing: Sequence[s
         blocks.append(warning(guessing))
     defended = attacks["defense"].notna().any()
     for claim in claims:
-        if claim.scope == "all" and (claim.number < 3 or (defended if claim.number == 3 else claim.settings)):
-            seen = (
-                f"the difference is above 0 in {claim.holds} of {claim.settings} settings, on average "
-                f"{claim.effect:+.2f} points (95 % interval {interval_text(claim.interval)}){left_and_cost(claim)}"
-                if claim.settings
-                else claim.detail
-            )
+        shown = claim.number < 3 or (defended if claim.number == 3 else claim.settings)
+        if claim.scope == "all" and shown and (claim.number != 4 or claim.measure == STRONGEST):
+            seen = f"the difference is {above_0(claim)}{left_and_cost(claim)}" if claim.settings else claim.detail
             statement = f"Claim {claim.number}{NAMED[claim.measure]}, {claim.statement}{against(claim)}"
             blocks.append(f"{statement}\n  {claim.verdict.upper()}: {seen}{left_out(claim)}.")
     return "\n\n".join(blocks) + "\n"

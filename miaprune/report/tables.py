@@ -1,4 +1,4 @@
-"""Tables made of many results, for programs (attacks, models) and for people (the paper's, defences, spread).
+"""Tables made of many results, for programs (attacks, models) and for people (the paper's, controls, defences).
 
 In the tables for programs accuracies are fractions; sparsity and strength are float64, NaN where they don't
 apply; pruner and defense are text, None where they don't apply. Those read back with `read_table` are equal to
@@ -7,18 +7,17 @@ those written. Tables for people are text, accuracies in percent.
 
 from __future__ import annotations
 
-import argparse
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.special import stdtrit
 
 from miaprune import grid
-from miaprune.files import whole, write_text
-from miaprune.report.results import PRIVACY_KEYS, RATES, SETTING_KEYS, TEXTS, ResultError, flat
+from miaprune.files import whole
+from miaprune.report.results import FPRS, PRIVACY_KEYS, RATES, SETTING_KEYS, TEXTS, ResultError, flat
 
 MODEL_COLUMNS = (
     *SETTING_KEYS[:-1],
@@ -42,6 +41,14 @@ HEADS = {
         "the same (guessing: 50). `strongest` is the largest AUC, which no threshold can miss, and its attack "
         "(guessing: 0.5). The row `original` is the model before pruning. Matched adversaries: their shadow "
         "models are pruned as the victim is.",
+    ),
+    "controls_table": (
+        "is it the pruning?",
+        "Percent: the victim's accuracy on test data, then each attack's accuracy (guessing: 50); `strongest` is the "
+        "largest AUC (guessing: 0.5). `finetuned` is the original trained on as the pruned models are, with nothing "
+        "pruned: what pruning itself does is a pruned row against it. `untuned` is pruned and not fine-tuned; `random` "
+        "is as many weights as `l1` takes, drawn at random, then fine-tuned. Beside them stand the pruned models of "
+        "the same sparsity.",
     ),
     "defense_table": (
         "what defences do",
@@ -91,54 +98,101 @@ def learnt_nothing(models: pd.DataFrame) -> list[str]:
 MEASURED = ("accuracy", "accuracy_ci_lo", "accuracy_ci_hi", "auc", "auc_ci_lo", "auc_ci_hi", *RATES)
 """What an attack reaches: its columns in an attacks table."""
 
+SPREAD = ("accuracy", "auc", *(f"tpr_at_fpr_{fpr}" for fpr in FPRS), "victim_train_accuracy", "victim_test_accuracy")
+"""What varies over seeds and has its spread stated."""
 
-def over_seeds(attacks: pd.DataFrame) -> pd.DataFrame:
-    """The attacks averaged over seeds, without results of networks that learnt nothing: what they reach is NaN.
 
-    Three more columns: ``variant``, how the victim was pruned as in its path ("original", "l1_0.7"), ``seeds``, how
-    many there are, and ``failures``, of how many the result decides nothing. Setting, adversary and attack are unique
-    together, in order of appearance.
+def sound(attacks: pd.DataFrame) -> pd.DataFrame:
+    """The attacks with what networks that learnt nothing reach as NaN: their results decide nothing.
+
+    One more column: ``variant``, how the victim was pruned and tuned as in its path ("original", "l1_0.7",
+    "l1_0.7/untuned").
     """
-    keys = ["pruner", "sparsity", "defense", "strength", "adversary", "attack"]
     measured = attacks.columns.intersection(list(MEASURED))
     attacks = attacks.assign(**{name: attacks[name].where(attacks["failed"].isna()) for name in measured})
-    groups = _with_variant(attacks).groupby([*PLACE, *keys], sort=False, dropna=False)
+    return _with_variant(attacks)
+
+
+def over_seeds(attacks: pd.DataFrame) -> pd.DataFrame:
+    """`sound` attacks averaged over seeds.
+
+    More columns: ``seeds``, how many there are, ``failures``, of how many the result decides nothing, and
+    ``{column}_sd``, the sample standard deviation over seeds of each of `SPREAD`. An interval is that of the one result
+    where there is one, and Student's 95 % interval of the mean over seeds from three on; two have none.
+    Setting, adversary and attack are unique together, in order of appearance.
+    """
+    keys = ["pruner", "sparsity", "tuning", "defense", "strength", "adversary", "attack"]
+    groups = sound(attacks).groupby([*PLACE, *keys], sort=False, dropna=False)
     means = groups.mean(numeric_only=True).drop(columns="seed")
     means["seeds"] = groups["seed"].nunique()
     means["failures"] = groups["failed"].count()
+    for name in attacks.columns.intersection(list(SPREAD)):
+        means[f"{name}_sd"] = groups[name].std()
+        if f"{name}_ci_lo" in means:
+            n = groups[name].count()
+            half = half_width(means[f"{name}_sd"], n)
+            for end, sign in (("lo", -1), ("hi", 1)):
+                means[f"{name}_ci_{end}"] = means[f"{name}_ci_{end}"].where(n < 2, means[name] + sign * half)
     return _typed(means.reset_index())
 
 
+def half_width(deviations: pd.Series, seeds: pd.Series) -> pd.Series:
+    """Half of Student's 95 % interval of a mean over ``seeds`` with these sample deviations; NaN below three seeds."""
+    return (stdtrit(seeds - 1, 0.975) * deviations / np.sqrt(seeds)).where(seeds > 2)
+
+
+def matched(attacks: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the matched adversary's attacks on undefended victims, controls among them."""
+    return attacks[attacks["defense"].isna() & (attacks["adversary"] == "matched")]
+
+
 def undefended(attacks: pd.DataFrame) -> pd.DataFrame:
-    """`over_seeds` of the matched adversary's attacks on undefended victims.
+    """`over_seeds` of the matched adversary's attacks on undefended victims, controls left out.
 
     (dataset, model, variant, attack) is unique.
     """
     return over_seeds(_undefended_rows(attacks))
 
 
+def with_controls(attacks: pd.DataFrame) -> pd.DataFrame:
+    """The same with the controls of section 15: ``finetuned``, ``{pruner}_{sparsity}/untuned`` and ``random_{...}``."""
+    return over_seeds(matched(attacks))
+
+
 def paper_table(attacks: pd.DataFrame, dataset: str) -> pd.DataFrame:
-    """One dataset as the paper prints it: accuracies in percent, as text with two decimals, means over seeds.
+    """One dataset as the paper prints it, as text: accuracies in percent.
 
     Rows are (model, pruner, sparsity), each model's original first; columns the victim's test accuracy, then
     each attack's accuracy, empty where there is none, and the attack with the largest AUC. Undefended victims and
-    matched adversaries only.
+    matched adversaries only. With several seeds there is a column ``seeds``, and a cell is the mean over them ± the
+    sample standard deviation, and says so where fewer are behind it than the row has.
     """
-    rows = attacks[attacks["dataset"] == dataset]
-    table = _wide(rows, lambda values, _: f"{100 * values.mean():.2f}")
-    return table.drop(columns=["dataset", "seeds"])
+    return _wide(_undefended_rows(attacks[attacks["dataset"] == dataset]), lambda first: pd.notna(first["pruner"]))
+
+
+def controls_table(attacks: pd.DataFrame, dataset: str) -> pd.DataFrame:
+    """The controls of one dataset beside the pruned models of the same sparsity, with `paper_table`'s columns."""
+    rows = matched(attacks[attacks["dataset"] == dataset])
+    sparsities = set(rows.loc[controls(rows), "sparsity"].dropna())
+
+    def position(first: pd.Series) -> tuple[float, int, str]:
+        pruned = pd.notna(first["pruner"])
+        place = grid.PRUNERS.index(first["pruner"]) if pruned else -1
+        return first["sparsity"] if pruned else 0.0, place, "" if pd.isna(first["tuning"]) else first["tuning"]
+
+    return _wide(rows[rows["pruner"].isna() | rows["sparsity"].isin(sparsities)], position)
 
 
 def defense_table(attacks: pd.DataFrame, dataset: str) -> pd.DataFrame:
-    """What each defence does to one dataset's victims and to the attacks on them, means over seeds.
+    """What each defence does to one dataset's victims and to the attacks on them, as text.
 
     Rows are (model, pruner, sparsity, defense, strength), for settings that have a defended version; the undefended
     one comes first. Columns: the victim's test accuracy, epsilon where the defence guarantees one, and for the
     adaptive and the unaware adversary the accuracy of SAMIA and the largest AUC, with its attack's name: all attacks
     would be too wide to read. An undefended victim has one adversary, the matched one, who stands in
-    for both.
+    for both. Several seeds are as in `paper_table`.
     """
-    rows = over_seeds(attacks[attacks["dataset"] == dataset])
+    rows = sound(attacks[attacks["dataset"] == dataset])
     place = rows["model"] + "/" + rows["variant"]
     rows = rows[place.isin(place[rows["defense"].notna()])]
     places, defenses = list(dict.fromkeys(place)), (None, *grid.DEFENSES)
@@ -148,44 +202,30 @@ def defense_table(attacks: pd.DataFrame, dataset: str) -> pd.DataFrame:
         return places.index(f"{first['model']}/{first['variant']}"), defenses.index(first["defense"]), first["strength"]
 
     versions = [version for _, version in rows.groupby(["model", "variant", "defense", "strength"], dropna=False)]
-    columns = ["model", "pruner", "sparsity", "defense", "strength", "test_accuracy", "epsilon"]
+    columns = ["model", "pruner", "sparsity", "defense", "strength", "seeds", "test_accuracy", "epsilon"]
     columns += [f"{attack} {name}" for name in ("adaptive", "unaware") for attack in ("samia", "strongest")]
-    return pd.DataFrame([_defense_row(version) for version in sorted(versions, key=position)], columns=columns)
+    return _seeds_if_several([_defense_row(version) for version in sorted(versions, key=position)], columns)
 
 
 def head(table: str, attacks: pd.DataFrame, dataset: str) -> str:
-    """What stands above `paper_table` or `defense_table`, by its name: Markdown that says how to read it."""
+    """What stands above one of a dataset's tables, by its name: Markdown that says how to read it."""
     title, text = HEADS[table]
     rows = attacks[attacks["dataset"] == dataset]
     interval = precision(rows)
     wide = f" The 95 % interval of an attack's accuracy with one seed is {interval}." if interval else ""
-    return f"# {dataset}: {title}\n\n{text}{wide} {source(rows)}\n\n"
+    several = f" {SEVERAL}" if rows["seed"].nunique() > 1 else ""
+    return f"# {dataset}: {title}\n\n{text}{several}{wide} {source(rows)}\n\n"
+
+
+SEVERAL = "With several seeds: mean ± standard deviation over seeds."
+"""How to read a cell of a table for people."""
 
 
 def source(attacks: pd.DataFrame) -> str:
     """By which seed the results in an attacks table are, and by the code of which commit the attacks were scored."""
     seeds, commits = sorted(set(attacks["seed"])), sorted(set(attacks.get("versions_commit", pd.Series()).dropna()))
     code = f", attacks scored by commit {', '.join(commits)}" if commits else ""
-    return f"Seed {', '.join(map(str, seeds))}{code}."
-
-
-def spread_table(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Mean ± standard deviation (sample) over seeds of the test and each attack's accuracy, in percent.
-
-    ``frames`` are the attacks tables of runs that differ in their seed alone. Rows are (dataset, model,
-    pruner, sparsity) with their number of seeds; a cell with fewer seeds behind it says so. Undefended
-    victims and matched adversaries only.
-
-    Raises
-    ------
-    ResultError : if a seed occurs twice, which would understate the spread.
-    """
-    attacks = pd.concat(frames, ignore_index=True)
-    twice = attacks[attacks.duplicated([*SETTING_KEYS, "attack", "seed"])]
-    if len(twice):
-        seeds = ", ".join(map(str, sorted(set(twice["seed"]))))
-        raise ResultError(f"spread over seeds: seed {seeds} occurs twice; give one attacks table per seed")
-    return _wide(attacks, _mean_and_deviation)
+    return f"Seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}{code}."
 
 
 def precision(attacks: pd.DataFrame) -> str:
@@ -239,19 +279,6 @@ def to_markdown(frame: pd.DataFrame) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Write the spread over seeds of several attacks tables as Markdown."""
-    parser = argparse.ArgumentParser(prog="python -m miaprune.report.tables", description=main.__doc__)
-    parser.add_argument("output", help="the Markdown file to write")
-    parser.add_argument("tables", nargs="+", help="results/tables/attacks.csv of one run per seed")
-    options = parser.parse_args(arguments)
-    try:
-        text = to_markdown(spread_table([read_table(path) for path in options.tables]))
-        write_text(options.output, text)
-    except OSError as error:
-        sys.exit(f"error: {error}")
-
-
 def _typed(frame: pd.DataFrame) -> pd.DataFrame:
     """The same table with the column types that the module's docstring promises."""
     # A column that is empty throughout has another type when built from None than when read from a file, and
@@ -265,85 +292,101 @@ def _typed(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _undefended_rows(attacks: pd.DataFrame) -> pd.DataFrame:
-    return attacks[attacks["defense"].isna() & (attacks["adversary"] == "matched")]
+    rows = matched(attacks)
+    return rows[~controls(rows)]
+
+
+def controls(rows: pd.DataFrame) -> pd.Series:
+    """Which rows of a table are of controls (method, section 15), bool."""
+    return rows["tuning"].notna() | (rows["pruner"] == grid.RANDOM)
 
 
 def _with_variant(attacks: pd.DataFrame) -> pd.DataFrame:
+    columns = zip(attacks["pruner"], attacks["sparsity"], attacks["tuning"], strict=True)
     variants = [
-        "original" if pd.isna(pruner) else f"{pruner}_{sparsity:g}"
-        for pruner, sparsity in zip(attacks["pruner"], attacks["sparsity"], strict=True)
+        (tuning or "original") if pd.isna(pruner) else f"{pruner}_{sparsity:g}" + (f"/{tuning}" if tuning else "")
+        for pruner, sparsity, tuning in columns
     ]
     return attacks.assign(variant=pd.Series(variants, index=attacks.index, dtype=object))
 
 
-def _wide(attacks: pd.DataFrame, cell: Callable[[np.ndarray, int], str]) -> pd.DataFrame:
-    """A row per undefended setting, a column per attack; ``cell`` turns values over seeds [s] into text."""
-    table, areas = [], {key: strongest(version) for key, version in undefended(attacks).groupby(PLACE)}
-    attacks = attacks.assign(accuracy=attacks["accuracy"].where(attacks["failed"].isna()))
-    for (dataset, model, variant), rows in _with_variant(_undefended_rows(attacks)).groupby(PLACE, sort=False):
-        seeds = rows["seed"].nunique()
-        tests = rows.drop_duplicates("seed")["victim_test_accuracy"]
-        table.append(
-            {
-                "dataset": dataset,
-                "model": model,
-                "pruner": rows["pruner"].iloc[0] or "original",
-                "sparsity": "" if variant == "original" else f"{rows['sparsity'].iloc[0]:g}",
-                "seeds": seeds,
-                "test_accuracy": cell(tests.to_numpy(), seeds),
-                **{
-                    attack: cell(values.dropna().to_numpy(), seeds) if values.notna().any() else FAILED
-                    for attack, values in rows.groupby("attack", sort=False)["accuracy"]
-                },
-                "strongest": areas[dataset, model, variant],
-            }
-        )
-    pairs = list(dict.fromkeys((row["dataset"], row["model"]) for row in table))
-    table.sort(key=lambda row: (pairs.index((row["dataset"], row["model"])), row["pruner"] != "original"))
-    columns = ["dataset", "model", "pruner", "sparsity", "seeds", "test_accuracy"]
-    return pd.DataFrame(table, columns=[*columns, *dict.fromkeys(attacks["attack"]), "strongest"]).fillna("")
+def _wide(attacks: pd.DataFrame, position: Callable[[pd.Series], Any]) -> pd.DataFrame:
+    """A row per setting of one dataset, a column per attack.
+
+    Settings of a model go by ``position``, which is given their first result.
+    """
+    rows = sound(attacks)
+    models = list(dict.fromkeys(rows["model"]))
+    versions = [version for _, version in rows.groupby(["model", "variant"], sort=False)]
+    versions.sort(key=lambda version: (models.index(version["model"].iloc[0]), position(version.iloc[0])))
+    columns = ["model", "pruner", "sparsity", "seeds", "test_accuracy", *dict.fromkeys(rows["attack"]), "strongest"]
+    return _seeds_if_several([_wide_row(version) for version in versions], columns)
 
 
-def _defense_row(version: pd.DataFrame) -> dict[str, str]:
-    """A row of `defense_table`: ``version`` holds the attacks on one setting, defended or not, over seeds."""
-    first = version.iloc[0]
-    undefended = pd.isna(first["defense"])
+def _seeds_if_several(rows: list[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
+    """The table, with its column ``seeds`` where one row has several."""
+    table = pd.DataFrame(rows, columns=columns).fillna("")
+    return table if any(row["seeds"] > 1 for row in rows) else table.drop(columns="seeds")
+
+
+def _wide_row(version: pd.DataFrame) -> dict[str, Any]:
+    """A row of `paper_table`: ``version`` holds the sound attacks on one setting, of all seeds."""
+    first, seeds = version.iloc[0], version["seed"].nunique()
+    names = first[["pruner", "tuning"]].dropna()
+    return {
+        "model": first["model"],
+        "pruner": "/".join(names) or "original",
+        "sparsity": "" if pd.isna(first["pruner"]) else f"{first['sparsity']:g}",
+        "seeds": seeds,
+        "test_accuracy": _percent(version.drop_duplicates("seed")["victim_test_accuracy"], seeds),
+        **{str(name): _percent(values, seeds) for name, values in version.groupby("attack", sort=False)["accuracy"]},
+        "strongest": strongest(version),
+    }
+
+
+def _defense_row(version: pd.DataFrame) -> dict[str, Any]:
+    """A row of `defense_table`: ``version`` holds the sound attacks on one setting, defended or not, of all seeds."""
+    first, seeds = version.iloc[0], version["seed"].nunique()
+    undefended, epsilon = pd.isna(first["defense"]), version["victim_epsilon"].mean()
     row = {
         "model": first["model"],
         "pruner": first["pruner"],
         "sparsity": f"{first['sparsity']:g}",
         "defense": "none" if undefended else first["defense"],
         "strength": "" if undefended else f"{first['strength']:g}",
-        "test_accuracy": f"{100 * first['victim_test_accuracy']:.2f}",
-        "epsilon": "" if pd.isna(first["victim_epsilon"]) else f"{first['victim_epsilon']:.2f}",
+        "seeds": seeds,
+        "test_accuracy": _percent(version.drop_duplicates("seed")["victim_test_accuracy"], seeds),
+        "epsilon": "" if pd.isna(epsilon) else f"{epsilon:.2f}",
     }
     for name, adversary in (("adaptive", "matched"), ("unaware", "matched" if undefended else "unaware")):
         by_it = version[version["adversary"] == adversary]
         samia = by_it.loc[by_it["attack"] == "samia", "accuracy"]
-        row[f"samia {name}"] = "" if samia.empty else _or_failed(100 * samia.iloc[0])
+        row[f"samia {name}"] = "" if samia.empty else _percent(samia, seeds)
         row[f"strongest {name}"] = strongest(by_it)
     return row
 
 
 def strongest(rows: pd.DataFrame) -> str:
-    """The largest AUC and its attack, of one adversary's attacks on one victim, averaged over seeds."""
-    areas = rows.set_index("attack")["auc"]
-    best, without = areas.dropna(), areas.isna().sum()
+    """The attack with the largest mean AUC over seeds, and that AUC, of one adversary's sound attacks on one victim."""
+    areas, seeds = rows.groupby("attack", sort=False)["auc"], rows["seed"].nunique()
+    best = areas.mean().dropna()
     if best.empty:
-        return FAILED if without else ""
-    return f"{best.max():.3f} ({best.idxmax()}{f'; {without} {FAILED}' if without else ''})"
+        return FAILED if len(areas) else ""
+    of_best = areas.get_group(best.idxmax()).dropna()
+    fewer = f"; {len(of_best)} of {seeds} seeds" if len(of_best) < seeds else ""
+    without = f"; {len(areas) - len(best)} {FAILED}" if len(best) < len(areas) else ""
+    return f"{_mean_and_deviation(of_best, 3)} ({best.idxmax()}{fewer}{without})"
 
 
-def _or_failed(percent: float) -> str:
-    return FAILED if pd.isna(percent) else f"{percent:.2f}"
+def _percent(fractions: pd.Series, seeds: int) -> str:
+    """A mean over seeds in percent; ``fractions`` are as many as there are, NaN where they decide nothing."""
+    values = 100 * fractions.dropna()
+    if values.empty:
+        return FAILED
+    fewer = f" ({len(values)} of {seeds} seeds)" if len(values) < seeds else ""
+    return _mean_and_deviation(values, 2 if seeds == 1 else 1) + fewer
 
 
-def _mean_and_deviation(values: np.ndarray, seeds: int) -> str:
-    mean = f"{100 * values.mean():.1f}"
-    if len(values) > 1:
-        mean += f" ± {100 * values.std(ddof=1):.1f}"
-    return mean if len(values) == seeds else f"{mean} ({len(values)} of {seeds} seeds)"
-
-
-if __name__ == "__main__":
-    main()
+def _mean_and_deviation(values: pd.Series, digits: int) -> str:
+    deviation = f" ± {values.std():.{digits}f}" if len(values) > 1 else ""
+    return f"{values.mean():.{digits}f}{deviation}"

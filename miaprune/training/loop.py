@@ -126,7 +126,7 @@ def train(
     objective: Objective,
     seeds: Sequence[int],
     slot: Slot | None = None,
-    name: str = "",
+    names: Sequence[str] = (),
     more: int = 0,
 ) -> Generator[None, None, list[Facts]]:
     """Train models in place, early-stopped on dev accuracy; leave the best-dev weights in them.
@@ -142,12 +142,14 @@ def train(
     convolutions, which waits for launches and not for products, stays in float32). With a ``slot`` the training can be
     interrupted: called again with the same arguments it goes on, and on a CPU, alone, ends with the same bytes as if it
     had not been.
-    ``name`` starts the log's lines; ``more`` is how many such models the job trains after these, for its time left.
+    ``names`` are what the log calls the models; ``more`` is how many such models the job trains after these, for its
+    time left.
     Returns for each model the epoch and the train, dev and test accuracies of the weights kept, in float32, and the
     share of the test records' most frequent class: with no more than that it has learnt nothing. Raises
     `miaprune.training.stopping.Stopped` if the ``slot``'s job is told to stop, once the state is saved.
     """
     device, together, patience = data.inputs.device, len(models) > 1, recipe["patience"]
+    starts = [f"{name}: " for name in names] or [""] * len(models)
     model = Stack(models) if together else models[0]
     on_gpu = device.type == "cuda"
     # Channels last: an H100's step of ResNet-18 in bfloat16 takes 2.2 ms, 3.4 without. Before the optimiser: its fused
@@ -184,14 +186,14 @@ def train(
     torch.manual_seed(seeds[0])  # dropout draws from the global generator
     saved = slot.load() if slot else None
     if saved and saved.finished:
-        logger.info(f"{name}trained in an earlier attempt")
+        logger.info(f"{starts[0]}trained in an earlier attempt")
         for i, one in enumerate(models):
             one.load_state_dict(unpack(saved.tensors, str(i)))
         found: list[Facts] = saved.numbers["facts"]
         return found
     if saved:
         run.load(saved)
-        logger.info(f"{name}resumes in epoch {run.epoch}, after step {run.step}")
+        logger.info(f"{starts[0]}resumes in epoch {run.epoch}, after step {run.step}")
     while not run.over:
         model.train()
         run.epoch_draws = [generator.get_state() for generator in run.generators]
@@ -209,7 +211,7 @@ def train(
         run.keep(dev_accuracies, patience)
         run.over = run.epoch == epochs or all(run.epoch - best > patience for best in run.best_epoch)
         if run.over or run.epoch <= 10 or run.epoch % max(1, epochs // 20) == 0:  # a screenful
-            line = f"{name}epoch {run.epoch}/{epochs}: {_accuracy(dev_accuracies, run.best_accuracy)}"
+            line = f"{starts[0]}epoch {run.epoch}/{epochs}: {_accuracy(dev_accuracies, run.best_accuracy)}"
             if steps:  # taken by this attempt
                 pace = (time.perf_counter() - started) / steps * run.step
                 records = sum(len(split.train) for split in splits)
@@ -220,9 +222,9 @@ def train(
     run.optimizer.zero_grad()  # the job holds on to the models, and needs no gradients
     facts = [
         {"epoch": epoch, "epochs_run": min(run.epoch, epoch + patience + 1)}
-        | _keep(one, data, split, best, between, f"{name}model {i} of the stack: " if together else name)
+        | _keep(one, data, split, best, between, start)
         | objective.facts()
-        for i, (one, split, best, epoch) in enumerate(zip(models, splits, run.best, run.best_epoch, strict=True))
+        for one, split, best, epoch, start in zip(models, splits, run.best, run.best_epoch, starts, strict=True)
     ]
     if on_gpu:  # what it evaluated in would stay its stream's: 6 GB of ResNet-18, beside those of five others
         torch.cuda.empty_cache()
@@ -234,7 +236,7 @@ def train(
 def _keep(
     model: nn.Module, data: Dataset, split: Split, best: Mapping[str, Tensor], between: Callable[[], None], name: str
 ) -> Facts:
-    """Put these weights into the model; returns their accuracies, and what a guess of one class would reach on test.
+    """Put these weights into the model and `evaluate` it.
 
     Raises FloatingPointError if they are not finite: the training has diverged.
     """
@@ -243,6 +245,16 @@ def _keep(
             f"{name}the training diverged: its weights are not finite; lower learning_rate in config.yaml"
         )
     model.load_state_dict(best)
+    return evaluate(model, data, split, between, name)
+
+
+def evaluate(
+    model: nn.Module, data: Dataset, split: Split, between: Callable[[], None] = lambda: None, name: str = ""
+) -> Facts:
+    """A model's accuracies on its split, what a guess of one class would reach on test, and whether it learnt more.
+
+    ``between`` is called between batches; ``name`` begins the warning about a model that learnt nothing.
+    """
     parts = {part: torch.from_numpy(getattr(split, part)).to(data.inputs.device) for part in ("train", "dev", "test")}
     found = {f"{part}_accuracy": accuracies(model, data, index, between)[0] for part, index in parts.items()}
     labels = data.labels[parts["test"]]

@@ -72,7 +72,7 @@ def train_roles(
                 objectives[roles[0]],
                 [seeds[role] for role in roles],
                 slot=states.slot("+".join(roles)) if states else None,
-                name=f"{roles[0]}: " if beside else "",
+                names=roles,
                 more=after,
             )
             for roles in side_by_side

@@ -52,14 +52,6 @@ def test_no_single_move_widens_the_distance_and_scores_are_its_differences(n, se
     assert 0 < called.sum() < n
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_numbers_that_are_not_finite_end_it(value):
-    points = np.random.default_rng(0).random((20, 4))
-    points[[3, 7]] = value
-    with pytest.raises(ValueError, match="2 of 20 records have numbers that are not finite"):
-        compare(points)
-
-
 def test_the_split_it_starts_from_is_improved():
     points = features(draw_signals((4, 1), (2, 1), n=150), 3)
     start = points[:, 0] > np.median(points[:, 0])

@@ -667,6 +667,24 @@ GOOD = {
         ({"inputs": torch.zeros(2000, 3, dtype=torch.complex64)}, "inputs are complex64; they must be"),
         ({"std": torch.tensor([1.0, 0.0, 1.0])}, "mean and std must be finite numbers and std above 0"),
         ({"mean": torch.tensor([1.0, torch.nan, 1.0])}, "mean and std must be finite numbers and std above 0"),
+        ({"inputs": np.zeros((2000, 3))}, "inputs is ndarray; it must be a tensor, such as torch.as_tensor makes"),
+        ({"labels": GOOD["labels"].numpy()}, "labels is ndarray; it must be a tensor"),
+        ({"mean": 0.0}, "mean is float; it must be a tensor"),
+        ({"std": [1.0, 1.0, 1.0]}, "std is list; it must be a tensor"),
+        ({"classes": 4.0}, r"classes is 4\.0; it must be an integer"),
+        ({"labels": GOOD["labels"].bfloat16()}, "labels are bfloat16; they must be integers from 0 on"),
+        (
+            {"mean": torch.zeros(2)},
+            r"mean \[2\], std \[3\], each input \[3\]; give mean and std of shape \(3,\) or \(\)",
+        ),
+        (
+            {"inputs": torch.zeros(2000, 3, 32, 32)},
+            r"mean \[3\], std \[3\], each input \[3, 32, 32\]; give mean and std of shape \(3, 1, 1\) or \(\)",
+        ),
+        (
+            {"inputs": torch.zeros(2000, 1, 8, 8), "mean": torch.zeros(3, 1, 1), "std": torch.tensor(1.0)},
+            r"mean \[3, 1, 1\], std \[\], each input \[1, 8, 8\]; give mean and std of shape \(1, 1, 1\) or \(\)",
+        ),
         ({"width": 20}, r"20 features packed eight to the byte are uint8 \[2000, 3\]"),
         (
             {"inputs": torch.zeros(2000, 3, dtype=torch.uint8), "width": 30},
@@ -678,6 +696,12 @@ def test_a_data_set_of_ones_own_is_checked_as_it_is_made(change, message):
     datasets.Dataset(**GOOD)
     with pytest.raises(ValueError, match=f"^mine: {message}"):
         datasets.Dataset(**GOOD | change)
+
+
+def test_images_are_normalised_by_one_number_or_one_a_channel():
+    for shape in ((), (3, 1, 1), (1, 1, 1), (3, 4, 4)):
+        change = {"inputs": torch.ones(2000, 3, 4, 4), "mean": torch.ones(shape), "classes": np.int64(4)}
+        assert not datasets.Dataset(**GOOD | change | {"std": torch.ones(shape)}).batch(torch.tensor([5])).any()
 
 
 def test_a_single_record_that_is_no_number_is_counted():
@@ -698,6 +722,8 @@ def test_tensors_without_values_are_checked_by_shape():
     assert len(datasets.Dataset(**GOOD | meta)) == 2000
     with pytest.raises(ValueError, match="one label"):
         datasets.Dataset(**GOOD | meta | {"labels": meta["labels"][:-1]})
+    with pytest.raises(ValueError, match=r"of shape \(3, 1, 1\)"):
+        datasets.Dataset(**GOOD | meta | {"inputs": torch.zeros(2000, 3, 4, 4, device="meta")})
 
 
 def test_what_was_checked_is_not_checked_again(digits, monkeypatch):

@@ -1,12 +1,18 @@
 """Masks against plain definitions: which units go, and that they stay gone."""
 
+import copy
+import math
+from itertools import product
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn import functional as F
 from torch.nn.utils import prune as torch_prune
 
+from miaprune import grid
 from miaprune.networks import models, pruning
 
 SHAPES = {
@@ -16,6 +22,16 @@ SHAPES = {
     "cnn": (1, 8, 8),
     "fc": (20,),
 }
+PAPERS = ("l1", "l1_structured", "l2_structured", "slim")
+UNSTRUCTURED = ("l1", "random", "l1_global", "wanda", "two_four")
+
+
+def prune(model, pruner, sparsity, shape, seed=0):
+    """By any pruner, at its only sparsity if it has but one; what it draws is of the seed, and records are noise."""
+    torch.manual_seed(seed)
+    records = torch.randn(4, *shape, generator=torch.Generator().manual_seed(seed))
+    sparsity = float(grid.ONLY_SPARSITY.get(pruner, sparsity))
+    pruning.PRUNERS[pruner](model, sparsity, *([records] if pruner in pruning.CALIBRATED else []))
 
 
 def pruned(name, pruner, sparsity, seed=0):
@@ -27,8 +43,13 @@ def pruned(name, pruner, sparsity, seed=0):
                 module.weight.normal_(generator=generator)
                 module.bias.normal_(generator=generator)
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    pruning.PRUNERS[pruner](model, sparsity)
+    prune(model, pruner, sparsity, SHAPES[name], seed)
     return model, before
+
+
+def test_the_grid_knows_the_pruners_and_their_order():
+    assert tuple(pruning.PRUNERS) == grid.PRUNERS and grid.PRUNERS[:4] == PAPERS
+    assert {p for p in grid.PRUNERS if grid.unit(p) == "weights"} == set(UNSTRUCTURED)
 
 
 @pytest.mark.parametrize("pruner", pruning.PRUNERS)
@@ -147,8 +168,10 @@ def reference_finalise(model):
     return plain
 
 
-@pytest.mark.parametrize("name", ["resnet18", "densenet121", "vgg16", "cnn"])
-@pytest.mark.parametrize("pruner", pruning.PRUNERS)
+@pytest.mark.parametrize(
+    ("name", "pruner"),
+    [(n, p) for n in ("resnet18", "densenet121", "vgg16", "cnn") for p in (PAPERS if n != "cnn" else pruning.PRUNERS)],
+)
 def test_finalise_changes_no_bit_of_the_logits(name, pruner):
     model, _ = pruned(name, pruner, 0.7)
     for module in model.modules():
@@ -221,3 +244,204 @@ def test_a_channel_that_others_read_too_keeps_its_filter():
     before = {k: v.clone() for k, v in model.state_dict().items()}
     after = pruning.finalise(model).state_dict()
     assert all(torch.equal(after[k], v) for k, v in before.items())
+
+
+def layers_of(model):
+    return {n: m for n, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)}
+
+
+@pytest.mark.parametrize("pruner", UNSTRUCTURED)
+def test_unstructured_pruners_choose_from_every_convolution_and_linear_layer(pruner):
+    for name in ("fc", "cnn", "densenet121"):
+        model, _ = pruned(name, pruner, 0.7)
+        assert set(pruning.masks(model)) == {f"{layer}.weight" for layer in layers_of(model)}
+        assert all(mask.dtype == torch.float32 and mask.is_contiguous() for mask in pruning.masks(model).values())
+        assert {*torch.cat([mask.flatten() for mask in pruning.masks(model).values()]).tolist()} == {0.0, 1.0}
+
+
+@given(st.sampled_from(["fc", "cnn"]), st.floats(0.01, 0.99))
+@settings(deadline=None, max_examples=25)
+def test_random_takes_as_many_of_each_layer_as_l1(name, sparsity):
+    counts = [pruning.layer_sparsity(pruned(name, pruner, sparsity)[0], pruner) for pruner in ("random", "l1")]
+    assert counts[0] == counts[1]
+
+
+def test_random_draws_by_the_seed_and_not_by_the_weights():
+    def drawn(seed, scale=1.0):
+        model = models.build("cnn", SHAPES["cnn"], 5, seed=0)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(scale)
+        torch.manual_seed(seed)
+        pruning.random(model, 0.5)
+        return torch.cat([mask.flatten() for mask in pruning.masks(model).values()])
+
+    assert torch.equal(drawn(1), drawn(1, scale=-3.0))
+    agree = (drawn(1) == drawn(2)).double().mean()  # two fair coins, tossed 23 824 times
+    assert abs(agree - 0.5) < 0.02
+    masks = torch.stack([drawn(seed) for seed in range(200)]).mean(0)
+    assert abs(masks - 0.5).max() < 0.2, "no weight is favoured"
+
+
+@given(st.floats(0.01, 0.99), st.integers(0, 5))
+@settings(deadline=None, max_examples=25)
+def test_l1_global_has_one_threshold_over_all_layers_and_empties_none(sparsity, seed):
+    model, before = pruned("cnn", "l1_global", sparsity, seed)
+    weights = {name: before[name].abs() for name in pruning.masks(model)}
+    everything = sorted(value for weight in weights.values() for value in weight.flatten().tolist())
+    threshold = everything[int(len(everything) * sparsity)]
+    for name, weight in weights.items():
+        expected = (weight >= threshold) | (weight == weight.max())
+        assert torch.equal(pruning.masks(model)[name].bool(), expected)
+
+
+def test_l1_global_leaves_a_small_layer_its_largest_weight_and_says_what_it_achieved():
+    model = models.build("fc", (20,), 5, seed=0)
+    with torch.no_grad():
+        model[4].weight.mul_(1e-6)
+    largest = model[4].weight.abs().argmax()
+    pruning.l1_global(model, 0.9)
+    there = 20 * 256 + 256 * 128 + 128 * 5
+    assert pruning.layer_sparsity(model, "l1_global")["4"] == (256 * 128 - 1, 256 * 128)
+    assert pruning.masks(model)["4.weight"].flatten()[largest] == 1
+    assert pruning.achieved_sparsity(model, "l1_global") == (int(there * 0.9) - 1) / there
+
+
+def scores_by_loops(layer, inputs):
+    """|w| times the norm of what it meets, a weight and a product at a time."""
+    weight, scores = layer.weight.detach().double(), torch.zeros_like(layer.weight, dtype=torch.float64)
+    if isinstance(layer, nn.Linear):
+        for o, i in torch.cartesian_prod(*map(torch.arange, weight.shape)).tolist():
+            scores[o, i] = weight[o, i].abs() * math.sqrt(sum(x[i].item() ** 2 for x in inputs))
+        return scores
+    padded = F.pad(inputs, (layer.padding[1], layer.padding[1], layer.padding[0], layer.padding[0]))
+    filters, channels, height, width = weight.shape
+    positions = [
+        (y, x)
+        for y in range(0, padded.shape[2] - layer.dilation[0] * (height - 1), layer.stride[0])
+        for x in range(0, padded.shape[3] - layer.dilation[1] * (width - 1), layer.stride[1])
+    ]
+    for o, i, h, w in torch.cartesian_prod(*map(torch.arange, weight.shape)).tolist():
+        channel = o // (filters // layer.groups) * channels + i
+        met = [
+            image[channel, y + h * layer.dilation[0], x + w * layer.dilation[1]].item()
+            for image in padded
+            for y, x in positions
+        ]
+        scores[o, i, h, w] = weight[o, i, h, w].abs() * math.sqrt(sum(value**2 for value in met))
+    return scores
+
+
+def without_smallest(scores, sparsity):
+    """Of each output the int(n*s) smallest scores, in a loop."""
+    mask = torch.ones(scores.flatten(1).shape)
+    for row, of_row in zip(mask, scores.flatten(1), strict=True):
+        for position in sorted(range(len(row)), key=of_row.tolist().__getitem__)[: int(len(row) * sparsity)]:
+            row[position] = 0
+    return mask.view(scores.shape)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: nn.Linear(12, 8),
+        lambda: nn.Conv2d(2, 3, 3, padding=1),
+        lambda: nn.Conv2d(4, 6, (2, 3), stride=(2, 1), padding=(0, 1), dilation=(1, 2), groups=2, bias=False),
+    ],
+)
+@pytest.mark.parametrize("sparsity", [0.3, 0.5, 0.9])
+def test_wanda_is_its_definition_on_one_layer(layer, sparsity):
+    torch.manual_seed(0)
+    layer = layer()
+    # Inputs of unequal size: their norms decide.
+    inputs = torch.randn(3, *((12,) if isinstance(layer, nn.Linear) else (layer.in_channels, 5, 6)))
+    inputs *= torch.logspace(-1, 1, inputs.shape[1]).view(-1, *[1] * (inputs.ndim - 2))
+    expected = without_smallest(scores_by_loops(layer, inputs), sparsity)
+    by_magnitude = without_smallest(layer.weight.detach().abs(), sparsity)
+    pruning.wanda(layer, sparsity, inputs)
+    assert torch.equal(layer.weight_mask, expected) and not torch.equal(expected, by_magnitude)
+
+
+def test_wanda_goes_from_layer_to_layer_in_eval_mode_and_leaves_all_else_as_it_was():
+    model = models.build("cnn", SHAPES["cnn"], 5, seed=0)
+    records = torch.randn(4, *SHAPES["cnn"], generator=torch.Generator().manual_seed(0))
+    expected = copy.deepcopy(model).eval()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    pruning.wanda(model, 0.5, records)
+    with torch.no_grad():
+        flowing = records
+        for layer in expected:  # a layer sees what the pruned ones before it make of the records
+            if isinstance(layer, nn.Conv2d):
+                patches = F.unfold(flowing.double(), layer.kernel_size, padding=layer.padding)
+                norms = patches.square().sum((0, 2)).sqrt()
+            elif isinstance(layer, nn.Linear):
+                norms = flowing.double().square().sum(0).sqrt()
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                scores = layer.weight.flatten(1).abs() * norms
+                layer.weight *= without_smallest(scores, 0.5).view(layer.weight.shape)
+            flowing = layer(flowing)
+    state = model.state_dict()
+    for name, weight in expected.state_dict().items():
+        own = state[f"{name}_orig" if f"{name}_mask" in state else name]
+        assert torch.equal(own, before[name]) and torch.equal(own * state.get(f"{name}_mask", 1), weight)
+    assert model.training and all(len(layer._forward_pre_hooks) == 1 for layer in layers_of(model).values())
+
+
+@given(st.floats(0.01, 0.99), st.integers(0, 5))
+@settings(deadline=None, max_examples=25)
+def test_wanda_is_l1_output_by_output_where_all_inputs_are_alike(sparsity, seed):
+    layer = nn.Linear(12, 7)
+    nn.init.normal_(layer.weight, generator=torch.Generator().manual_seed(seed))
+    each = [nn.Linear(12, 1) for _ in range(7)]
+    for row, one in zip(layer.weight.data, each, strict=True):
+        one.weight.data.copy_(row[None])
+        pruning.l1(one, sparsity)
+    pruning.wanda(layer, sparsity, torch.eye(12))
+    assert torch.equal(layer.weight_mask, torch.cat([one.weight_mask for one in each]))
+
+
+def test_wanda_takes_the_same_share_of_every_output():
+    model, _ = pruned("cnn", "wanda", 0.7)
+    for mask in pruning.masks(model).values():
+        gone = (mask.flatten(1) == 0).sum(1)
+        assert (gone == int(mask[0].numel() * 0.7)).all()
+
+
+def test_wanda_leaves_a_layer_that_no_record_reaches_as_it_is():
+    model = nn.Sequential(nn.Linear(4, 2), nn.Identity())
+    model[1].aside = nn.Linear(4, 2)
+    pruning.wanda(model, 0.5, torch.randn(3, 4))
+    assert set(pruning.masks(model)) == {"0.weight"} and not model[1].aside._forward_pre_hooks
+
+
+@given(st.integers(1, 5), st.integers(1, 9), st.sampled_from([None, (1, 1), (3, 3), (2, 3)]), st.integers(0, 5))
+@settings(deadline=None, max_examples=50)
+def test_two_four_takes_the_two_smallest_of_every_four_weights(outputs, inputs, window, seed):
+    layer = nn.Linear(inputs, outputs) if window is None else nn.Conv2d(inputs, outputs, window)
+    nn.init.normal_(layer.weight, generator=torch.Generator().manual_seed(seed))
+    weight = layer.weight.detach().clone()
+    pruning.two_four(layer, 0.5)
+    # Input channels first, then places in the window.
+    places = [(i, *place) for place in product(*map(range, window or ())) for i in range(inputs)]
+    for row, mask in zip(weight, layer.weight_mask, strict=True):
+        flat, kept = [row[place].item() for place in places], [mask[place].item() for place in places]
+        for first in range(0, len(flat), 4):
+            four = range(first, min(first + 4, len(flat)))
+            gone = sorted(four, key=lambda place: abs(flat[place]))[:2] if len(four) == 4 else []
+            assert [place for place in four if not kept[place]] == sorted(gone)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "densenet121", "cnn", "fc"])
+def test_two_four_achieves_a_half_but_for_what_is_left_of_a_row(name):
+    model, _ = pruned(name, "two_four", 0.5)
+    for layer, (gone, there) in pruning.layer_sparsity(model, "two_four").items():
+        row = model.get_submodule(layer).weight[0].numel()
+        assert gone == there // row * (row // 4 * 2)
+    for layer in layers_of(model).values():
+        if layer.weight.shape[1] % 4 == 0:  # of four input channels, at each place of a window
+            assert (layer.weight_mask.unflatten(1, (-1, 4)).sum(2) == 2).all()
+
+
+def test_two_four_has_one_sparsity():
+    with pytest.raises(ValueError, match=r"weights of every four: its sparsity is 0\.5, not 0\.7"):
+        pruning.two_four(models.build("fc", (20,), 5, seed=0), 0.7)

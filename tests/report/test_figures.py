@@ -60,6 +60,7 @@ def everyone(block, sweep=("1", "4", "16"), seeds=(7,)):
     config = {
         "parts": {"all": {}},
         "transfer": "all",
+        "controls": "all",
         "defenses": [
             {"defense": name, "strengths": strengths, "part": "all", "adversaries": ["adaptive", "unaware"]}
             for name, strengths in (("ppb", sweep), ("dp", ("1",)))

@@ -87,7 +87,7 @@ class Story:
         jobs = []
         for line in lines:
             job, folder, comment = line.split(maxsplit=2)
-            setting = re.match(r"rule_(.*?)_attack_.*(prune|defend)_(?:scores_)?signals", comment)
+            setting = re.match(r"rule_(.*?)_attack_.*prune_(?:scores_)?signals", comment)
             if folder == str(self.on.folder) and setting and " held\n" in self.attempt(job, setting[1]):
                 jobs.append((job, setting[1]))
         return sorted(jobs, key=lambda job: self.strikes[job[1]])

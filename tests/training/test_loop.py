@@ -23,7 +23,8 @@ SPLIT = splits.victim_split(1797, 7)
 def run(digits, recipe=RECIPE, seed=1, name="fc", prune=None, objective=None):
     model = models.build(name, digits.input_shape, digits.classes, seed=0).to(digits.inputs.device)
     if prune:
-        pruning.PRUNERS[prune](model, 0.5)
+        records = digits.batch(torch.from_numpy(SPLIT.train[: pruning.CALIBRATION]))
+        pruning.PRUNERS[prune](model, 0.5, *([records] if prune in pruning.CALIBRATED else []))
     training = train([model], digits, [SPLIT], recipe, objective or CrossEntropy(), [seed])
     return model, in_turn([training], digits.inputs.device)[0][0]
 
@@ -47,6 +48,16 @@ def test_it_learns_and_reports_the_accuracy_of_the_weights_it_keeps(digits):
 def test_a_training_that_diverges_fails_there_and_not_in_an_attack(digits):
     with pytest.raises(FloatingPointError, match="diverged"):
         run(digits, RECIPE | {"epochs": 1, "learning_rate": 1e38})
+
+
+def test_of_several_roles_the_log_names_the_one_that_learns_nothing(digits, caplog):
+    roles = ("victim", "shadow_0")
+    networks = {role: models.build("fc", digits.input_shape, digits.classes, seed=0) for role in roles}
+    parts = {role: splits.of_role(role, 1797, 7) for role in roles}
+    recipe = RECIPE | {"epochs": 1, "learning_rate": 0.0}
+    train_roles(networks, digits, parts, recipe, dict.fromkeys(roles, CrossEntropy()), dict.fromkeys(roles, 1))
+    warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert [line.split(":")[:2] for line in warned] == [[role, " has learnt nothing"] for role in roles]
 
 
 def test_best_dev_weights_are_kept_and_patience_stops(digits, monkeypatch):

@@ -229,7 +229,7 @@ def beside(folder, data, states, roles, stop_at=None):
         if stop_at and role == list(roles)[-1]:
             slot = StopsAt(slot, stop_at)
         split = splits.shadow_split(1797, 7, seed)
-        trainings.append(train([models_of[role]], data, [split], recipe, CrossEntropy(), [seed], slot, f"{role}: "))
+        trainings.append(train([models_of[role]], data, [split], recipe, CrossEntropy(), [seed], slot, [role]))
     facts = in_turn(trainings, CPU)
     return [model.state_dict() for model in models_of.values()], facts
 

@@ -26,6 +26,7 @@ def refused(workflow, *arguments):
     ("target", "message"),
     [
         ("results/digits/fc/l1_0.5/samja.json", "unknown attack 'samja': did you mean 'samia'?"),
+        ("results/digits/fc/two_four_0.7/samia.json", "two_four has one sparsity; write two_four_0.5"),
         ("results/tables/digits_defenses.html", "config.yaml's grid has nothing for it; it has"),
     ],
 )
@@ -115,7 +116,7 @@ def test_a_file_of_another_run_or_place_is_not_taken_for_ones_own(finished, tmp_
     if what == "role":
         shutil.copy(original / "shadow_0.safetensors", original / "victim.safetensors")
     if what == "seed":
-        copy.config["seed"] = 8
+        copy.config["seeds"] = [8]
     assert message in refused(copy, f"{CELL}/conf.json")
 
 

@@ -1,8 +1,10 @@
 """A configuration is what the code uses, however it is written; what cannot run is refused in one line."""
 
+import contextlib
 import math
 
 import configuration
+import numpy as np
 import pytest
 import yaml
 from configuration import ConfigError
@@ -11,6 +13,7 @@ from snakemake.cli import parse_config
 from snakemake.utils import update_config
 
 from miaprune import grid
+from miaprune.files import FileError, save_tensors
 from miaprune.grid import GridError
 
 PAPER = yaml.safe_load((ROOT / "config.yaml").read_text())
@@ -26,8 +29,8 @@ def read(*arguments, **config):
 
 def test_what_is_left_out_is_as_in_the_repositorys_file():
     assert read() == read(**PAPER) == PAPER
-    changed = read(training={"epochs": {"table": 3}}, seed=8)
-    assert changed.pop("seed") == 8 and changed["training"]["epochs"] == {"image": 100, "table": 3}
+    changed = read(training={"epochs": {"table": 3}}, seeds=[8])
+    assert changed.pop("seeds") == [8] and changed["training"]["epochs"] == {"image": 100, "table": 3}
     # what a job records of its parameters is in one order, whoever's file names them
     assert [*changed["training"]] == [*PAPER["training"]] and changed["finetuning"] == PAPER["finetuning"]
 
@@ -38,7 +41,7 @@ def test_what_is_left_out_is_as_in_the_repositorys_file():
         ("training: {batch_size: 1.28e+2}", ["training", "batch_size"], 128),
         ("signals: {draws: 10.0}", ["signals", "draws"], 10),
         ("training: {learning_rate: 1e-3}", ["training", "learning_rate"], 0.001),  # to YAML a text
-        ("seed: 8.0", ["seed"], 8),
+        ("seeds: [8.0]", ["seeds"], [8]),
         ("keep_checkpoints: 'false'", ["keep_checkpoints"], False),
         (
             "attack_recipes: {paper: {milestones: ['50', 75.0]}}",
@@ -74,7 +77,7 @@ def test_values_on_the_command_line_are_those_of_a_file(argument, path, value):
 
 def test_numbers_within_a_defence_come_from_the_command_line_too():
     config = read(
-        "datasets=[digits]", "models=[fc]", "sparsities=['0.50', 0.7]", "transfer=none",
+        "datasets=[digits]", "models=[fc]", "sparsities=['0.50', 0.7]", "transfer=none", "controls=none",
         "parts={half: {sparsities: [0.5]}}",
         "defenses=[{defense: ppb, strengths: [4.0], part: half, adversaries: [adaptive]}]",
     )  # fmt: skip
@@ -97,6 +100,7 @@ def test_numbers_within_a_defence_come_from_the_command_line_too():
         ({"sparsities": [0]}, "sparsity '0' must be"),
         ({"sparsities": ["half"]}, "sparsity 'half' must be"),
         ({"sparsitys": [0.5]}, "did you mean 'sparsities'?"),
+        ({"pruners": ["l1", "two_four"], "sparsities": [0.7]}, "none of the sparsities ['0.7'] is one of two_four"),
         ({"datasets": ["digits"], "models": ["resnet18"]}, "none of the models ['resnet18'] takes digits"),
         ({"attacks": ["samia", "samia"]}, "attacks: ['samia', 'samia'] has non-unique elements"),
         ({"transfer": "everything"}, "unknown part 'everything'"),
@@ -109,15 +113,21 @@ def test_numbers_within_a_defence_come_from_the_command_line_too():
         ({"training": {"batch_size": 128.5}}, "training.batch_size: 128.5 is not of type 'integer'"),
         ({"attack_recipe": "papr"}, "did you mean 'paper'?"),
         ({"device": "gpu"}, "device: 'gpu' is not one of"),
-        ({"training": {"learning_rate": math.nan}}, "config.yaml.training.learning_rate: nan is not a finite number"),
-        ({"save_state_every": math.inf}, "config.yaml.save_state_every: inf is not a finite number"),
+        ({"training": {"learning_rate": math.nan}}, "the configuration.training.learning_rate: nan is not of type"),
+        ({"save_state_every": math.inf}, "the configuration.save_state_every: inf is not of type 'number'"),
         ({"results_dir": "~/results"}, "~/results: results_dir is taken literally; write the path in full"),
         ({"results_dir": __file__}, "cannot write results_dir there, it is no folder"),
+        ({"seeds": ["seven"]}, "seeds.0: 'seven' is not of type 'integer'"),
+        ({"seeds": []}, "seeds: [] should be non-empty"),
+        ({"seeds": [7, 8, 7]}, "seeds: [7, 8, 7] has non-unique elements"),
+        ({"seeds": [-1]}, "seeds.0: -1 is less than the minimum of 0"),
+        ({"seeds": 8}, "seeds: 8 is not of type 'array'"),
+        ({"seed": 8}, "unknown key in the configuration: 'seed': did you mean 'seeds'?"),
+        ({"controls": "sweeps"}, "unknown part 'sweeps': did you mean 'sweep'?"),
         ({"references": 4}, "references: 4 is less than the minimum of 5"),
         ({"references": 257}, "references: 257 is greater than the maximum of 256"),
         ({"references": "many"}, "references: 'many' is not of type 'integer'"),
         ({"references": 7.5}, "references: 7.5 is not of type 'integer'"),
-        ({"seed": "seven"}, "seed: 'seven' is not of type 'integer'"),
         ({"training": 5}, "training: 5 is not of type 'object'"),
     ],
 )
@@ -149,7 +159,7 @@ REPORTS = ["results/tables/digits.csv", "results/figures/samia_vs_others.png", "
 
 
 def check(target, results_dir="results", data_dir="data", reports=REPORTS):
-    configuration.check_targets([target], results_dir, data_dir, ["samia", "conf"], reports)
+    configuration.check_targets([target], results_dir, data_dir, ["samia", "conf"], 7, reports)
 
 
 @pytest.mark.parametrize(
@@ -161,6 +171,21 @@ def check(target, results_dir="results", data_dir="data", reports=REPORTS):
         ("results/digits/fc/l1_0.5/samja.json", "unknown attack 'samja': did you mean 'samia'?"),
         ("results/location/resnet18/l1_0.5/samia.json", "model resnet18 does not take location; use fc"),
         ("results/digits/fc/slim_0.5/samia.json", "pruner slim does not apply to model fc"),
+        ("results/digits/fc/two_four_0.7/samia.json", "pruner two_four has one sparsity; write two_four_0.5"),
+        ("results/location/resnet18/random_0.7/samia.json", "model resnet18 does not take location; use fc"),
+        (
+            "results/seed_7/digits/fc/l1_0.5/conf.json",
+            "7 is the first of config.yaml's seeds, whose results lie in results/digits/fc/l1_0.5/conf.json",
+        ),
+        ("results/seed_08/digits/fc/l1_0.5/conf.json", "seed_08 is no seed's folder; write seed_8, a whole number"),
+        ("results/seed_2000000000/digits/fc/l1_0.5/conf.json", "is no seed's folder"),
+        ("results/seed_8/digits/fc/l1_0.5/confd.json", "unknown attack 'confd': did you mean 'conf'?"),
+        ("results/digits/fc/finetuned_0.5/conf.json", "finetuned is not pruned and has no sparsity; write finetuned"),
+        ("results/digits/fc/finetuned/untuned/conf.json", "untuned is what was pruned and not fine-tuned"),
+        ("results/digits/fc/original/untuned/conf.json", "untuned is what was pruned and not fine-tuned"),
+        ("results/digits/fc/finetuned/ppb_4/conf.json", "defences act in fine-tuning of pruned models"),
+        ("results/digits/fc/l1_0.5/untuned/ppb_4/conf.json", "is no setting"),
+        ("results/digits/fc/l1_0.5/untuned/shadows_l1_0.7/conf.json", "a mismatched adversary's victim is undefended"),
         ("results/digits/fc/l1_0/samia.json", "sparsity '0' must be a number above 0 and below 1"),
         ("results/digits/fc/l1_1/samia.json", "sparsity '1' must be"),
         ("results/digits/fc/l1_high/samia.json", "sparsity 'high' must be"),
@@ -172,6 +197,18 @@ def check(target, results_dir="results", data_dir="data", reports=REPORTS):
         ("results/digits/fc/l1_0.5/unaware/samia.json", "only a defended victim has an unaware adversary"),
         ("results/digits/fc/l1_0.5/shadows_l1_0.5/samia.json", "victim is undefended and pruned otherwise than it"),
         ("results/digits/fc/l1_0.5", "name a file of a setting: results/digits/fc/l1_0.5/samia.json"),
+        ("results/digits/fc/l1_0.5//", "name a file of a setting: results/digits/fc/l1_0.5/samia.json"),
+        (
+            "results/digits/fc/l1_0.5/scores/",
+            "name a file of a setting: results/digits/fc/l1_0.5/scores/samia.safetensors",
+        ),
+        ("results/digits/fc/l1_0.5/attackers/samia.json", "write results/digits/fc/l1_0.5/attackers/samia.safetensors"),
+        ("results/digits/fc/l1_0.5/scores/cheap.json", "write results/digits/fc/l1_0.5/scores/cheap.safetensors"),
+        (
+            "results/digits/fc/l1_0.5/scores/conf.safetensors",
+            "unknown file 'conf': valid are samia, nn, cheap, reference",
+        ),
+        ("results/digits/fc/l1_0.7/shadows_l1_0.9/scores/cheap.safetensors", "this adversary has results only"),
         ("results/digits/fc/l1_0.5/attackers/samja.safetensors", "unknown file 'samja': did you mean 'samia'?"),
         ("results/digits/fc/l1_0.7/shadows_l1_0.9/nn.json", "nn is not among config.yaml's attacks; extend them"),
         ("results/digits/fc/l1_0.7/shadows_l1_0.9/victim.safetensors", "this adversary has results only"),
@@ -202,6 +239,39 @@ def test_a_target_that_does_not_exist(target, message, monkeypatch):
     assert message in str(refusal.value) and "\n" not in str(refusal.value)
 
 
+def test_the_figures_that_there_are_stand_in_their_own_order():
+    reports = [f"results/figures/{name}.png" for name in "fcbeda"]
+    with pytest.raises(GridError) as refusal:
+        check("results/figures/x.png", reports=reports)
+    assert str(refusal.value).endswith(f"it has {', '.join(f'figures/{name}.png' for name in 'fcbeda')}")
+
+
+ORIGIN = {"setting": "digits/fc/l1_0.5", "seed": 7}
+
+
+@pytest.mark.parametrize(
+    ("name", "about", "message"),
+    [
+        ("signals", {"victim": ORIGIN | {"role": "victim"}}, None),
+        ("signals", ORIGIN | {"role": "victim"}, "not the file of this name that miaprune writes"),  # a checkpoint
+        ("signals", [ORIGIN], "damaged or not written by miaprune"),
+        ("references/5-12/margins", {"reference_5": ORIGIN | {"seed": 8}}, "of seed 8, not 7"),
+        ("references/5-12/margins", {"reference_5": ORIGIN}, "lacks margins of reference_6; delete it"),
+        ("attackers/samia", ORIGIN | {"attack": "nn"}, "of attack nn, not samia"),
+        ("scores/samia", ORIGIN, None),
+        ("scores/cheap", ORIGIN | {"seed": 8}, "of seed 8, not 7"),
+        ("scores", ORIGIN | {"seed": 8}, "of seed 8, not 7"),
+        ("scores/nn", ORIGIN | {"setting": "digits/fc/l1_0.7"}, r"of setting digits/fc/l1_0\.7, not digits/fc/l1_0\.5"),
+    ],
+)
+def test_a_file_of_another_origin_is_refused_before_any_job_starts(name, about, message, tmp_path):
+    path = tmp_path / f"digits/fc/l1_0.5/{name}.safetensors"
+    save_tensors(path, {"x": np.ones(3)}, about)
+    refused = pytest.raises(FileError, match=rf"{path.name}: {message}") if message else contextlib.nullcontext()
+    with refused:
+        configuration.check_files(str(tmp_path), "data", [], [str(path)], 7)
+
+
 @pytest.mark.parametrize(
     ("target", "folders"),
     [
@@ -217,6 +287,7 @@ def test_a_target_that_does_not_exist(target, message, monkeypatch):
         ("results/digits/fc/l1_0.5/attackers/nn.safetensors", {}),
         ("results/digits/fc/original/references/5-12/models.safetensors", {}),
         ("results/digits/fc/l1_0.5/ppb_4/references/253-260/margins.safetensors", {}),
+        ("results/digits/fc/l1_0.5/scores/cheap.safetensors", {}),
         ("results/tables/digits.csv", {}),
         ("x/../results/tables/digits.csv", {}),
         ("../other/figures/mine.png", {}),

@@ -119,8 +119,8 @@ def test_what_jobs_ask_for_goes_by_data_set_model_and_defence(tmp_path):
     for rule, text in jobs:
         for cell in re.findall(r"output: results/(.*?)/[^/,]*\.(?:safetensors|json)", text):
             asked[rule, cell] = int(re.search(r"runtime=(\d+)", text)[1])
-    finetuning, _, deep, small = (asked["defend" if "adv" in cell else "prune", cell] for cell in cells)
-    assert asked["defend", cells[1]] == 8 * finetuning and deep == 8 * finetuning and small < finetuning
+    finetuning, _, deep, small = (asked["prune", cell] for cell in cells)
+    assert asked["prune", cells[1]] == 8 * finetuning and deep == 8 * finetuning and small < finetuning
     samia = [asked["attack_samia", cell] for cell in cells]
     assert samia[0] == samia[1] and samia[2] == 2 * samia[0], "an attack sees no model"
     assert asked["train", "svhn/densenet121/original"] == 8 * asked["train", "cifar10/resnet18/original"]
@@ -207,10 +207,25 @@ def test_the_other_kinds_epoch_count_plans_nothing(change):
 
 
 def test_another_seed_plans_everything_but_the_data(change):
-    change.config["seed"] = 8
+    change.config["seeds"] = [8]
     plan = change.plan("all")
     assert {*checkpoints("results/digits/fc/original"), *checkpoints(CELL)} <= set(plan)
     assert "data/digits/digits.safetensors" not in plan
+
+
+def test_a_further_seed_plans_only_that_seed_and_what_is_made_of_all(change):
+    change.config["seeds"] = [7, 8]
+    cells = setting("results/seed_8/digits/fc/l1_0.5") + setting("results/seed_8/digits/fc/original")
+    assert set(cells) == {file for file in change.plan("all") if file.startswith("results/seed_8/")}
+    assert [file for file in change.plan("attacks") if not file.startswith("results/seed_8/")] == []
+
+
+def test_controls_plan_what_they_are_of_and_attacks_do_not_need_them(change):
+    change.config |= {"controls": "all", "sparsities": [0.5]}
+    assert change.plan("attacks") == []
+    of = ("finetuned", "l1_0.5/untuned", "random_0.5")
+    planned = [file for version in of for file in setting(f"results/digits/fc/{version}")]
+    assert change.plan("controls") == sorted(planned)
 
 
 def test_the_demo_is_a_submission_per_setting_and_few_more(workflow):
@@ -218,9 +233,9 @@ def test_the_demo_is_a_submission_per_setting_and_few_more(workflow):
     attacked = grid.attacked(grid.settings(*demo["grid"]), demo)
     settings = {victim for victim, _ in attacked}
     pairs = {f"{victim.dataset}/{victim.model}/mismatched" for victim, adversary in attacked if "shadows" in adversary}
-    assert len(settings) == 8 and pairs == {"noisy_digits/fc/mismatched"}
+    assert len(settings) == 10 and pairs == {"noisy_digits/fc/mismatched"}
     groups = {setting.path for setting in settings} | pairs
-    assert submissions(workflow, "demo") == sorted([*groups, "prepare", "train", "train"])
+    assert submissions(workflow, "demo") == sorted([*groups, "prepare", "train"])
 
 
 @pytest.mark.parametrize(

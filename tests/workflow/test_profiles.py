@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 
 import pytest
 from runner import ROOT
@@ -66,6 +67,18 @@ def test_a_moved_checkout_is_installed_anew(tmp_path):
     assert "pip install" not in planned(checkout)
     moved = checkout.rename(tmp_path / "moved")
     assert "venv --clear" in planned(moved) and "pip install" in planned(moved)
+
+
+def test_what_a_link_leads_to_is_not_emptied(tmp_path):
+    for name in ("Makefile", "requirements.lock", "pyproject.toml"):
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared/kept").touch()
+    (tmp_path / ".venv").symlink_to("shared")
+    command = ["make", "install", f"PYTHON={sys.executable}"]
+    made = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert made.returncode != 0 and made.stderr.startswith("error: .venv is a link")
+    assert (tmp_path / "shared/kept").exists()
 
 
 def test_a_run_is_planned_with_the_workstations_profile(workflow):

@@ -23,6 +23,7 @@ BLOCK = {
     "parts": {"all": {}},
     "defenses": [{"defense": "ppb", "strengths": [4], "part": "all", "adversaries": ["adaptive", "unaware"]}],
     "transfer": "all",
+    "controls": "none",
 }
 ATTACKS = ["samia", "conf"]
 GRID = grid.attacked(grid.settings(BLOCK), BLOCK)
@@ -307,9 +308,12 @@ def command(*arguments, cwd=ROOT):
     return subprocess.run(run, cwd=cwd, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
 
 
+ALONE = ("defenses=[]", "transfer=none", "controls=none")
+
+
 def test_the_command_reads_the_configuration_as_snakemake_does(tmp_path):
     (tmp_path / "config.yaml").write_text((ROOT / "config.yaml").read_text())
-    done = command("--config", "datasets=[location]", "sparsities=[0.50]", "defenses=[]", "transfer=none", cwd=tmp_path)
+    done = command("--config", "datasets=[location]", "sparsities=[0.50]", *ALONE, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert row(done.stdout, "total")[0] == [[0, 0, 0, 2]]
     for victim in ("original", "l1_0.5"):
@@ -318,13 +322,13 @@ def test_the_command_reads_the_configuration_as_snakemake_does(tmp_path):
         tensors = (*grid.ROLES, "signals", "margins", "scores")
         for name in (*(f"{a}.json" for a in grid.ATTACKS), *(f"{name}.safetensors" for name in tensors)):
             (folder / name).touch()
-    arguments = ["datasets=[location]", "sparsities=[0.50]", "defenses=[]", "transfer=none", "results_dir=elsewhere"]
+    arguments = ["datasets=[location]", "sparsities=[0.50]", *ALONE, "results_dir=elsewhere"]
     done = command("--directory", str(tmp_path), "--config", *arguments)
     assert row(done.stdout, "total")[0] == [[2, 0, 0, 0]]
 
 
 def test_a_file_of_ones_own_extends_config_yaml(tmp_path):
-    (tmp_path / "mine.yaml").write_text("sparsities: [0.5]\ndefenses: []\ntransfer: none\n")
+    (tmp_path / "mine.yaml").write_text("sparsities: [0.5]\ndefenses: []\ntransfer: none\ncontrols: none\n")
     done = command("--configfile", str(tmp_path / "mine.yaml"), "--config", "datasets=[location]")
     assert row(done.stdout, "total")[0] == [[0, 0, 0, 2]], done.stderr
 
@@ -336,7 +340,7 @@ def test_the_demo_is_another_grid():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--configfile", "nowhere.yaml"], "nowhere.yaml"),
+        (["--configfile", "nowhere.yaml"], "error: nowhere.yaml: cannot be read (No such file or directory)\n"),
         (["--config", "datasets=[digit]"], "did you mean 'digits'?"),
         (["--config", "seed"], "Invalid config definition"),
         (["--config", "results=x"], "unknown key in the configuration: 'results': did you mean 'results_dir'?"),

@@ -45,7 +45,7 @@ def main(device, where):
     shadows = signals.load_shadows(path, grid.SHADOWS) if adversary == "matched" and set(names) - reference else None
     scored = {}
     for name, attacker, output in zip(names, attackers, jsons, strict=True):
-        options, seed = params.options[name], grid.derive_seed(params.seed, setting.path, name)
+        options, seed = params.options[name], grid.derive_seed(params.seed, setting.name, name)
         asked = of_models if name in reference else victim
         if adversary == "matched":
             fitted = attack(name).fit(of_models if name in reference else shadows, options, seed, device)
@@ -53,7 +53,7 @@ def main(device, where):
             failed = [role for role in guessing if role != "victim"] if fitted else []
             failed += ["attack"] if not checks.trained(fitted) else []
             about = results.stage(options, where) | {"failed": failed}
-            identity = {"setting": setting.path, "attack": name, "seed": params.seed}
+            identity = {"setting": setting.name, "attack": name, "seed": params.seed}
             save_tensors(attacker, fitted, identity | about)
         else:
             fitted, about = load_arrays(attacker)
@@ -67,12 +67,12 @@ def main(device, where):
         )  # fmt: skip
         results.write_json(output, result)
         says = f"learnt nothing: {', '.join(failed)}" if failed else f"accuracy {result['accuracy']:.4f}"
-        print(f"{setting.path} {adversary} {name}: {says}, AUC {result['auc']:.4f}")
+        print(f"{setting.name} {adversary} {name}: {says}, AUC {result['auc']:.4f}")
     n = facts["victim"]["records"]
     split = splits.of_role("victim", n, params.seed)
     scored |= {"records": np.concatenate([split.train, split.test]), "members": victim.members}
     save_tensors(
-        snakemake.output.scores, scored, {"setting": setting.path, "adversary": adversary, "seed": params.seed, "of": n}
+        snakemake.output.scores, scored, {"setting": setting.name, "adversary": adversary, "seed": params.seed, "of": n}
     )
 
 

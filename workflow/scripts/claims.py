@@ -1,9 +1,10 @@
-"""The paper's claims, tested over a scope's results: a table, a text, a page and a summary for the terminal."""
+"""The claims, tested over a scope's results: a table, a text, a page, a summary for the terminal; and the effects."""
 
 from job import logged
 
 from miaprune.files import write_text
 from miaprune.report import claims, summary, tables
+from miaprune.report.effects import effects
 from miaprune.report.page import page
 
 with logged(snakemake.log[0]):
@@ -11,6 +12,7 @@ with logged(snakemake.log[0]):
     guessing = tables.learnt_nothing(models)
     verdicts = claims.evaluate(attacks)
     tables.write_csv(snakemake.output.csv, claims.claims_table(verdicts))
+    tables.write_csv(snakemake.output.effects, effects(attacks))
     markdown = claims.claims_markdown(verdicts, guessing, tables.source(attacks))
     for path, text in (
         (snakemake.output.md, markdown),

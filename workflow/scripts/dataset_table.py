@@ -1,4 +1,4 @@
-"""One dataset's results for people: as the paper prints them (paper_table), or by defence (defense_table)."""
+"""One dataset's results for people: as the paper prints them (paper_table), its controls, or by defence."""
 
 from job import logged
 

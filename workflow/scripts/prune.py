@@ -10,18 +10,22 @@ from miaprune.devices import name_of
 from miaprune.networks import models, pruning
 from miaprune.report.results import TRAINED_KEYS, stage
 from miaprune.training import defenses
+from miaprune.training.loop import evaluate
 from miaprune.training.objectives import CrossEntropy
 from miaprune.training.together import train_roles
 
 params, wildcards = snakemake.params, snakemake.wildcards
-setting = grid.Setting(**{key: value for key, value in wildcards.items() if key != "chunk"})
+setting = grid.Setting.parse(f"{wildcards.repetition}{wildcards.dataset}/{wildcards.model}/{wildcards.version}")
 
 
-def pruned(state, data, device, seed):
+def pruned(state, data, split, device, seed):
     model = models.load(setting.model, data.input_shape, data.classes, state).to(device)
+    if setting.pruner is None:
+        return model
     prune = pruning.PRUNERS[grid.known("pruner", setting.pruner, pruning.PRUNERS, "PRUNERS has")]
-    torch.manual_seed(grid.derive_seed(seed, "pruning"))  # ours draw nothing, another's may
-    prune(model, float(setting.sparsity))
+    records = data.batch(torch.from_numpy(split.train[: pruning.CALIBRATION]).to(device))
+    torch.manual_seed(grid.derive_seed(seed, "pruning"))
+    prune(model, float(setting.sparsity), *([records] if setting.pruner in pruning.CALIBRATED else []))
     return model
 
 
@@ -36,20 +40,30 @@ def main(device, states):
     originals = roles.load(
         [path for path in snakemake.input if path != snakemake.input.data], roles.roles_of(wildcards), data.digest
     )
-    # A defence changes the objective and nothing else: the same draws as without it.
-    seeds = {role: grid.derive_seed(params.seed, setting.undefended.path, role) for role in originals}
+    # A defence changes the objective and nothing else: the same draws as without it; untuned, the same are pruned.
+    undefended = f"{setting.dataset}/{setting.model}/{setting.variant}"
+    seeds = {role: grid.derive_seed(params.seed, undefended, role) for role in originals}
     parts = {role: splits.of_role(role, len(data), params.seed) for role in originals}
-    trained = {role: pruned(state, data, device, seeds[role]) for role, (state, _) in originals.items()}
-    achieved = {role: pruning.achieved_sparsity(model, setting.pruner) for role, model in trained.items()}
-    layers = {role: pruning.layer_sparsity(model, setting.pruner) for role, model in trained.items()}
+    trained = {role: pruned(state, data, parts[role], device, seeds[role]) for role, (state, _) in originals.items()}
+    achieved = {
+        role: pruning.achieved_sparsity(model, setting.pruner) if setting.pruner else 0.0
+        for role, model in trained.items()
+    }
+    layers = {role: pruning.layer_sparsity(model, setting.pruner or "") for role, model in trained.items()}
     for role in trained:
-        print(f"{setting.path} {role}: achieved sparsity {achieved[role]:.4f}; gone of all, per layer: {layers[role]}")
-    objectives = {role: objective(data, parts[role], seeds[role]) for role in trained}
-    facts = train_roles(trained, data, parts, params.recipe, objectives, seeds, states)
+        print(f"{setting.name} {role}: achieved sparsity {achieved[role]:.4f}; gone of all, per layer: {layers[role]}")
+    if setting.tuning == grid.UNTUNED:
+        facts = {
+            role: {"epoch": 0, "epochs_run": 0} | evaluate(model, data, parts[role], name=f"{role} ")
+            for role, model in trained.items()
+        }
+    else:
+        objectives = {role: objective(data, parts[role], seeds[role]) for role in trained}
+        facts = train_roles(trained, data, parts, params.recipe, objectives, seeds, states)
     ended = {}
     for role, model in trained.items():
         print(f"{role}: {facts[role]}")
-        about = {"setting": setting.path, "role": role, "seed": params.seed, "data": data.digest}
+        about = {"setting": setting.name, "role": role, "seed": params.seed, "data": data.digest}
         about |= {"achieved_sparsity": achieved[role], "layers": layers[role]}
         about |= {"original": {key: originals[role][1].get(key) for key in TRAINED_KEYS}}
         about |= stage(params.recipe, name_of(device)) | {"defense_options": params.defense or None}

@@ -1,4 +1,4 @@
-"""Every record's score over a scope: ROC curves of what leaks most, and the records that are most exposed."""
+"""Every record's score over a scope, of its first seed: ROC curves of what leaks most, the most exposed records."""
 
 from pathlib import Path
 
@@ -11,9 +11,10 @@ params = snakemake.params
 
 with logged(snakemake.log[0]):
     attacks = tables.read_table(snakemake.input.attacks)
+    attacks = attacks[attacks["seed"] == params.seed]
     settings = list(map(grid.Setting.parse, params.settings))
     loaded = {
-        setting: scores.sound(scores.load(path, setting.path, params.seed), attacks, setting)
+        setting: scores.sound(scores.load(path, setting.name, params.seed), attacks, setting)
         for setting, path in zip(settings, snakemake.input.scores, strict=True)
     }
     tables.write_csv(snakemake.output.exposed, scores.exposed(attacks, loaded))
@@ -23,5 +24,5 @@ with logged(snakemake.log[0]):
             {s: loaded[s] for s in settings if (s.dataset, s.model) == (dataset, model)}, attacks
         )
         title = f"What attacks find at low false positive rates: {place}"
-        labelled = {setting.path.removeprefix(f"{place}/").replace("/", " + "): each for setting, each in shown.items()}
+        labelled = {setting.name.removeprefix(f"{place}/").replace("/", " + "): each for setting, each in shown.items()}
         figures.save(figures.roc(labelled, title), Path(pdf).with_suffix(""))

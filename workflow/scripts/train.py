@@ -12,24 +12,25 @@ from miaprune.training.objectives import CrossEntropy
 from miaprune.training.together import train_roles
 
 params, wildcards = snakemake.params, snakemake.wildcards
-setting, trained = grid.Setting(wildcards.dataset, wildcards.model), roles.roles_of(wildcards)
+setting = grid.Setting.parse(f"{wildcards.repetition}{wildcards.dataset}/{wildcards.model}/original")
+trained = roles.roles_of(wildcards)
 
 
 def main(device, states):
     data = datasets.load(snakemake.input.data).to(device)
-    seeds = {role: grid.derive_seed(params.seed, setting.path, role) for role in trained}
+    seeds = {role: grid.derive_seed(params.seed, setting.name, role) for role in trained}
     parts = {role: splits.of_role(role, len(data), params.seed) for role in trained}
     networks = {
         role: models.build(setting.model, data.input_shape, data.classes, seed).to(device)
         for role, seed in seeds.items()
     }
-    print(setting.path)
+    print(setting.name)
     objectives = dict.fromkeys(trained, CrossEntropy())
     facts = train_roles(networks, data, parts, params.recipe, objectives, seeds, states)
     ended = {}
     for role, network in networks.items():
         print(f"{role}: {facts[role]}")
-        about = {"setting": setting.path, "role": role, "seed": params.seed, "data": data.digest}
+        about = {"setting": setting.name, "role": role, "seed": params.seed, "data": data.digest}
         about |= {"achieved_sparsity": 0.0} | stage(params.recipe, name_of(device))
         ended[role] = network.state_dict(), facts[role] | about
     roles.save(snakemake.output, ended)
