@@ -37,9 +37,7 @@ rule attacks:
 
 rule controls:
     input:
-        all_of(
-            grid.over_seeds([(s, "matched") for s in grid.controls(grid.settings(config), config)], config["seeds"])
-        ),
+        all_of(grid.over_seeds([(s, "matched") for s in grid.controls(grid.settings(config), config)], config["seeds"])),
 
 
 rule defenses:

@@ -86,7 +86,7 @@ def test_the_configuration_s_page_has_every_key_with_its_default(page):
     rows = dict(re.findall(r"^\| `([^`]+)` \| (.*) \|$", page, flags=re.M))
     blocks = set(re.findall(r"^## `(\w+)`$", page, flags=re.M))
     assert set(SCHEMA["properties"]) <= set(rows) | blocks
-    assert rows["device"].startswith("`auto`, `cpu`, `cuda` | `auto` |")
+    assert rows["device"].startswith("`auto` or `cpu` or `cuda` | `auto` |")
     assert "paper: `sgd`; fast: `adamw`" in rows["NAME.optimizer"]
     assert all(row.split(" | ")[2] for row in rows.values())
 
