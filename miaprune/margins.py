@@ -110,6 +110,8 @@ def save(path: str | Path, margins: Mapping[str, np.ndarray], metadata: Mapping[
 def load(paths: Sequence[str | Path], seed: int, references: int) -> Margins:
     """Read a setting's margins and put the splits of ``seed`` beside them; asked are the victim's (non-)members.
 
+    The first file has those of victim and shadows, each other those of one of `miaprune.grid.chunks`.
+
     Raises
     ------
     miaprune.files.FileError : on a file that is damaged, lacks a model or has margins that no attack can take.
@@ -122,7 +124,8 @@ def load(paths: Sequence[str | Path], seed: int, references: int) -> Margins:
         files |= dict.fromkeys(found, path)
     roles = ["victim", *map(grid.reference, range(references))]
     if lacking := [role for role in roles if role not in arrays]:
-        raise FileError(f"{paths[-1]}: lacks margins of {lacking[0]}; delete it and run again")
+        place = 0 if lacking[0] in grid.ROLES else 1 + (roles.index(lacking[0]) - len(grid.ROLES)) // grid.CHUNK
+        raise FileError(f"{paths[: place + 1][-1]}: lacks margins of {lacking[0]}; delete it and run again")
     n = arrays["victim"].size
     for role in roles:
         if arrays[role].shape != (n,) or not np.isfinite(arrays[role]).all():

@@ -104,6 +104,9 @@ def test_the_file_that_is_at_fault_is_named(tmp_path):
     more = saved(tmp_path / "b", grid.in_chunk("5-6"), n=99)
     with pytest.raises(FileError, match="b: reference_5: not the margins of 100 records"):
         margins.load([first, more], 7, 7)
+    another, last = (saved(tmp_path / name, grid.in_chunk("13-20")) for name in "cd")
+    with pytest.raises(FileError, match="c: lacks margins of reference_5; delete it"):
+        margins.load([first, another, last], 7, 21)
 
 
 def test_margins_of_a_diverged_model_are_refused_where_they_are_made(digits):

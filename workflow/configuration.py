@@ -236,13 +236,14 @@ def check_files(results_dir: str, data_dir: str, datasets: Iterable[str], inputs
 
 
 def _check_origin(path: str, results_dir: str, seed: int, about: Mapping[str, Any]) -> None:
-    """Raise `FileError` if a file of a setting was made for another place, or with another seed."""
-    from miaprune.files import check_facts
+    """Raise `FileError` if a file of a setting was made for another place or with another seed, or lacks a model."""
+    from miaprune.files import FileError, check_facts
 
     folder, stem = os.path.split(os.path.splitext(os.path.relpath(path, results_dir))[0])
-    folder, inner = os.path.split(folder.split("/references/")[0])
+    folder, _, chunk = folder.partition("/references/")
+    folder, inner = os.path.split(folder)
     if inner not in INNER:
-        if stem not in (*grid.ROLES, "signals", "margins", "models"):
+        if stem not in (*grid.ROLES, "signals", "margins", "models", "scores"):
             return
         folder = os.path.join(folder, inner)
     setting = grid.Setting.parse(folder)
@@ -251,11 +252,13 @@ def _check_origin(path: str, results_dir: str, seed: int, about: Mapping[str, An
         check_facts(path, about, origin | {"role": stem})
     elif inner == "attackers":
         check_facts(path, about, origin | {"attack": stem})
-    elif inner == "scores":
+    elif "scores" in (inner, stem):
         check_facts(path, about, origin)
     else:
         for role, facts in about.items():
             check_facts(path, facts, origin | {"role": role})
+        if chunk and (lacking := [role for role in grid.in_chunk(chunk) if role not in about]):
+            raise FileError(f"{path}: lacks {stem} of {lacking[0]}; delete it and run again")
 
 
 def training_recipe(config: Mapping[str, Any], stage: str, dataset: str) -> dict[str, Any]:

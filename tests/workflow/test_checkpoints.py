@@ -12,13 +12,14 @@ ORIGINAL, CELL = "results/digits/fc/original", "results/digits/fc/l1_0.5"
 CHECKPOINTS = [f"{role}.safetensors" for role in grid.ROLES]
 # Every job saves states at every step, and so keeps second names of its outputs, as hours of training do.
 LEAN = {"keep_checkpoints": False, "save_state_every": 0}
+LIRA = f"{CELL}/lira.json"  # with more reference models than there are shadows
 
 
 @pytest.fixture(scope="module")
 def lean(tmp_path_factory):
     """A finished run of the small grid without checkpoints. Tests plan changes of it, and change nothing."""
-    done = Workflow(tmp_path_factory.mktemp("lean"), small_config() | LEAN)
-    process = done.run("all")
+    done = Workflow(tmp_path_factory.mktemp("lean"), small_config() | LEAN | {"references": 6})
+    process = done.run("all", LIRA)
     assert process.returncode == 0, process.stdout + process.stderr
     return done
 
@@ -29,7 +30,8 @@ def change(lean):
 
 
 def checkpoints(folder):
-    return sorted(str(path.relative_to(folder)) for name in CHECKPOINTS for path in folder.rglob(name))
+    found = (path for name in (*CHECKPOINTS, "models.safetensors") for path in folder.rglob(name))
+    return sorted(str(path.relative_to(folder)) for path in found)
 
 
 def steps(plan):
@@ -43,7 +45,7 @@ ORIGINALS = sorted(f"{ORIGINAL}/{name}" for name in CHECKPOINTS)  # all that is 
 
 
 def test_the_results_are_the_same_bytes_and_no_pruned_checkpoint_is_left(lean, finished):
-    assert checkpoints(lean.folder) == ORIGINALS
+    assert checkpoints(lean.folder) == sorted([*ORIGINALS, f"{ORIGINAL}/references/5-12/models.safetensors"])
     assert not (lean.folder / "results/states").exists()
     names = [
         str(path.relative_to(finished.folder))
@@ -56,7 +58,7 @@ def test_the_results_are_the_same_bytes_and_no_pruned_checkpoint_is_left(lean, f
 
 
 def test_a_finished_run_plans_nothing_and_counts_as_done(lean):
-    assert lean.plan("all") == []
+    assert lean.plan("all", LIRA) == []
     status = lean.status()
     assert "All 10 jobs are done." in status, status
 
@@ -98,6 +100,15 @@ def test_a_new_sparsity_plans_no_other(change):
     change.config["sparsities"].append(0.8)
     new = [f"l1_0.8/{name}.safetensors" for name in ("margins", "signals", "victim")]
     assert steps(change.plan("results/digits/fc/l1_0.8/conf.json")) == steps(change.plan("all")) == new
+
+
+def test_more_references_plan_what_is_missing_and_their_attacks(change):
+    change.config["references"] = 13  # as many as there are
+    plan = change.plan("all", LIRA)
+    assert LIRA in plan and not {file for file in plan if file.startswith(f"{ORIGINAL}/") or "references/" in file}
+    change.config["references"] = 14
+    made = ("l1_0.5/references/13-20/margins", "l1_0.5/references/13-20/models", "original/references/13-20/models")
+    assert steps(change.plan("all", LIRA)) == [f"{name}.safetensors" for name in made]
 
 
 def test_a_target_that_is_a_checkpoint_is_kept(workflow):

@@ -256,9 +256,11 @@ ORIGIN = {"setting": "digits/fc/l1_0.5", "seed": 7}
         ("signals", ORIGIN | {"role": "victim"}, "not the file of this name that miaprune writes"),  # a checkpoint
         ("signals", [ORIGIN], "damaged or not written by miaprune"),
         ("references/5-12/margins", {"reference_5": ORIGIN | {"seed": 8}}, "of seed 8, not 7"),
+        ("references/5-12/margins", {"reference_5": ORIGIN}, "lacks margins of reference_6; delete it"),
         ("attackers/samia", ORIGIN | {"attack": "nn"}, "of attack nn, not samia"),
         ("scores/samia", ORIGIN, None),
         ("scores/cheap", ORIGIN | {"seed": 8}, "of seed 8, not 7"),
+        ("scores", ORIGIN | {"seed": 8}, "of seed 8, not 7"),
         ("scores/nn", ORIGIN | {"setting": "digits/fc/l1_0.7"}, r"of setting digits/fc/l1_0\.7, not digits/fc/l1_0\.5"),
     ],
 )

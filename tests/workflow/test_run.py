@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from runner import Workflow, small_config
 
-from miaprune import grid
+from miaprune import grid, metrics
+from miaprune.files import load_arrays
 from miaprune.report.results import read_result
 
 
@@ -40,6 +41,16 @@ def test_every_result_is_there_and_sound(run):
             assert (result["members"], result["non_members"]) == (403, 405)
             assert result["accuracy_ci"][0] <= result["accuracy"] <= result["accuracy_ci"][1]
             assert ("privacy" in result["victim"]) == (victim.defense == "dp")
+
+
+def test_every_records_score_is_what_a_result_was_counted_from(run):
+    for victim, adversary in grid.attacked(grid.settings(run.config), run.config):
+        folder = run.folder / "results" / grid.folder(victim, adversary)
+        scores, _ = load_arrays(folder / "scores.safetensors")
+        for attack in grid.ATTACKS:
+            result = read_result(folder / f"{attack}.json")
+            assert result["auc"] == metrics.auc(scores[attack], scores["members"])
+            assert result["accuracy"] == metrics.accuracy(scores[attack], scores["members"])
 
 
 def test_tables_hold_every_result_and_model(run):

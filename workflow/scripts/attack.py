@@ -57,8 +57,8 @@ def main(device, where):
             save_tensors(attacker, fitted, identity | about)
         else:
             fitted, about = load_arrays(attacker)
-        scores = attack(name).score(fitted, asked, options, seed, device)
-        scored[name] = scores.astype("float32")
+        # Rounded before they are counted: the file gives the JSON's numbers.
+        scored[name] = scores = attack(name).score(fitted, asked, options, seed, device).astype("float32")
         failed = [role for role in guessing if role == "victim"] + about["failed"]
         fits = name in grid.NEURAL_ATTACKS
         result = results.attack_result(
