@@ -110,7 +110,7 @@ def sound(attacks: pd.DataFrame) -> pd.DataFrame:
     """
     measured = attacks.columns.intersection(list(MEASURED))
     attacks = attacks.assign(**{name: attacks[name].where(attacks["failed"].isna()) for name in measured})
-    return _with_variant(attacks)
+    return _typed(_with_variant(attacks))
 
 
 def over_seeds(attacks: pd.DataFrame) -> pd.DataFrame:
