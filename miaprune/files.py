@@ -43,8 +43,10 @@ def write_text(path: str | Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def check_facts(path: str | Path, facts: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+def check_facts(path: str | Path, facts: Any, expected: Mapping[str, Any]) -> None:
     """Raise `FileError` if what the file at ``path`` says of itself is not what is expected; it may say less."""
+    if not isinstance(facts, Mapping):  # a checkpoint in place of signals, say
+        raise FileError(f"{path}: not the file of this name that miaprune writes; delete it and run again")
     for key, value in expected.items():
         if facts.get(key, value) != value:
             raise FileError(
@@ -144,6 +146,8 @@ def load_arrays(path: str | Path, prefix: str = "") -> tuple[dict[str, np.ndarra
     try:
         with safe_open(path, framework="np") as file:
             metadata = json.loads(file.metadata()["miaprune"])
+            if not isinstance(metadata, dict):
+                raise TypeError("its metadata are not facts by name")
             names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118 (no mapping)
             return _restore({name.removeprefix(prefix): file.get_tensor(name) for name in names}), metadata
     except (SafetensorError, KeyError, OverflowError, TypeError, ValueError) as error:

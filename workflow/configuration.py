@@ -20,6 +20,8 @@ CONFIG = Path(__file__).parents[1] / "config.yaml"
 SCHEMA = Path(__file__).parent / "schemas/config.schema.json"
 FOR_A_SHELL = re.compile(r"(?![\w@%+=:,./~-])[\x00-\x7f]")
 """What a shell does not take as it stands."""
+INNER = {"attackers": grid.ATTACKS, "scores": tuple(grid.ATTACK_FAMILIES)}
+"""What a setting has in folders of its own: .safetensors of these names."""
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
 
 
@@ -81,17 +83,19 @@ def _meant(value: Any, schema: Mapping[str, Any], definitions: Mapping[str, Any]
 
 
 def _check(config: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
-    from jsonschema import Draft202012Validator
+    from jsonschema import Draft202012Validator, validators
     from jsonschema.exceptions import best_match
 
-    error = best_match(Draft202012Validator(schema).iter_errors(config))
+    # YAML has NaN and infinities, and a schema's minimum lets NaN pass.
+    plain = Draft202012Validator.TYPE_CHECKER
+    finite = plain.redefine("number", lambda _, value: plain.is_type(value, "number") and abs(value) < math.inf)
+    error = best_match(validators.extend(Draft202012Validator, type_checker=finite)(schema).iter_errors(config))
     if error is not None:
         where = ".".join(["the configuration", *map(str, error.absolute_path)])
         if error.validator == "additionalProperties":
             for key in error.instance:
                 grid.known(f"key in {where}:", key, error.schema["properties"])
         raise ConfigError(f"{where}: {error.message}")
-    _check_finite(config, "config.yaml")
     for key in ("results_dir", "data_dir"):
         if config[key].startswith(("~", "$")):
             raise ConfigError(f"{config[key]}: {key} is taken literally; write the path in full")
@@ -111,15 +115,6 @@ def _check(config: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
     grid.known("attack_recipe", config["attack_recipe"], config["attack_recipes"])
 
 
-def _check_finite(value: Any, where: str) -> None:
-    """Raise `ConfigError` on a NaN or an infinity: YAML has them, and a schema's minimum lets NaN pass."""
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ConfigError(f"{where}: {value} is not a finite number")
-    inner = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
-    for key, part in inner:
-        _check_finite(part, f"{where}.{key}")
-
-
 def check_targets(
     targets: Iterable[str], results_dir: str, data_dir: str, attacks: Sequence[str], seed: int, reports: Iterable[str]
 ) -> None:
@@ -129,7 +124,7 @@ def check_targets(
     sparsity, defence, adversary or file does not exist. An adversary who only scores does so with the configured
     ``attacks``, no others. ``seed`` is the first of the run's.
     """
-    reports = {os.path.relpath(report, results_dir) for report in reports}
+    reports = [os.path.relpath(report, results_dir) for report in reports]
     for target in targets:
         name = os.path.relpath(target, results_dir)
         parts = Path(name).parts
@@ -155,9 +150,13 @@ def _check_cell(target: str, results_dir: str, parts: Sequence[str], attacks: Se
     """Raise `GridError` unless a target is the file of a setting that can exist."""
     *folder, file = parts
     stem, suffix = os.path.splitext(file)
+    inner = INNER.get(folder[-1])
+    if inner and suffix != ".safetensors":
+        raise GridError(f"{target}: no such target; write {os.path.splitext(target)[0]}.safetensors")
     if suffix not in (".json", ".safetensors"):
-        raise GridError(f"{target}: no such target; name a file of a setting: {os.path.join(target, 'samia.json')}")
-    if fitted := folder[-1] == "attackers":
+        like = os.path.normpath(os.path.join(target, "samia.safetensors" if file in INNER else "samia.json"))
+        raise GridError(f"{target}: no such target; name a file of a setting: {like}")
+    if inner:
         folder.pop()
     victim, adversary = grid.attacked_in("/".join(folder))
     grid.shadows_of(victim, adversary)
@@ -167,13 +166,13 @@ def _check_cell(target: str, results_dir: str, parts: Sequence[str], attacks: Se
         victim.version != victim.variant or adversary == f"shadows_{victim.variant}"
     ):
         raise GridError(f"{target}: a mismatched adversary's victim is undefended and pruned otherwise than it")
-    if suffix == ".json" and not fitted:
+    if suffix == ".json":
         grid.known("attack", stem, grid.ATTACKS)
         if adversary != "matched" and stem not in attacks:
             raise GridError(f"{target}: {stem} is not among config.yaml's attacks; extend them")
     elif adversary == "matched":
-        grid.known("file", stem, grid.ATTACKS if fitted else (*grid.ROLES, "signals", "margins", "scores"))
-    elif stem != "scores":
+        grid.known("file", stem, inner or (*grid.ROLES, "signals", "margins", "scores"))
+    elif inner or stem != "scores":
         raise GridError(f"{target}: this adversary has results only, no {file}")
 
 
@@ -233,15 +232,19 @@ def _check_origin(path: str, results_dir: str, seed: int, about: Mapping[str, An
     from miaprune.files import check_facts
 
     folder, stem = os.path.split(os.path.splitext(os.path.relpath(path, results_dir))[0])
-    folder = folder.split("/references/")[0].removesuffix("/attackers")
-    if stem not in (*grid.ROLES, *grid.ATTACKS, "signals", "margins", "models"):
-        return
+    folder, inner = os.path.split(folder.split("/references/")[0])
+    if inner not in INNER:
+        if stem not in (*grid.ROLES, "signals", "margins", "models"):
+            return
+        folder = os.path.join(folder, inner)
     setting = grid.Setting.parse(folder)
     origin = {"setting": setting.name, "seed": seed if setting.seed is None else setting.seed}
     if stem in grid.ROLES:
         check_facts(path, about, origin | {"role": stem})
-    elif stem in grid.ATTACKS:
+    elif inner == "attackers":
         check_facts(path, about, origin | {"attack": stem})
+    elif inner == "scores":
+        check_facts(path, about, origin)
     else:
         for role, facts in about.items():
             check_facts(path, facts, origin | {"role": role})

@@ -1,8 +1,10 @@
 """A configuration is what the code uses, however it is written; what cannot run is refused in one line."""
 
+import contextlib
 import math
 
 import configuration
+import numpy as np
 import pytest
 import yaml
 from configuration import ConfigError
@@ -11,6 +13,7 @@ from snakemake.cli import parse_config
 from snakemake.utils import update_config
 
 from miaprune import grid
+from miaprune.files import FileError, save_tensors
 from miaprune.grid import GridError
 
 PAPER = yaml.safe_load((ROOT / "config.yaml").read_text())
@@ -109,8 +112,8 @@ def test_numbers_within_a_defence_come_from_the_command_line_too():
         ({"training": {"batch_size": 128.5}}, "training.batch_size: 128.5 is not of type 'integer'"),
         ({"attack_recipe": "papr"}, "did you mean 'paper'?"),
         ({"device": "gpu"}, "device: 'gpu' is not one of"),
-        ({"training": {"learning_rate": math.nan}}, "config.yaml.training.learning_rate: nan is not a finite number"),
-        ({"save_state_every": math.inf}, "config.yaml.save_state_every: inf is not a finite number"),
+        ({"training": {"learning_rate": math.nan}}, "the configuration.training.learning_rate: nan is not of type"),
+        ({"save_state_every": math.inf}, "the configuration.save_state_every: inf is not of type 'number'"),
         ({"results_dir": "~/results"}, "~/results: results_dir is taken literally; write the path in full"),
         ({"results_dir": __file__}, "cannot write results_dir there, it is no folder"),
         ({"seeds": ["seven"]}, "seeds.0: 'seven' is not of type 'integer'"),
@@ -189,6 +192,18 @@ def check(target, results_dir="results", data_dir="data", reports=REPORTS):
         ("results/digits/fc/l1_0.5/unaware/samia.json", "only a defended victim has an unaware adversary"),
         ("results/digits/fc/l1_0.5/shadows_l1_0.5/samia.json", "victim is undefended and pruned otherwise than it"),
         ("results/digits/fc/l1_0.5", "name a file of a setting: results/digits/fc/l1_0.5/samia.json"),
+        ("results/digits/fc/l1_0.5//", "name a file of a setting: results/digits/fc/l1_0.5/samia.json"),
+        (
+            "results/digits/fc/l1_0.5/scores/",
+            "name a file of a setting: results/digits/fc/l1_0.5/scores/samia.safetensors",
+        ),
+        ("results/digits/fc/l1_0.5/attackers/samia.json", "write results/digits/fc/l1_0.5/attackers/samia.safetensors"),
+        ("results/digits/fc/l1_0.5/scores/cheap.json", "write results/digits/fc/l1_0.5/scores/cheap.safetensors"),
+        (
+            "results/digits/fc/l1_0.5/scores/conf.safetensors",
+            "unknown file 'conf': valid are samia, nn, cheap, reference",
+        ),
+        ("results/digits/fc/l1_0.7/shadows_l1_0.9/scores/cheap.safetensors", "this adversary has results only"),
         ("results/digits/fc/l1_0.5/attackers/samja.safetensors", "unknown file 'samja': did you mean 'samia'?"),
         ("results/digits/fc/l1_0.7/shadows_l1_0.9/nn.json", "nn is not among config.yaml's attacks; extend them"),
         ("results/digits/fc/l1_0.7/shadows_l1_0.9/victim.safetensors", "this adversary has results only"),
@@ -205,6 +220,37 @@ def test_a_target_that_does_not_exist(target, message, monkeypatch):
     assert message in str(refusal.value) and "\n" not in str(refusal.value)
 
 
+def test_the_figures_that_there_are_stand_in_their_own_order():
+    reports = [f"results/figures/{name}.png" for name in "fcbeda"]
+    with pytest.raises(GridError) as refusal:
+        check("results/figures/x.png", reports=reports)
+    assert str(refusal.value).endswith(f"it has {', '.join(f'figures/{name}.png' for name in 'fcbeda')}")
+
+
+ORIGIN = {"setting": "digits/fc/l1_0.5", "seed": 7}
+
+
+@pytest.mark.parametrize(
+    ("name", "about", "message"),
+    [
+        ("signals", {"victim": ORIGIN | {"role": "victim"}}, None),
+        ("signals", ORIGIN | {"role": "victim"}, "not the file of this name that miaprune writes"),  # a checkpoint
+        ("signals", [ORIGIN], "damaged or not written by miaprune"),
+        ("references/5-12/margins", {"reference_5": ORIGIN | {"seed": 8}}, "of seed 8, not 7"),
+        ("attackers/samia", ORIGIN | {"attack": "nn"}, "of attack nn, not samia"),
+        ("scores/samia", ORIGIN, None),
+        ("scores/cheap", ORIGIN | {"seed": 8}, "of seed 8, not 7"),
+        ("scores/nn", ORIGIN | {"setting": "digits/fc/l1_0.7"}, r"of setting digits/fc/l1_0\.7, not digits/fc/l1_0\.5"),
+    ],
+)
+def test_a_file_of_another_origin_is_refused_before_any_job_starts(name, about, message, tmp_path):
+    path = tmp_path / f"digits/fc/l1_0.5/{name}.safetensors"
+    save_tensors(path, {"x": np.ones(3)}, about)
+    refused = pytest.raises(FileError, match=rf"{path.name}: {message}") if message else contextlib.nullcontext()
+    with refused:
+        configuration.check_files(str(tmp_path), "data", [], [str(path)], 7)
+
+
 @pytest.mark.parametrize(
     ("target", "folders"),
     [
@@ -218,6 +264,7 @@ def test_a_target_that_does_not_exist(target, message, monkeypatch):
         ("results/digits/fc/l1_0.5/ppb_4/unaware/conf.json", {}),
         ("results/digits/fc/l1_0.5/shadows_l1_0.55/conf.json", {}),
         ("results/digits/fc/l1_0.5/attackers/nn.safetensors", {}),
+        ("results/digits/fc/l1_0.5/scores/cheap.safetensors", {}),
         ("results/tables/digits.csv", {}),
         ("x/../results/tables/digits.csv", {}),
         ("../other/figures/mine.png", {}),
