@@ -156,7 +156,9 @@ def read_config(directory: str, files: Sequence[str], overrides: Sequence[str]) 
         for file in (*([own] if own.exists() else []), *files):
             update_config(config, load_configfile(str(file)))
         update_config(config, parse_config(overrides))
-    except (OSError, ValueError, WorkflowError) as error:
+    except OSError as error:
+        raise ConfigError(f"{error.filename}: cannot be read ({error.strerror})") from None
+    except (ValueError, WorkflowError) as error:
         raise ConfigError(" ".join(str(error).split())) from None
     configuration.read(config)
     return config

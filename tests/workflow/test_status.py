@@ -321,7 +321,7 @@ def test_the_demo_is_another_grid():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--configfile", "nowhere.yaml"], "nowhere.yaml"),
+        (["--configfile", "nowhere.yaml"], "error: nowhere.yaml: cannot be read (No such file or directory)\n"),
         (["--config", "datasets=[digit]"], "did you mean 'digits'?"),
         (["--config", "seed"], "Invalid config definition"),
         (["--config", "results=x"], "unknown key in the configuration: 'results': did you mean 'results_dir'?"),
