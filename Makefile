@@ -36,7 +36,7 @@ demo: $(INSTALLED)
 	@cat results/demo/summary.txt
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -m "not slurm" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not slurm" -n 2 --dist loadfile --no-loadscope-reorder
 
 # On a real SLURM cluster, brought up on this machine (Debian: slurm-wlm slurmdbd munge mariadb-server); about 20 minutes.
 test-slurm: $(INSTALLED)
