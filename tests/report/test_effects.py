@@ -37,11 +37,11 @@ def test_each_effect_is_a_difference_of_the_strongest_attack():
     table = effects(pd.DataFrame(attacks(1)))
     assert list(table.columns) == EFFECT_COLUMNS
     found = table[table["measure"] == "auc"].set_index("effect")["mean"]
-    expected = {"finetuned - original": 8, "pruned - finetuned": 3, "untuned - original": -1, "random - l1": -4}
+    expected = {"finetuned - original": 8, "pruned - finetuned": 3, "untuned - original": -1, "l1 - random": 4}
     assert found.to_dict() == pytest.approx({effect: points / 100 for effect, points in expected.items()})
     rates = table[table["measure"] == "tpr_at_fpr_0.01"].set_index("effect")["mean"]
     assert rates.to_dict() == pytest.approx({effect: points / 400 for effect, points in expected.items()})
-    drawn = table[(table["effect"] == "random - l1") & (table["measure"] == "auc")]
+    drawn = table[(table["effect"] == "l1 - random") & (table["measure"] == "auc")]
     assert drawn.iloc[0][["dataset", "model", "pruner", "sparsity"]].to_list() == ["location", "fc", "random", 0.7]
     assert table.loc[table["effect"] == "finetuned - original", ["pruner", "sparsity"]].isna().all(axis=None)
     assert table[["lo", "hi"]].isna().all(axis=None) and set(table["seeds"]) == {1}

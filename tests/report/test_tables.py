@@ -258,7 +258,8 @@ def test_the_papers_table_and_the_findings_are_without_controls():
     controls = [row(s, "samia", 7, 0.9) for s in (FINETUNED, UNTUNED, DRAWN)]
     with_them, without = tables.attacks_table(sound + controls), tables.attacks_table(sound)
     pd.testing.assert_frame_equal(tables.paper_table(with_them, "location"), tables.paper_table(without, "location"))
-    assert summary.findings(with_them) == summary.findings(without)
+    alike = " Fine-tuned alike, the original without pruning has 0.950 (samia)."
+    assert summary.findings(with_them) == [finding + alike for finding in summary.findings(without)]
 
 
 def test_markdown_leaves_missing_cells_empty():
