@@ -64,6 +64,7 @@ def undefended(text):
 
 
 def test_a_finished_run(finished):
+    finished.command()  # writes the configuration: another test may have left its own
     text = report(finished)
     assert undefended(text) == [2, 0, 0, 0]
     assert "All 10 jobs are done." in text
