@@ -56,7 +56,7 @@ def summary(attacks: pd.DataFrame, claims: Sequence[Claim], guessing: Sequence[s
         blocks.append(warning(guessing))
     defended = attacks["defense"].notna().any()
     for claim in claims:
-        shown = claim.number < 3 or (defended if claim.number == 3 else claim.settings)
+        shown = claim.number < 3 or (defended if claim.number == 3 else claim.settings + claim.left_out)
         if claim.scope == "all" and shown and (claim.number != 4 or claim.measure == STRONGEST):
             seen = f"the difference is {above_0(claim)}{left_and_cost(claim)}" if claim.settings else claim.detail
             statement = f"Claim {claim.number}{NAMED[claim.measure]}, {claim.statement}{against(claim)}"
