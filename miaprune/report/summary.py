@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 import pandas as pd
@@ -20,6 +21,9 @@ from miaprune.report.tables import (
     strongest,
     undefended,
 )
+
+WIDTH = 110
+"""Of a line of text, in characters."""
 
 HEAD = """\
 How often each attack tells members (records the model was trained on) from non-members, in percent: 50 is a
@@ -42,7 +46,8 @@ def summary(attacks: pd.DataFrame, claims: Sequence[Claim], guessing: Sequence[s
     """
     width, several = precision(attacks), attacks["seed"].nunique() > 1
     head = HEAD + (f" An accuracy's 95 % interval is\n{width}." if width and not several else "")
-    blocks = [*findings(attacks), f"{head}\n{SEVERAL} {source(attacks)}" if several else head]
+    blocks = [textwrap.fill(finding, WIDTH) for finding in findings(attacks)]
+    blocks.append(f"{head}\n{SEVERAL} {source(attacks)}" if several else head)
     for dataset in dict.fromkeys(attacks["dataset"]):
         table = paper_table(attacks, dataset).rename(columns={"test_accuracy": "test"})
         blocks.append(f"{dataset}\n{table.to_string(index=False)}")

@@ -88,7 +88,7 @@ def effects(attacks: pd.DataFrame, dataset: str, model: str) -> Figure:
         ]
         title = pruner + (f"; failed: {', '.join(failed)}" if failed else "")
         upper.set_title(textwrap.fill(title, 100 // columns))
-        levels = sorted(set(pd.concat([v["sparsity"] for v in _versions(rows, pruner).values()]).dropna()))
+        levels = sorted(set(rows["sparsity"].dropna()))  # of all pruners: columns share their axis
         lower.set_xticks(levels, [f"{level:g}" for level in levels])
         lower.set_xlabel("sparsity" + (" (fraction of " if columns < 3 else "\n(of ") + f"{grid.unit(pruner)})")
     handles = [Line2D([], [], label=LABELS[name], **line) for name, line in LINES.items()]
