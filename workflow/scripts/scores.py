@@ -3,14 +3,16 @@
 import numpy as np
 from job import logged
 
-from miaprune.files import FileError, check_facts, load_arrays, save_tensors
+from miaprune.data import splits
+from miaprune.files import FileError, load_arrays, save_tensors
 
 with logged(snakemake.log[0]):
-    gathered, about = load_arrays(snakemake.input[0])
-    for path in snakemake.input[1:]:
+    gathered, about = {}, {}
+    for path in snakemake.input:
         arrays, facts = load_arrays(path)
-        check_facts(path, facts, {key: about[key] for key in ("setting", "seed")})
-        if not np.array_equal(arrays["records"], gathered["records"]):
-            raise FileError(f"{path}: scores of other records than {snakemake.input[0]}; delete it and run again")
-        gathered |= arrays
+        split = splits.of_role("victim", facts["of"], facts["seed"])
+        attacked = np.concatenate([split.train, split.test])
+        if not np.array_equal(arrays["records"], attacked) or facts != (about or facts):
+            raise FileError(f"{path}: scores of other records than are attacked here; delete it and run again")
+        gathered, about = gathered | arrays, facts
     save_tensors(snakemake.output[0], gathered, about)
