@@ -171,7 +171,8 @@ def controls_table(attacks: pd.DataFrame, dataset: str) -> pd.DataFrame:
     Where controls have sparsities, the pruned models are those of the same ones.
     """
     rows = matched(attacks[attacks["dataset"] == dataset])
-    rows = rows[controls(rows).any() & rows["attack"].notna()]
+    if not controls(rows).any():
+        rows = rows[:0]
     sparsities = set(rows.loc[controls(rows), "sparsity"].dropna()) or set(rows["sparsity"].dropna())
 
     def position(first: pd.Series) -> tuple[float, int, str]:
