@@ -36,7 +36,7 @@ demo: $(INSTALLED)
 	@cat results/demo/summary.txt
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -m "not slurm" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not slurm" -n 2 --dist loadfile --no-loadscope-reorder
 
 # On a real SLURM cluster, brought up on this machine (Debian: slurm-wlm slurmdbd munge mariadb-server); about 20 minutes.
 test-slurm: $(INSTALLED)
@@ -68,7 +68,7 @@ bench-gpu: $(INSTALLED)
 	  $(if $(and $(filter cuda,$(DEVICE)),$(wildcard data/cifar10/*)),--dataset cifar10 --model resnet18,--model cnn)
 
 # What is done, running, failed and missing, and the time left, of the grid or of the demo (OF=demo). WITH takes the
-# run's own --directory, --configfile and --config: make status WITH="--configfile mine.yaml --config 'seeds=[8]'"
+# run's own --directory, --configfile and --config: make status WITH="--configfile mine.yaml --config 'seeds=[7, 8]'"
 status: OF ?= all
 status: $(INSTALLED)
 	@$(BIN)/python workflow/status.py $(OF) $(WITH)

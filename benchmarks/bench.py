@@ -244,7 +244,7 @@ def main(args: argparse.Namespace, changes: Mapping[str, Any] | None = None) -> 
         data = datasets.load(ours.prepared(args.dataset, args.data_dir))
     except FileError as error:
         sys.exit(f"error: {error}")
-    victim = splits.of_role("victim", len(data), config["seed"])
+    victim = splits.of_role("victim", len(data), config["seeds"][0])
     cut = args.baseline_epochs is not None
     if not cut and args.dataset != "digits":
         print("both sides run to the end: the baseline takes tens of minutes; with images, many hours", flush=True)

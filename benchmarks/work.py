@@ -59,7 +59,7 @@ def cell(
 ) -> dict[str, float]:
     """Of each phase of a cell, whose six models ran so many ``epochs`` in a phase; attacks by the configured ones."""
     forward, step = of_model(model, input_shape, classes)
-    data_splits = [splits.of_role(role, records, config["seed"]) for role in grid.ROLES]
+    data_splits = [splits.of_role(role, records, config["seeds"][0]) for role in grid.ROLES]
     found: dict[str, float] = {}
     for phase in epochs:
         found[phase] = sum(

@@ -174,8 +174,15 @@ def transfer_pairs(scope):
     return list(dict.fromkeys((v.dataset, v.model) for v, a in SCOPES[scope] if a.startswith("shadows_")))
 
 
+def controlled_pairs(scope):
+    """(dataset, model) of every pair with controls."""
+    return list(dict.fromkeys((s.dataset, s.model) for s in settings_of(scope) if grid.is_control(s)))
+
+
 PAIR_FIGURES = {
     "accuracy_vs_sparsity": pairs,
+    "effects": controlled_pairs,
+    "leak_vs_accuracy": controlled_pairs,
     "frontier": defended_pairs,
     "frontier_strongest": defended_pairs,
     "defense_effect": defended_pairs,

@@ -10,6 +10,9 @@ hypothesis.settings.load_profile("loaded")
 
 
 def pytest_collection_modifyitems(items):
+    # Files that take long come first, so that no worker waits for another's at the end; without --no-loadscope-reorder
+    # pytest-xdist begins with those of many tests.
+    items.sort(key=lambda item: not item.nodeid.startswith("tests/workflow/"))
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):

@@ -1,7 +1,9 @@
 """Run the real workflow as a user would, in a folder of its own."""
 
+import copy
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -50,6 +52,13 @@ class Workflow:
         assert done.returncode == 0, done.stdout + done.stderr
         outputs = re.findall(r"^ +output: (.*)$", done.stdout + done.stderr, flags=re.M)
         return sorted(file for line in outputs for file in line.split(", "))
+
+    def copy(self, folder, without=None):
+        """The same run in another folder, to be changed; ``without`` is a folder of it that is left out."""
+        shutil.copytree(self.folder, folder, dirs_exist_ok=True)
+        if without:
+            shutil.rmtree(folder / without)
+        return Workflow(folder, copy.deepcopy(self.config))
 
     def status(self):
         """What `make status` says of the grid."""

@@ -170,8 +170,11 @@ def _check_cell(target: str, results_dir: str, parts: Sequence[str], attacks: Se
     grid.shadows_of(victim, adversary)
     if adversary == "unaware" and victim.defense is None:
         raise GridError(f"{target}: only a defended victim has an unaware adversary; write pruner_sparsity/ppb_4")
-    if adversary.startswith("shadows_") and (
-        victim.version != victim.variant or adversary == f"shadows_{victim.variant}"
+    shadows = adversary.removeprefix("shadows_")
+    if shadows != adversary and (
+        victim.pruner is None
+        or victim.version != victim.variant
+        or shadows in (victim.variant, "original", "finetuned")
     ):
         raise GridError(f"{target}: a mismatched adversary's victim is undefended and pruned otherwise than it")
     if suffix == ".json":

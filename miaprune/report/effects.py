@@ -68,7 +68,7 @@ def effects(attacks: pd.DataFrame) -> pd.DataFrame:
             ("finetuned - original", finetuned, of_the_same_original(original, finetuned)),
             ("pruned - finetuned", pruned, of_the_same_original(finetuned, pruned)),
             ("untuned - original", untuned, of_the_same_original(original, untuned)),
-            ("random - l1", drawn, pruned.reindex(as_l1).set_axis(drawn.index)),
+            ("l1 - random", pruned.reindex(as_l1).set_axis(drawn.index), drawn),
         ):
             more, less = strongest(after, before)
             parts.append((more - less).dropna().rename("mean").reset_index().assign(effect=effect, measure=measure))

@@ -6,13 +6,29 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from miaprune.grid import FINETUNED
 from miaprune.report.claims import NAMED, STRONGEST, Claim, above_0, against, left_and_cost, left_out, warning
-from miaprune.report.tables import SEVERAL, defense_table, failures, paper_table, precision, source, undefended
+from miaprune.report.tables import (
+    SEVERAL,
+    controls_table,
+    defense_table,
+    failures,
+    matched,
+    paper_table,
+    precision,
+    source,
+    strongest,
+    undefended,
+)
 
 HEAD = """\
 How often each attack tells members (records the model was trained on) from non-members, in percent: 50 is a
 coin toss, 100 is certainty. "test" is the attacked model's own accuracy on unseen records, in percent; rows
 named "original" are models before pruning; "strongest" is the attack with the largest AUC (0.5 is a coin toss)."""
+
+CONTROLS_HEAD = """\
+controls: finetuned is the original trained on as the pruned models are, untuned was pruned and not trained on,
+of random the pruned weights were drawn."""
 
 DEFENSES_HEAD = """\
 with defences: an adaptive adversary defends the shadow models like the victim, an unaware one does
@@ -30,6 +46,9 @@ def summary(attacks: pd.DataFrame, claims: Sequence[Claim], guessing: Sequence[s
     for dataset in dict.fromkeys(attacks["dataset"]):
         table = paper_table(attacks, dataset).rename(columns={"test_accuracy": "test"})
         blocks.append(f"{dataset}\n{table.to_string(index=False)}")
+        table = controls_table(attacks, dataset).rename(columns={"test_accuracy": "test"})
+        if len(table):
+            blocks.append(f"{dataset}, {CONTROLS_HEAD}\n{table.to_string(index=False)}")
         table = defense_table(attacks, dataset).rename(columns={"test_accuracy": "test"})
         if len(table):
             blocks.append(f"{dataset}, {DEFENSES_HEAD}\n{table.to_string(index=False)}")
@@ -37,7 +56,7 @@ def summary(attacks: pd.DataFrame, claims: Sequence[Claim], guessing: Sequence[s
         blocks.append(warning(guessing))
     defended = attacks["defense"].notna().any()
     for claim in claims:
-        shown = claim.number < 3 or (defended if claim.number == 3 else claim.settings)
+        shown = claim.number < 3 or (defended if claim.number == 3 else claim.settings + claim.left_out)
         if claim.scope == "all" and shown and (claim.number != 4 or claim.measure == STRONGEST):
             seen = f"the difference is {above_0(claim)}{left_and_cost(claim)}" if claim.settings else claim.detail
             statement = f"Claim {claim.number}{NAMED[claim.measure]}, {claim.statement}{against(claim)}"
@@ -46,8 +65,8 @@ def summary(attacks: pd.DataFrame, claims: Sequence[Claim], guessing: Sequence[s
 
 
 def findings(attacks: pd.DataFrame) -> list[str]:
-    """A sentence for each (dataset, model): the strongest attack's AUC before pruning and after."""
-    sentences = []
+    """For each (dataset, model) the strongest attack's AUC before pruning and after, and on the control `FINETUNED`."""
+    sentences, finetuned = [], matched(attacks[attacks["tuning"] == FINETUNED])
     for (dataset, model), rows in undefended(attacks).groupby(["dataset", "model"], sort=False):
         of_model, failed = rows[rows["auc"].notna()], failures(rows)
         best = of_model.loc[of_model.groupby("variant", sort=False)["auc"].idxmax()]
@@ -61,6 +80,9 @@ def findings(attacks: pd.DataFrame) -> list[str]:
             if any(said)
             else "no attack says anything."
         )
+        alike = finetuned[(finetuned["dataset"] == dataset) & (finetuned["model"] == model)]
+        if len(alike):
+            found += f" Fine-tuned alike, the original without pruning has {strongest(alike)}."
         sentences.append(f"{dataset}, {model}: {found}" + (f" {failed}." if failed else ""))
     return sentences
 

@@ -110,7 +110,7 @@ def sound(attacks: pd.DataFrame) -> pd.DataFrame:
     """
     measured = attacks.columns.intersection(list(MEASURED))
     attacks = attacks.assign(**{name: attacks[name].where(attacks["failed"].isna()) for name in measured})
-    return _with_variant(attacks)
+    return _typed(_with_variant(attacks))
 
 
 def over_seeds(attacks: pd.DataFrame) -> pd.DataFrame:
@@ -154,11 +154,6 @@ def undefended(attacks: pd.DataFrame) -> pd.DataFrame:
     return over_seeds(_undefended_rows(attacks))
 
 
-def with_controls(attacks: pd.DataFrame) -> pd.DataFrame:
-    """The same with the controls of section 15: ``finetuned``, ``{pruner}_{sparsity}/untuned`` and ``random_{...}``."""
-    return over_seeds(matched(attacks))
-
-
 def paper_table(attacks: pd.DataFrame, dataset: str) -> pd.DataFrame:
     """One dataset as the paper prints it, as text: accuracies in percent.
 
@@ -171,9 +166,13 @@ def paper_table(attacks: pd.DataFrame, dataset: str) -> pd.DataFrame:
 
 
 def controls_table(attacks: pd.DataFrame, dataset: str) -> pd.DataFrame:
-    """The controls of one dataset beside the pruned models of the same sparsity, with `paper_table`'s columns."""
+    """The controls of one dataset beside the pruned models, with `paper_table`'s columns; empty without controls.
+
+    Where controls have sparsities, the pruned models are those of the same ones.
+    """
     rows = matched(attacks[attacks["dataset"] == dataset])
-    sparsities = set(rows.loc[controls(rows), "sparsity"].dropna())
+    rows = rows[controls(rows).any() & rows["attack"].notna()]
+    sparsities = set(rows.loc[controls(rows), "sparsity"].dropna()) or set(rows["sparsity"].dropna())
 
     def position(first: pd.Series) -> tuple[float, int, str]:
         pruned = pd.notna(first["pruner"])
@@ -192,7 +191,7 @@ def defense_table(attacks: pd.DataFrame, dataset: str) -> pd.DataFrame:
     would be too wide to read. An undefended victim has one adversary, the matched one, who stands in
     for both. Several seeds are as in `paper_table`.
     """
-    rows = sound(attacks[attacks["dataset"] == dataset])
+    rows = sound(attacks[(attacks["dataset"] == dataset) & ~controls(attacks)])
     place = rows["model"] + "/" + rows["variant"]
     rows = rows[place.isin(place[rows["defense"].notna()])]
     places, defenses = list(dict.fromkeys(place)), (None, *grid.DEFENSES)

@@ -18,12 +18,13 @@ from synthetic import make_signals
 from miaprune import grid, metrics
 from miaprune.margins import Margins
 from miaprune.report import figures, results, tables
-from miaprune.report.figures import accuracy, style
+from miaprune.report.figures import accuracy, controls, style
 from miaprune.report.scores import Scores
 
 ROOT = Path(__file__).parents[2]
 LOCATION = {"datasets": ["location"], "models": ["fc"], "pruners": ["l1"], "sparsities": [0.5, 0.7, 0.9]}
 IMAGES = LOCATION | {"datasets": ["cifar10", "svhn"], "models": ["vgg16"], "pruners": ["l1", "slim"]}
+RATE = "tpr_at_fpr_0.01"
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +48,8 @@ def table_of(attacked, names=grid.ATTACKS, seeds=(7,)):
                 rest |= {"accuracy_ci_lo": accuracy - 0.01, "accuracy_ci_hi": accuracy + 0.01}
                 auc = 1.1 - accuracy  # so that SAMIA, the most accurate, is not the strongest
                 rest |= {"auc": auc, "auc_ci_lo": auc - 0.01, "auc_ci_hi": auc + 0.01}
+                rate = rng.uniform(0.02, 0.06)
+                rest |= {RATE: rate, f"{RATE}_ci_lo": rate - 0.01, f"{RATE}_ci_hi": rate + 0.01}
                 rows.append(asdict(setting) | rest | facts)
     return tables._typed(pd.DataFrame(rows))
 
@@ -108,6 +111,7 @@ def every_figure():
         lambda t, name: failing(t, attack=name, sparsity=0.7), grid.NEURAL_ATTACKS, attacks(LOCATION)
     )
     none_works, one_not = failing(FULL, attack="samia"), failing(WIDE, attack="samia", sparsity=0.7)
+    lost = functools.reduce(lambda t, pruner: failing(t, pruner=pruner), (None, "random"), FULL)
     return {
         "failed accuracy": lambda: figures.accuracy_vs_sparsity(failed, "location", "fc"),
         "failed samia": lambda: figures.samia_vs_others(failed),
@@ -130,6 +134,12 @@ def every_figure():
         "effects": lambda: figures.defense_effect(WIDE, "svhn", "vgg16"),
         "transfer": lambda: figures.transfer(FULL, "location", "fc"),
         "transfers": lambda: figures.transfer(WIDE, "svhn", "vgg16"),
+        "controls": lambda: figures.effects(FULL, "location", "fc"),
+        "controls of two": lambda: figures.effects(WIDE, "svhn", "vgg16"),
+        "failed controls": lambda: figures.effects(lost, "location", "fc"),
+        "leak": lambda: figures.leak_vs_accuracy(FULL, "location", "fc"),
+        "leak of two": lambda: figures.leak_vs_accuracy(WIDE, "svhn", "vgg16"),
+        "failed leak": lambda: figures.leak_vs_accuracy(lost, "location", "fc"),
         "defended distributions": lambda: figures.signal_distributions(some, family, "Signals"),
         "defended classes": lambda: figures.gaps_per_class(some, family, "Gaps"),
         "long distributions": lambda: figures.signal_distributions(some, undefended, LONG),
@@ -146,7 +156,7 @@ def titles(figure):
     return [axes.get_title() for axes in figure.axes]
 
 
-@pytest.mark.parametrize("name", ["accuracy", "distributions", "transfer"])
+@pytest.mark.parametrize("name", ["accuracy", "distributions", "transfer", "controls", "leak"])
 def test_both_formats_are_written_with_the_same_bytes(tmp_path, name):
     before = dict(matplotlib.rcParams)
     for folder in "ab":
@@ -380,7 +390,8 @@ def test_the_effect_of_ppb_is_at_the_claims_strength_by_pruner():
         at = (mine["defense"] == "ppb") & (mine["strength"] == 4) & (mine["adversary"] == adversary)
         means = 100 * mine[at].groupby("sparsity")["accuracy"].mean()
         np.testing.assert_allclose(drawn[filled], [[0.5, means[0.5]], [0.7, means[0.7]], [0.9, means[0.9]]])
-    undefended = mine[mine["defense"].isna() & (mine["adversary"] == "matched")].groupby("sparsity")["accuracy"].mean()
+    undefended = mine[mine["defense"].isna() & (mine["adversary"] == "matched") & mine["tuning"].isna()]
+    undefended = undefended.groupby("sparsity")["accuracy"].mean()
     np.testing.assert_allclose(lines(figure.axes[1], style.PURPLE)[True][:, 1], 100 * undefended)
     text = caption(figure)
     assert "6 pruned settings, 6 defended ones, 1 original; each point is the mean over 2 seeds." in text
@@ -412,6 +423,7 @@ def test_transfer_has_the_shadows_in_rows_and_the_victim_in_columns():
     assert sparsities["0.9", "0.5"] == "51.1" != sparsities["0.5", "0.9"]
     assert pruners["l1", "slim"] == "52.2" != pruners["slim", "l1"]
     samia = table[(table["dataset"] == "svhn") & (table["attack"] == "samia") & table["defense"].isna()]
+    samia = samia[samia["tuning"].isna()]
     matched = samia[(samia["adversary"] == "matched") & (samia["pruner"] == "l1") & (samia["sparsity"] == 0.9)]
     assert sparsities["0.9", "0.9"] == pruners["l1", "l1"] == f"{100 * matched['accuracy'].item():.1f}"
     assert (
@@ -594,6 +606,242 @@ def test_degenerate_adversaries_are_drawn(name):
         assert re.search(r"each (point|cell) is (a single seed|the mean over no seeds)\.", caption(figure))
         shown = any(axes.lines or axes.images for axes in figure.axes)
         assert shown or figure.axes[0].get_title(loc="left").startswith("no ")
+
+
+def controlled(block=LOCATION, seeds=(7,), pruners=("l1",)):
+    """Undefended victims with their controls: by SAMIA and conf, of whom conf has the larger AUC."""
+    config = {"parts": {"some": {"pruners": pruners}}, "controls": "some", "transfer": "none", "defenses": []}
+    return table_of(grid.attacked(grid.settings(block), config), ("samia", "conf"), seeds)
+
+
+def of_version(table, version, pruner="l1"):
+    """A table's rows of one of the versions that `figures.effects` tells apart."""
+    unpruned, tuning = table["pruner"].isna(), table["tuning"]
+    return table[
+        {
+            "original": unpruned & tuning.isna(),
+            "finetuned": unpruned & (tuning == "finetuned"),
+            "pruned": (table["pruner"] == pruner) & tuning.isna(),
+            "untuned": (table["pruner"] == pruner) & (tuning == "untuned"),
+            "random": table["pruner"] == "random",
+        }[version]
+    ]
+
+
+def the_largest(rows, measure):
+    """Of each sparsity the largest mean over seeds of any attack, in percent."""
+    means = rows.fillna({"sparsity": 0}).groupby(["sparsity", "attack"])[measure].mean()
+    return 100 * means.groupby("sparsity").max().to_numpy()
+
+
+def thick(axes, version):
+    """The lines of a version, not SAMIA's thin ones."""
+    line = controls.LINES[version]
+    return [
+        each for each in axes.lines if (each.get_color(), each.get_linewidth()) == (line["color"], line["linewidth"])
+    ]
+
+
+def segments(axes, color=None):
+    """Ends [n, 2, 2] of the error bars in a panel."""
+    those = [
+        c for c in axes.collections if color is None or matplotlib.colors.to_hex(c.get_color()[0]) == color.lower()
+    ]
+    return np.array([segment for collection in those for segment in collection.get_segments()])
+
+
+VERSIONS = ("original", "finetuned", "pruned", "untuned", "random")
+
+
+def test_effects_draw_the_largest_of_any_attack_each_version_in_its_line():
+    table = controlled(seeds=(7, 8, 9))
+    figure = figures.effects(table, "location", "fc")
+    assert titles(figure) == ["l1", ""]
+    for axes, measure in zip(figure.axes, ("auc", RATE), strict=True):
+        for version in VERSIONS:
+            (line,) = thick(axes, version)
+            rows = of_version(table, version)
+            np.testing.assert_allclose(np.unique(line.get_ydata()), np.unique(the_largest(rows, measure)))
+            if version in ("pruned", "untuned", "random"):
+                np.testing.assert_allclose(line.get_ydata(), the_largest(rows, measure))
+                np.testing.assert_allclose(line.get_xdata(), [0.5, 0.7, 0.9], atol=0.02)
+        samia = 100 * table[table["attack"] == "samia"].groupby("tuning", dropna=False)[measure].mean()
+        thin = [line for line in axes.lines if line.get_linewidth() == controls.THIN["linewidth"]]
+        assert len(thin) == 3 and any(np.allclose(line.get_ydata(), samia["finetuned"]) for line in thin)
+    assert "Strongest by AUC: conf 11 times; by TPR: " in caption(figure)
+    text = "11 victim models (1 original, 1 finetuned, 3 pruned, 3 untuned, 3 random); each point is the mean over 3"
+    assert text in caption(figure)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "said"),
+    [
+        ((7,), "95 % interval of the one result."),
+        ((7, 8), "Of two seeds no interval is drawn."),
+        ((7, 8, 9), "95 % interval of the mean over seeds (Student's t)."),
+    ],
+)
+def test_bars_and_bands_are_intervals_of_the_one_result_or_of_the_mean(seeds, said):
+    table = controlled(seeds=seeds)
+    values = 100 * of_version(table, "finetuned").query("attack == 'conf'")["auc"]
+    half = {1: 1.0, 2: None, 3: 4.302653 * values.std() / np.sqrt(3)}[len(seeds)]  # t of 2 degrees of freedom at 0.975
+    figure = figures.effects(table, "location", "fc")
+    assert caption(figure).endswith(said)
+    bands = [patch.get_extents().transformed(figure.axes[0].transData.inverted()) for patch in figure.axes[0].patches]
+    assert len(bands) == (0 if half is None else 2), "of the original and of the finetuned"
+    assert len(segments(figure.axes[0])) == (0 if half is None else 9)
+    leak = figures.leak_vs_accuracy(table, "location", "fc")
+    assert caption(leak).endswith(said)
+    ours = segments(leak.axes[0], controls.LINES["finetuned"]["color"])
+    assert len(ours) == {1: 1, 2: 0, 3: 2}[len(seeds)], "of a victim's accuracy only over seeds"
+    if half is not None:
+        np.testing.assert_allclose([bands[1].y0, bands[1].y1], values.mean() + np.array([-half, half]), rtol=1e-5)
+        np.testing.assert_allclose(ours[0][:, 1], values.mean() + np.array([-half, half]), rtol=1e-5)
+    if len(seeds) == 3:
+        accuracies = 100 * of_version(table, "finetuned").drop_duplicates("seed")["victim_train_accuracy"]
+        half = 4.302653 * accuracies.std() / np.sqrt(3)
+        np.testing.assert_allclose(ours[1][:, 0], accuracies.mean() + np.array([-half, half]), rtol=1e-5)
+
+
+def test_leak_stands_against_train_and_against_test_accuracy_the_largest_sparsity_named():
+    table = controlled(seeds=(7, 8))
+    figure = figures.leak_vs_accuracy(table, "location", "fc")
+    assert [axes.get_xlabel() for axes in figure.axes] == ["train accuracy (%)", "test accuracy (%)"]
+    for axes, name in zip(figure.axes, ("victim_train_accuracy", "victim_test_accuracy"), strict=True):
+        for version in VERSIONS:
+            rows = of_version(table, version).fillna({"sparsity": 0})
+            marks = [line for line in axes.lines if line.get_marker() == controls._mark(version, 1)["marker"]]
+            drawn = np.concatenate([mark.get_xydata() for mark in marks])
+            where = 100 * rows.groupby("sparsity")[name].mean().to_numpy()
+            np.testing.assert_allclose(drawn, np.column_stack([where, the_largest(rows, "auc")]))
+            sizes = [mark.get_markersize() for mark in marks]
+            assert sizes == sorted(set(sizes)), "a larger mark for a larger sparsity"
+        assert [text.get_text() for text in axes.texts] == ["0.9", "0.9", "0.9"]
+
+
+def test_failed_controls_are_named_and_not_drawn():
+    table = failing(controlled(), pruner="random", sparsity=0.7)
+    table = failing(failing(table, tuning="finetuned"), pruner="l1", sparsity=0.7, tuning="untuned", attack="conf")
+    figure = figures.effects(table, "location", "fc")
+    assert titles(figure) == ["l1; failed: finetuned", ""] and texts(figure) == ["failed: random"] * 2
+    assert not thick(figure.axes[0], "finetuned")
+    assert np.isnan(thick(figure.axes[0], "random")[0].get_ydata()).tolist() == [False, True, False]
+    others = of_version(table, "untuned").query("sparsity == 0.7 and attack == 'samia'")["auc"].item()
+    np.testing.assert_allclose(thick(figure.axes[0], "untuned")[0].get_ydata()[1], 100 * others)
+    leak = figures.leak_vs_accuracy(table, "location", "fc")
+    assert leak.axes[0].get_title(loc="left") == "l1; failed: finetuned, random 0.7"
+    assert not any(line.get_marker() == "D" for axes in leak.axes for line in axes.lines)
+    for each in (figure, leak):
+        assert caption(each).endswith("Left out as failed, because a network learnt nothing: 5 of 22 results.")
+
+
+def test_a_failed_victims_accuracy_is_left_out_of_the_mean_as_its_leak_is():
+    table = controlled(seeds=(7, 8))
+    at = (table["tuning"] == "finetuned") & (table["seed"] == 8)
+    table = table.assign(
+        failed=table["failed"].mask(at, "victim"),
+        victim_train_accuracy=lambda t: t["victim_train_accuracy"].mask(at, 0.1),
+    )
+    (mark,) = (
+        line for line in figures.leak_vs_accuracy(table, "location", "fc").axes[0].lines if line.get_marker() == "D"
+    )
+    left = of_version(table, "finetuned").query("seed == 7 and attack == 'conf'").iloc[0]
+    np.testing.assert_allclose(mark.get_xydata(), [[100 * left["victim_train_accuracy"], 100 * left["auc"]]])
+
+
+def test_random_weights_stand_beside_every_pruner_and_untuned_ones_where_there_are_any():
+    table = controlled(IMAGES, pruners=("l1",))
+    figure = figures.effects(table, "svhn", "vgg16")
+    assert titles(figure) == ["l1", "slim", "", ""]
+    drawn = {
+        version: [sum(np.isfinite(line.get_ydata()).sum() for line in thick(axes, version)) for axes in figure.axes[:2]]
+        for version in VERSIONS
+    }
+    lines_have_two = {"original": [2, 2], "finetuned": [2, 2]}
+    assert drawn == lines_have_two | {"pruned": [3, 3], "untuned": [3, 0], "random": [3, 3]}
+    assert len(figures.leak_vs_accuracy(table, "svhn", "vgg16").axes) == 4
+    assert "14 victim models (1 original, 1 finetuned, 6 pruned, 3 untuned, 3 random)" in caption(figure)
+
+
+def test_a_rate_that_no_attack_has_is_said_to_be_missing():
+    table = controlled().assign(**dict.fromkeys((RATE, f"{RATE}_ci_lo", f"{RATE}_ci_hi"), np.nan))
+    figure = figures.effects(table, "location", "fc")
+    assert figure.axes[1].get_title(loc="left") == "too few non-members: no attack has such a rate"
+    assert "by TPR: none." in caption(figure)
+
+
+PAIRS = ("accuracy_vs_sparsity", "frontier", "frontier_strongest", "defense_effect", "transfer")
+
+
+def test_controls_show_in_no_other_figure():
+    assert tables.controls(FULL).any()
+    for name in (*PAIRS, "samia_vs_others", "gaps_vs_accuracy"):
+        of = ("location", "fc") if name in PAIRS else ()
+        with_them, without = (getattr(figures, name)(t, *of) for t in (FULL, FULL[~tables.controls(FULL)]))
+        drawn, expected = (
+            [line.get_xydata().tolist() for axes in figure.axes for line in axes.lines]
+            for figure in (with_them, without)
+        )
+        assert drawn == expected, name
+        assert (caption(with_them), texts(with_them)) == (caption(without), texts(without)), name
+
+
+def test_means_have_their_interval_from_three_seeds_on():
+    twice, thrice = everyone(LOCATION, seeds=(7, 8)), everyone(LOCATION, seeds=(7, 8, 9))
+    for name, number in zip(
+        (*PAIRS[:-1], "samia_vs_others", "gaps_vs_accuracy"),
+        # A mark's one or two: 2 attacks on 4 models; 10 versions in each of 3 panels, twice; 3 lines over 3 sparsities.
+        (8, 60, 60, 9, 8, 12),
+        strict=True,
+    ):
+        of = ("location", "fc") if name in PAIRS else ()
+        figure = getattr(figures, name)(thrice, *of)
+        assert sum(len(segments(axes)) for axes in figure.axes) == number, name
+        assert "95 % interval of the mean over seeds" in caption(figure)
+        assert "interval of a single seed" not in caption(figure)
+    figure = figures.accuracy_vs_sparsity(twice, "location", "fc")
+    assert not len(segments(figure.axes[0])) and "interval" not in caption(figure)
+    samia = thrice[
+        (thrice["attack"] == "samia") & (thrice["adversary"] == "shadows_l1_0.9") & (thrice["sparsity"] == 0.5)
+    ]
+    half = 100 * 4.302653 * samia["accuracy"].std() / np.sqrt(3)
+    shown = cells(figures.transfer(thrice, "location", "fc").axes[0])["0.9", "0.5"]
+    assert shown == f"{100 * samia['accuracy'].mean():.1f}\n±{half:.1f}"
+    assert "±" not in "".join(cells(figures.transfer(twice, "location", "fc").axes[0]).values())
+    assert "±: 95 % interval of the mean" in caption(figures.transfer(thrice, "location", "fc"))
+
+
+@pytest.mark.parametrize("draw", [figures.effects, figures.leak_vs_accuracy])
+def test_ones_own_settings_do_not_show_in_controls(draw):
+    with matplotlib.rc_context({"axes.facecolor": "black", "font.size": 30, "lines.markersize": 50}):
+        own = draw(controlled(), "location", "fc")
+    plain = draw(controlled(), "location", "fc")
+    for a, b in zip(own.axes, plain.axes, strict=True):
+        assert (a.get_facecolor(), a.xaxis.label.get_fontsize()) == (b.get_facecolor(), b.xaxis.label.get_fontsize())
+
+
+def degenerate_controls():
+    full = controlled()
+    return {
+        "nothing": full[:0],
+        "no controls": full[~tables.controls(full)],
+        "controls only": full[tables.controls(full)],
+        "random only": full[full["pruner"] == "random"],
+        "originals": full[full["pruner"].isna()],
+        "one sparsity": full[full["sparsity"].isna() | (full["sparsity"] == 0.7)],
+        "no samia": full[full["attack"] == "conf"],
+        "constant": full.assign(auc=0.5, victim_train_accuracy=1.0),
+        "another model": full.assign(model="cnn"),
+        "all failed": full.assign(failed="victim"),
+    }
+
+
+@pytest.mark.parametrize("name", degenerate_controls())
+def test_degenerate_controls_are_drawn(name):
+    for draw in (figures.effects, figures.leak_vs_accuracy):
+        figure = draw(degenerate_controls()[name], "location", "fc")
+        figure.draw_without_rendering()
+        assert re.search(r"each point is (a single seed|the mean over no seeds)\.", caption(figure))
 
 
 def test_a_roc_curve_is_the_best_of_its_kind_and_begins_at_one_false_positive():

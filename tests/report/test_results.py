@@ -50,6 +50,7 @@ def test_a_result_has_the_names_and_values_of_the_design():
         "model": "fc",
         "pruner": "l1",
         "sparsity": 0.7,
+        "tuning": None,
         "defense": None,
         "strength": None,
         "adversary": "matched",

@@ -10,7 +10,7 @@ import pytest
 from test_results import DEFENDED, MODEL, ORIGINAL, PRIVATE, PRUNED, a_result
 
 from miaprune import grid
-from miaprune.report import results, tables
+from miaprune.report import results, summary, tables
 from miaprune.report.results import ResultError
 
 
@@ -61,8 +61,8 @@ def test_an_attacks_table_is_the_same_after_a_file(tmp_path, settings):
 def test_an_attacks_table_has_the_names_of_the_json_flattened():
     table = tables.attacks_table([a_result()])
     assert ",".join(table.columns) == (
-        "dataset,model,pruner,sparsity,defense,strength,adversary,attack,seed,accuracy,accuracy_ci_lo,accuracy_ci_hi,"
-        "auc,auc_ci_lo,auc_ci_hi,tpr_at_fpr_0.01,tpr_at_fpr_0.01_ci_lo,tpr_at_fpr_0.01_ci_hi,"
+        "dataset,model,pruner,sparsity,tuning,defense,strength,adversary,attack,seed,accuracy,accuracy_ci_lo,"
+        "accuracy_ci_hi,auc,auc_ci_lo,auc_ci_hi,tpr_at_fpr_0.01,tpr_at_fpr_0.01_ci_lo,tpr_at_fpr_0.01_ci_hi,"
         "tpr_at_fpr_0.01_false_positives,tpr_at_fpr_0.001,tpr_at_fpr_0.001_ci_lo,tpr_at_fpr_0.001_ci_hi,"
         "tpr_at_fpr_0.001_false_positives,members,non_members,references,trained,failed,"
         "victim_train_accuracy,victim_test_accuracy,"
@@ -81,11 +81,11 @@ def test_a_models_table_has_empty_cells_where_nothing_applies(tmp_path):
     path = tmp_path / "models.csv"
     tables.write_csv(path, table)
     assert path.read_text() == (
-        "dataset,model,pruner,sparsity,defense,strength,role,epoch,train_accuracy,dev_accuracy,test_accuracy,"
+        "dataset,model,pruner,sparsity,tuning,defense,strength,role,epoch,train_accuracy,dev_accuracy,test_accuracy,"
         "majority_accuracy,learnt,achieved_sparsity,seed\n"
-        "location,fc,,,,,shadow_0,12,0.99,0.7,0.6,,,0.0,7\n"
-        "location,fc,l1,0.7,,,shadow_0,12,0.99,0.7,0.6,,,0.0,7\n"
-        "location,fc,l1,0.7,ppb,4.0,shadow_0,12,0.99,0.7,0.6,,,0.0,7\n"
+        "location,fc,,,,,,shadow_0,12,0.99,0.7,0.6,,,0.0,7\n"
+        "location,fc,l1,0.7,,,,shadow_0,12,0.99,0.7,0.6,,,0.0,7\n"
+        "location,fc,l1,0.7,,ppb,4.0,shadow_0,12,0.99,0.7,0.6,,,0.0,7\n"
     )
     pd.testing.assert_frame_equal(tables.read_table(path), table)
 
@@ -126,14 +126,17 @@ def test_the_paper_table_starts_each_model_with_its_original():
 BY = f", attacks scored by commit {results.commit()}" if results.commit() else ""
 
 
-@pytest.mark.parametrize("table", ["paper_table", "defense_table"])
+@pytest.mark.parametrize("table", ["paper_table", "controls_table", "defense_table"])
 def test_the_head_of_a_table_says_how_to_read_it(table):
     rows = [row(PRUNED, "samia", seed, 0.6) for seed in (8, 7)]
     rows[0] |= {"accuracy_ci": [0.58, 0.62]}
     head = tables.head(table, tables.attacks_table(rows), "location")
-    assert head.startswith("# location: ") and "guessing: 50" in head and head.endswith(f"Seed 7, 8{BY}.\n\n")
+    assert head.startswith("# location: ") and "guessing: 50" in head and head.endswith(f"Seeds 7, 8{BY}.\n\n")
     assert tables.precision(tables.attacks_table(rows)).startswith("at most ±")
     assert tables.precision(tables.attacks_table(rows)) in head
+    assert tables.SEVERAL in head and tables.SEVERAL not in tables.head(
+        table, tables.attacks_table(rows[:1]), "location"
+    )
 
 
 def test_undefended_averages_over_seeds_and_leaves_defences_out():
@@ -188,16 +191,18 @@ def test_the_defence_table_shows_each_defended_setting_undefended_first():
     ]
     table = tables.defense_table(tables.attacks_table(rows), "location")
     assert list(table.columns) == [
-        *("model", "pruner", "sparsity", "defense", "strength", "test_accuracy", "epsilon"),
+        *("model", "pruner", "sparsity", "defense", "strength", "seeds", "test_accuracy", "epsilon"),
         *("samia adaptive", "strongest adaptive", "samia unaware", "strongest unaware"),
     ]
     assert tables.to_markdown(table).splitlines()[2:] == [
-        "| fc | l1 | 0.7 | none |  | 60.00 |  | 70.00 | 0.750 (samia) | 70.00 | 0.750 (samia) |",
-        "| fc | l1 | 0.7 | ppb | 4 | 57.50 |  | 61.00 | 0.680 (conf) |  | 0.610 (nn) |",
-        "| fc | l1 | 0.7 | ppb | 16 | 40.00 |  | 52.00 | 0.570 (samia) |  |  |",
-        "| fc | l1 | 0.7 | dp | 0.5 | 30.00 | 3.25 |  |  | 51.00 | 0.560 (samia) |",
-        "| fc | l1 | 0.9 | ppb | 4 | 60.00 |  | 65.00 | 0.700 (samia) |  |  |",
+        "| fc | l1 | 0.7 | none |  | 1 | 60.00 |  | 70.00 | 0.750 (samia) | 70.00 | 0.750 (samia) |",
+        "| fc | l1 | 0.7 | ppb | 4 | 2 | 57.5 ± 0.7 |  | 61.0 ± 1.4 | 0.680 (conf; 1 of 2 seeds) |  | 0.610 (nn) |",
+        "| fc | l1 | 0.7 | ppb | 16 | 1 | 40.00 |  | 52.00 | 0.570 (samia) |  |  |",
+        "| fc | l1 | 0.7 | dp | 0.5 | 1 | 30.00 | 3.25 |  |  | 51.00 | 0.560 (samia) |",
+        "| fc | l1 | 0.9 | ppb | 4 | 1 | 60.00 |  | 65.00 | 0.700 (samia) |  |  |",
     ]
+    one = tables.defense_table(tables.attacks_table([row for row in rows if row["seed"] == 7]), "location")
+    assert "seeds" not in one and list(one["samia adaptive"])[:2] == ["70.00", "60.00"]
 
 
 @pytest.mark.parametrize("setting", [None, ORIGINAL, PRUNED])
@@ -208,31 +213,53 @@ def test_without_defences_the_defence_table_has_columns_but_no_rows(setting):
     assert "samia unaware" in table.columns
 
 
-def test_spread_is_mean_and_sample_deviation_over_seeds():
-    def frame(seed, samia, test):
-        rows = [row(PRUNED, "samia", seed, samia, test), row(ORIGINAL, "samia", seed, 0.5)]
-        rows += [row(PRUNED, "conf", seed, 0.8)] if seed != 9 else []
-        return tables.attacks_table(rows)
-
-    table = tables.spread_table([frame(7, 0.70, 0.5), frame(8, 0.72, 0.6), frame(9, 0.74, 0.7)])
-    assert tables.to_markdown(table).splitlines()[2:] == [
-        "| location | fc | original |  | 3 | 60.0 ± 0.0 | 50.0 ± 0.0 |  | 0.550 (samia) |",
-        "| location | fc | l1 | 0.7 | 3 | 60.0 ± 10.0 | 72.0 ± 2.0 | 80.0 ± 0.0 (2 of 3 seeds) | 0.850 (conf) |",
+def test_several_seeds_are_mean_and_sample_deviation():
+    rows = []
+    for seed, samia, test in ((7, 0.70, 0.5), (8, 0.72, 0.6), (9, 0.74, 0.7)):
+        rows += [row(PRUNED, "samia", seed, samia, test), row(ORIGINAL, "samia", seed, 0.5)]
+        rows += [row(PRUNED, "conf", seed, 0.8, test)] if seed != 9 else []
+    fewer = "(conf; 2 of 3 seeds)"
+    assert tables.to_markdown(tables.paper_table(tables.attacks_table(rows), "location")).splitlines() == [
+        "| model | pruner | sparsity | seeds | test_accuracy | samia | conf | strongest |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| fc | original |  | 3 | 60.0 ± 0.0 | 50.0 ± 0.0 |  | 0.550 ± 0.000 (samia) |",
+        f"| fc | l1 | 0.7 | 3 | 60.0 ± 10.0 | 72.0 ± 2.0 | 80.0 ± 0.0 (2 of 3 seeds) | 0.850 ± 0.000 {fewer} |",
     ]
-    alone = tables.spread_table([frame(7, 0.7, 0.5)])
-    assert list(alone["samia"]) == ["50.0", "70.0"]
-    with pytest.raises(ResultError, match="seed 7 occurs twice"):
-        tables.spread_table([frame(7, 0.7, 0.5), frame(7, 0.7, 0.5)])
+    rows[0] |= {"failed": ["attack"]}  # samia on the pruned model, of seed 7
+    table = tables.paper_table(tables.attacks_table(rows), "location")
+    assert table["samia"][1] == "73.0 ± 1.4 (2 of 3 seeds)"
+    for result in rows:
+        if result["attack"] == "samia" and result["setting"]["pruner"]:
+            result["failed"] = ["attack"]
+    table = tables.paper_table(tables.attacks_table(rows), "location")
+    assert (table["samia"][1], table["strongest"][1]) == ("failed", "0.850 ± 0.000 (conf; 2 of 3 seeds; 1 failed)")
 
 
-def test_the_spread_command_writes_markdown(tmp_path, capsys):
-    for seed in (7, 8):
-        frame = tables.attacks_table([row(PRUNED, "samia", seed, 0.5 + seed / 100)])
-        tables.write_csv(tmp_path / f"{seed}.csv", frame)
-    tables.main([str(tmp_path / "spread.md"), str(tmp_path / "7.csv"), str(tmp_path / "8.csv")])
-    assert "57.5 ± 0.7" in (tmp_path / "spread.md").read_text()
-    with pytest.raises(SystemExit, match=r"error: .*9\.csv: no such table"):
-        tables.main([str(tmp_path / "spread.md"), str(tmp_path / "9.csv")])
+FINETUNED = replace(ORIGINAL, tuning="finetuned")
+UNTUNED = replace(PRUNED, tuning="untuned")
+DRAWN = replace(PRUNED, pruner="random")
+
+
+def test_the_controls_stand_beside_the_pruned_models_of_the_same_sparsity():
+    settings = [DRAWN, UNTUNED, replace(DRAWN, sparsity="0.5"), FINETUNED, PRUNED, ORIGINAL, DEFENDED]
+    settings += [replace(PRUNED, sparsity="0.5"), replace(PRUNED, sparsity="0.9"), replace(ORIGINAL, dataset="texas")]
+    rows = [row(s, "samia", 7, 0.6) for s in settings]
+    table = tables.controls_table(tables.attacks_table(rows), "location")
+    assert list(table.columns) == ["model", "pruner", "sparsity", "test_accuracy", "samia", "strongest"]
+    assert list(table[["pruner", "sparsity"]].itertuples(index=False, name=None)) == [
+        *(("original", ""), ("finetuned", ""), ("l1", "0.5"), ("random", "0.5")),
+        *(("l1", "0.7"), ("l1/untuned", "0.7"), ("random", "0.7")),
+    ]
+    assert tables.controls_table(tables.attacks_table([row(PRUNED, "samia", 7, 0.6)]), "location").empty
+
+
+def test_the_papers_table_and_the_findings_are_without_controls():
+    sound = [row(ORIGINAL, "samia", 7, 0.55), row(PRUNED, "samia", 7, 0.6)]
+    controls = [row(s, "samia", 7, 0.9) for s in (FINETUNED, UNTUNED, DRAWN)]
+    with_them, without = tables.attacks_table(sound + controls), tables.attacks_table(sound)
+    pd.testing.assert_frame_equal(tables.paper_table(with_them, "location"), tables.paper_table(without, "location"))
+    alike = " Fine-tuned alike, the original without pruning has 0.950 (samia)."
+    assert summary.findings(with_them) == [finding + alike for finding in summary.findings(without)]
 
 
 def test_markdown_leaves_missing_cells_empty():

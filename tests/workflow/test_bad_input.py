@@ -4,7 +4,6 @@ import shutil
 import subprocess
 
 import pytest
-from runner import Workflow
 
 from miaprune.files import load_metadata
 
@@ -74,8 +73,7 @@ def test_a_damaged_archive(workflow):
 
 def test_a_truncated_checkpoint(finished, tmp_path):
     """The victim is cut short after it was made; an attack that needs its signals must say so at once."""
-    shutil.copytree(finished.folder, tmp_path / "copy")
-    broken = Workflow(tmp_path / "copy", finished.config)
+    broken = finished.copy(tmp_path)
     for old in (broken.folder / CELL).glob("*.json"):
         old.unlink()
     (broken.folder / CELL / "signals.safetensors").unlink()
@@ -101,8 +99,7 @@ def test_a_truncated_checkpoint(finished, tmp_path):
 )
 def test_a_file_of_another_run_or_place_is_not_taken_for_ones_own(finished, tmp_path, what, message):
     """Where Snakemake has no record of who made what: a copied results folder, another checkout on the same one."""
-    shutil.copytree(finished.folder, tmp_path / "copy")
-    copy = Workflow(tmp_path / "copy", dict(finished.config))
+    copy = finished.copy(tmp_path)
     shutil.rmtree(copy.folder / ".snakemake")
     for log in copy.folder.glob("results/**/*.log"):
         log.unlink()

@@ -1,10 +1,9 @@
 """Runs that don't keep checkpoints: the same results, nothing trained twice, no space held behind their backs."""
 
 import copy
-import shutil
 
 import pytest
-from runner import Workflow, small_config
+from runner import Workflow
 
 from miaprune import grid
 
@@ -16,9 +15,10 @@ LIRA = f"{CELL}/lira.json"  # with more reference models than there are shadows
 
 
 @pytest.fixture(scope="module")
-def lean(tmp_path_factory):
-    """A finished run of the small grid without checkpoints. Tests plan changes of it, and change nothing."""
-    done = Workflow(tmp_path_factory.mktemp("lean"), small_config() | LEAN | {"references": 6})
+def lean(finished, tmp_path_factory):
+    """A finished run that pruned without checkpoints. Tests plan changes of it, and change nothing."""
+    done = finished.copy(tmp_path_factory.mktemp("lean"), without=CELL)
+    done.config |= LEAN | {"references": 6}
     process = done.run("all", LIRA)
     assert process.returncode == 0, process.stdout + process.stderr
     return done
@@ -69,8 +69,7 @@ def test_keeping_them_or_not_changes_no_plan(lean, finished):
 
 
 def test_checkpoints_that_were_kept_can_go_later(finished, tmp_path):
-    shutil.copytree(finished.folder, tmp_path / "copy")
-    later = Workflow(tmp_path / "copy", finished.config)
+    later = finished.copy(tmp_path)
     assert len(checkpoints(later.folder)) == 12
     done = later.run("all", "--delete-temp-output", "--config", "keep_checkpoints=false")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -111,9 +110,13 @@ def test_more_references_plan_what_is_missing_and_their_attacks(change):
     assert steps(change.plan("all", LIRA)) == [f"{name}.safetensors" for name in made]
 
 
-def test_a_target_that_is_a_checkpoint_is_kept(workflow):
+def test_a_target_that_is_a_checkpoint_is_kept(workflow, finished):
+    """A run from its very start."""
     workflow.config |= LEAN
     target = f"{CELL}/shadow_1.safetensors"
     done = workflow.run(target, f"{CELL}/conf.json")
     assert done.returncode == 0, done.stdout + done.stderr
     assert checkpoints(workflow.folder) == sorted([target, *ORIGINALS])
+    assert not (workflow.folder / "results/states").exists()
+    for name in (target, *ORIGINALS):
+        assert (workflow.folder / name).read_bytes() == (finished.folder / name).read_bytes(), name

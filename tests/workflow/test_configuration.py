@@ -185,7 +185,12 @@ def check(target, results_dir="results", data_dir="data", reports=REPORTS):
         ("results/digits/fc/original/untuned/conf.json", "untuned is what was pruned and not fine-tuned"),
         ("results/digits/fc/finetuned/ppb_4/conf.json", "defences act in fine-tuning of pruned models"),
         ("results/digits/fc/l1_0.5/untuned/ppb_4/conf.json", "is no setting"),
-        ("results/digits/fc/l1_0.5/untuned/shadows_l1_0.7/conf.json", "a mismatched adversary's victim is undefended"),
+        (
+            "results/digits/fc/l1_0.5/untuned/shadows_l1_0.7/conf.json",
+            "a mismatched adversary's victim is undefended",
+        ),
+        ("results/digits/fc/finetuned/shadows_l1_0.7/conf.json", "a mismatched adversary's victim is undefended"),
+        ("results/digits/fc/l1_0.5/shadows_finetuned/conf.json", "a mismatched adversary's victim is undefended"),
         ("results/digits/fc/l1_0/samia.json", "sparsity '0' must be a number above 0 and below 1"),
         ("results/digits/fc/l1_1/samia.json", "sparsity '1' must be"),
         ("results/digits/fc/l1_high/samia.json", "sparsity 'high' must be"),

@@ -2,7 +2,6 @@
 
 import copy
 import re
-import shutil
 from collections import Counter
 
 import pytest
@@ -23,13 +22,15 @@ def change(finished):
 
 @pytest.fixture(scope="module")
 def crossed(finished, tmp_path_factory):
-    """A finished run of two sparsities, each attacked with the other's shadows, one of them defended."""
-    folder = tmp_path_factory.mktemp("crossed")
-    shutil.copytree(finished.folder, folder, dirs_exist_ok=True)
-    config = copy.deepcopy(finished.config) | {"sparsities": [0.5, 0.8], "transfer": "all"}
-    config["parts"]["one"] = {"sparsities": [0.5]}
-    config["defenses"] = [{"defense": "ppb", "strengths": [4], "part": "one", "adversaries": ["adaptive", "unaware"]}]
-    done = Workflow(folder, config)
+    """A finished run of two sparsities, each attacked with the other's shadows, one of them defended.
+
+    By two families of attacks that are quick to fit.
+    """
+    done = finished.copy(tmp_path_factory.mktemp("crossed"))
+    done.config |= {"sparsities": [0.5, 0.8], "transfer": "all", "attacks": ["rmia", "conf"]}
+    done.config["parts"]["one"] = {"sparsities": [0.5]}
+    ppb = {"defense": "ppb", "strengths": [4], "part": "one", "adversaries": ["adaptive", "unaware"]}
+    done.config["defenses"] = [ppb]
     process = done.run(*CROSSED)
     assert process.returncode == 0, process.stdout + process.stderr
     assert done.plan(*CROSSED) == []
@@ -39,8 +40,7 @@ def crossed(finished, tmp_path_factory):
 @pytest.fixture
 def damage(crossed, tmp_path):
     """A copy of that run, to lose files."""
-    shutil.copytree(crossed.folder, tmp_path, dirs_exist_ok=True)
-    return Workflow(tmp_path, copy.deepcopy(crossed.config))
+    return crossed.copy(tmp_path)
 
 
 def submissions(workflow, *arguments):
@@ -150,13 +150,9 @@ def test_a_new_model_plans_its_own_settings(change):
     )
 
 
-def test_a_new_family_of_attacks_is_planned_on_every_setting_and_nothing_else_is(workflow, finished):
-    shutil.copytree(finished.folder, workflow.folder, dirs_exist_ok=True)
-    for folder in (CELL, ORIGINAL):
-        for file in family(folder, "nn"):
-            (workflow.folder / file).unlink(missing_ok=True)
-    workflow.config["attacks"] = ["conf", "nn_top3"]
-    assert results(workflow.plan("all")) == anew("nn")
+def test_a_new_family_of_attacks_is_planned_on_every_setting_and_nothing_else_is(change):
+    change.config["attacks"] = ["conf", "nn_top3"]
+    assert results(change.plan("all")) == anew("nn")
 
 
 @pytest.mark.parametrize("attack", ["mentr", "blindmi"])
@@ -188,7 +184,7 @@ def test_a_new_attack_is_scored_by_those_who_only_score(crossed):
     change = Workflow(crossed.folder, copy.deepcopy(crossed.config))
     change.config["attacks"].append("mentr")
     adversaries = (f"{CELL}/ppb_4/unaware", f"{CELL}/shadows_l1_0.8", "results/digits/fc/l1_0.8/shadows_l1_0.5")
-    rescored = [file for folder in adversaries for file in scored(folder, ("samia", "conf", "mentr"))]
+    rescored = [file for folder in adversaries for file in scored(folder, ("rmia", "conf", "mentr"))]
     assert results(change.plan(*CROSSED)) == sorted(rescored)
 
 
@@ -241,10 +237,10 @@ def test_the_demo_is_a_submission_per_setting_and_few_more(workflow):
 @pytest.mark.parametrize(
     ("lost", "submitted"),
     [
-        (["samia", "conf"], ["l1_0.8", "mismatched"]),  # fitted anew, they are scored anew
-        (["ppb_4/samia", "ppb_4/conf"], ["l1_0.5/ppb_4"]),
-        (["ppb_4/samia", "ppb_4/conf", "ppb_4/unaware/conf"], ["l1_0.5/ppb_4"]),
-        (["ppb_4/unaware/samia", "shadows_l1_0.8/conf"], ["l1_0.5/ppb_4", "mismatched"]),
+        (["rmia", "conf"], ["l1_0.8", "mismatched"]),  # fitted anew, they are scored anew
+        (["ppb_4/rmia", "ppb_4/conf"], ["l1_0.5/ppb_4"]),
+        (["ppb_4/rmia", "ppb_4/conf", "ppb_4/unaware/conf"], ["l1_0.5/ppb_4"]),
+        (["ppb_4/unaware/rmia", "shadows_l1_0.8/conf"], ["l1_0.5/ppb_4", "mismatched"]),
     ],
 )
 def test_what_is_left_of_a_setting_is_one_submission(damage, lost, submitted):

@@ -5,7 +5,6 @@ import subprocess
 
 import pandas as pd
 import pytest
-from runner import Workflow, small_config
 
 from miaprune import grid, metrics
 from miaprune.files import load_arrays
@@ -13,8 +12,11 @@ from miaprune.report.results import read_result
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    config = small_config() | {"models": ["fc", "cnn"], "pruners": ["slim", "l1"], "attacks": list(grid.ATTACKS)}
+def run(finished, tmp_path_factory):
+    """Of fc the original and the pruned setting are there, attacked by two families."""
+    workflow = finished.copy(tmp_path_factory.mktemp("run"))
+    config = workflow.config
+    config |= {"models": ["fc", "cnn"], "pruners": ["slim", "l1"], "attacks": list(grid.ATTACKS)}
     config["parts"] = {"cnn": {"models": ["cnn"], "pruners": ["l1"]}, "fc": {"models": ["fc"]}}
     config["defenses"] = [
         {"defense": defense, "strengths": [4], "part": part, "adversaries": adversaries}
@@ -25,7 +27,7 @@ def run(tmp_path_factory):
         )
     ]
     config["parts"]["cnn_pruners"] = {"models": ["cnn"]}
-    workflow = Workflow(tmp_path_factory.mktemp("run"), config | {"transfer": "cnn_pruners"})
+    config["transfer"] = "cnn_pruners"
     done = workflow.run("all")
     assert done.returncode == 0, done.stdout + done.stderr
     return workflow

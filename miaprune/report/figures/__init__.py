@@ -28,6 +28,7 @@ from miaprune.report.figures.accuracy import (
     gaps_vs_accuracy,
     samia_vs_others,
 )
+from miaprune.report.figures.controls import effects, leak_vs_accuracy
 from miaprune.report.figures.defenses import defense_effect, frontier, frontier_strongest
 from miaprune.report.figures.mismatch import transfer
 from miaprune.report.figures.roc import roc
@@ -41,10 +42,12 @@ __all__ = [
     "WIDTH",
     "accuracy_vs_sparsity",
     "defense_effect",
+    "effects",
     "frontier",
     "frontier_strongest",
     "gaps_per_class",
     "gaps_vs_accuracy",
+    "leak_vs_accuracy",
     "margin_distributions",
     "roc",
     "samia_vs_others",

@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from miaprune import grid
 from miaprune.report.figures.captions import GAPS, counts, finish, number
+from miaprune.report.figures.means import bars, interval
 from miaprune.report.figures.style import (
     BLACK,
     BLUE,
@@ -33,7 +34,7 @@ from miaprune.report.figures.style import (
 from miaprune.report.tables import PLACE, undefended
 
 # Marker and colour. Attacks of one family share a colour; no two share both.
-ATTACK_MARKS = {
+ATTACK_MARKS: dict[str, Mark] = {
     "samia": ("o", VERMILLION),
     "nn": ("s", BLUE),
     "nn_top3": ("^", BLUE),
@@ -50,7 +51,7 @@ ATTACK_MARKS = {
     "lira": ((4, 1, 0), SKY),
     "lira_t": ((4, 1, 45), SKY),
 }
-DATASET_MARKS = {
+DATASET_MARKS: dict[str, Mark] = {
     "cifar10": ("o", BLUE),
     "cifar100": ("s", VERMILLION),
     "svhn": ("^", GREEN),
@@ -60,7 +61,7 @@ DATASET_MARKS = {
     "purchase": (">", BLACK),
     "digits": ("p", GREY),
 }
-NEW_MARKS = [(marker, GREY) for marker in "hdH8p*"]
+NEW_MARKS: list[Mark] = [(marker, GREY) for marker in "hdH8p*"]
 """Of data sets and attacks that the grid knows and that have no mark above, in its order; the first also of others."""
 
 
@@ -90,12 +91,19 @@ def accuracy_vs_sparsity(attacks: pd.DataFrame, dataset: str, model: str) -> Fig
         axes.axhline(50, **GUESSING)
         for name in reversed(names):  # SAMIA last, on top
             mine, line = rows[rows["attack"] == name], _line(name)
-            for original in 100 * mine.loc[mine["pruner"].isna(), "accuracy"].dropna():
+            width = 0.4 * line["linewidth"] + 0.2
+            unpruned = mine[mine["pruner"].isna()]
+            bars(
+                axes, unpruned, unpruned["sparsity"].fillna(start) + aside[name], "accuracy", line["color"], width=width
+            )
+            for original in 100 * unpruned["accuracy"].dropna():
                 axes.plot(start + aside[name], original, **_dashed(line))
                 if name == "samia":
                     axes.axhline(original, **_dashed(line) | {"marker": ""})
             mine = mine[mine["pruner"] == pruner].sort_values("sparsity")
-            axes.plot(mine["sparsity"] + single * aside[name], 100 * mine["accuracy"], **line)
+            x = mine["sparsity"] + single * aside[name]
+            axes.plot(x, 100 * mine["accuracy"], **line)
+            bars(axes, mine, x, "accuracy", line["color"], width=width)
         failed = rows[rows["accuracy"].isna() & (rows["pruner"].isna() | (rows["pruner"] == pruner))]
         by_sparsity = failed.groupby(failed["sparsity"].fillna(start))["attack"]
         write_failed(axes, {float(x): ["all"] if set(a) >= set(names) else list(a) for x, a in by_sparsity})
@@ -127,10 +135,14 @@ def samia_vs_others(attacks: pd.DataFrame) -> Figure:
     columns = min(5, max(3, len(names)))
     height, without = 1.55 if columns > 3 else 2.4, "no other attack to compare with"
     figure, places = panels(len(names), columns, height, "SAMIA (%)", without, sharey=True)
-    low, high = _limits(table.to_numpy())
+    by_attack = {attack: those.set_index(PLACE) for attack, those in rows.groupby("attack")}
+    low, high = _limits(np.concatenate([table.to_numpy().ravel(), *interval(rows, "accuracy")]))
     for axes, name in zip(places, names, strict=True):
         compared, both = there[[name, "samia"]].all(axis=1), table[[name, "samia"]].dropna()
         axes.plot([low, high], [low, high], color=GREY, linewidth=0.8)
+        theirs, ours = (by_attack[attack].loc[both.index] for attack in (name, "samia"))
+        bars(axes, theirs, both["samia"], "accuracy", GREY, across=True, width=0.4)
+        bars(axes, ours, both[name], "accuracy", GREY, width=0.4)
         _scatter(axes, both[name], both["samia"])
         axes.set(xlim=(low, high), ylim=(low, high), aspect="equal", xlabel=f"{name} (%)")
         above = f"{(both['samia'] > both[name]).sum()} of {len(both)} above"
@@ -158,6 +170,7 @@ def gaps_vs_accuracy(attacks: pd.DataFrame, attack: str = "samia") -> Figure:
         scale = 100 if key == "generalization_gap" else 1
         both = (rows[[f"victim_{key}", "accuracy"]] * [scale, 100]).dropna()
         gap, accuracy = both[f"victim_{key}"], both["accuracy"]
+        bars(axes, rows.loc[both.index], gap, "accuracy", GREY, width=0.4)
         _scatter(axes, gap, accuracy)
         axes.set(xlabel=label, title=_correlations(gap, accuracy) + _and_failed(rows["accuracy"].isna().sum()))
         axes.xaxis.set_major_locator(MaxNLocator(4))
@@ -199,7 +212,7 @@ def _scatter(axes: Axes, x: pd.Series, y: pd.Series) -> None:
             axes.plot(x[here], y[here], **_point(*marks.get(dataset, NEW_MARKS[0]), filled=not is_original))
 
 
-def _point(marker: str, color: str, filled: bool) -> dict[str, Any]:
+def _point(marker: Any, color: str, filled: bool) -> dict[str, Any]:
     face = color if filled else "white"
     return {
         "linestyle": "",

@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from miaprune.report import tables
+from miaprune.report.figures.means import SEVERAL, results_behind
 from miaprune.report.tables import PLACE
 
 GAPS = {
@@ -26,14 +27,15 @@ def finish(figure: Figure, title: str, caption: str) -> None:
     )
 
 
-def counts(rows: pd.DataFrame) -> str:
-    """How many models and seeds stand behind a figure of attack accuracies."""
+def counts(rows: pd.DataFrame, measure: str = "accuracy", bars: str = "Bars") -> str:
+    """How many models and seeds stand behind a figure of an attack's measure, and what its ``bars`` are."""
     settings = rows.drop_duplicates([*PLACE, "defense", "strength"])
     originals, defended = int(settings["pruner"].isna().sum()), int(settings["defense"].notna().sum())
     pruned = plural(len(settings) - originals - defended, "pruned setting")
     if defended:
         pruned += f", {plural(defended, 'defended one')}"
-    return f"{pruned}, {plural(originals, 'original')}; each point is {seeds(rows)}{precision(rows)}{failures(rows)}"
+    said = f"each point is {seeds(rows)}{precision(rows, measure, bars)}{failures(rows)}"
+    return f"{pruned}, {plural(originals, 'original')}; {said}"
 
 
 def failures(rows: pd.DataFrame) -> str:
@@ -42,10 +44,12 @@ def failures(rows: pd.DataFrame) -> str:
     return f". {said}" if said else ""
 
 
-def precision(rows: pd.DataFrame) -> str:
-    """The next sentence: how exact one seed's accuracy is, if that is known."""
-    width = tables.precision(rows)
-    return f". The 95 % interval of a single seed's accuracy is {width}" if width else ""
+def precision(rows: pd.DataFrame, measure: str = "accuracy", bars: str = "Bars") -> str:
+    """The next sentences: how exact one seed's measure is, if that is known, and what a mean's ``bars`` are."""
+    n = results_behind(rows)
+    width = tables.precision(rows[n == 1])
+    said = f". The 95 % interval of a single seed's {measure} is {width}" if width else ""
+    return said + f". {bars}: 95 % interval of the mean over seeds (Student's t)" * bool((n >= SEVERAL).any())
 
 
 def seeds(rows: pd.DataFrame) -> str:

@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -15,7 +16,9 @@ from matplotlib.ticker import MaxNLocator
 from miaprune import grid
 from miaprune.grid import PPB_STRENGTH
 from miaprune.report.figures.captions import counts, finish
+from miaprune.report.figures.means import averaged, bars, how_often, interval, largest
 from miaprune.report.figures.style import (
+    BAND,
     BLACK,
     BLUE,
     GREEN,
@@ -27,7 +30,7 @@ from miaprune.report.figures.style import (
     styled,
     write_failed,
 )
-from miaprune.report.tables import PLACE, over_seeds
+from miaprune.report.tables import controls
 
 DEFENSE_MARKS = {"ppb": ("o", BLUE), "adv": ("s", ORANGE), "dp": ("^", GREEN)}
 STRENGTHS = {"ppb": "λ", "adv": "θ", "dp": "σ"}
@@ -52,15 +55,13 @@ def frontier_strongest(attacks: pd.DataFrame, dataset: str, model: str) -> Figur
     defended versions are drawn: where one was swept over strengths, the others have nothing to compare.
     """
     rows = _strongest(attacks, dataset, model)
-    counted = rows["attack"].where(rows["accuracy"].notna()).value_counts()
-    named = ", ".join(f"{attack} {count} times" for attack, count in counted.items())
-    read = f"Largest AUC of any attack (the strongest: {named})"
-    return _frontier(rows, "largest AUC (%)", f"{dataset}/{model}", read)
+    read = f"Largest AUC of any attack (the strongest: {how_often(rows, 'accuracy')})"
+    return _frontier(rows, "largest AUC (%)", f"{dataset}/{model}", read, "AUC")
 
 
 @styled()
-def _frontier(rows: pd.DataFrame, ylabel: str, where: str, read: str) -> Figure:
-    """A frontier; ``rows`` hold what is reached as ``accuracy``, and ``read`` is how the caption begins."""
+def _frontier(rows: pd.DataFrame, ylabel: str, where: str, read: str, measure: str = "accuracy") -> Figure:
+    """A frontier; ``rows`` hold what is reached, a ``measure``, as ``accuracy``; ``read`` is how the caption begins."""
     versions = rows[rows["defense"].notna()].drop_duplicates(["pruner", "defense", "strength"])["pruner"].value_counts()
     pruners = [p for p in grid.PRUNERS if p in versions and versions[p] == versions.max()]
     rows = rows[rows["pruner"].isna() | rows["pruner"].isin(pruners)]
@@ -113,7 +114,7 @@ def _frontier(rows: pd.DataFrame, ylabel: str, where: str, read: str) -> Figure:
         f"{read} against the test accuracy of its victim: the lower and the further "
         "right, the better the defence. A defence's strengths are joined in ascending order; the strongest is "
         "named. Filled: the adaptive adversary, whose shadow models are defended alike; hollow, above or below it: "
-        f"the unaware one, who attacks the same victim with undefended shadows. {counts(rows)}.",
+        f"the unaware one, who attacks the same victim with undefended shadows. {counts(rows, measure)}.",
     )
     return figure
 
@@ -141,10 +142,14 @@ def defense_effect(attacks: pd.DataFrame, dataset: str, model: str) -> Figure:
         its_original = rows.loc[rows["pruner"].isna(), "accuracy"]
         for original in 100 * its_original.dropna():
             axes.axhline(original, **originals)
+        for low, high in zip(*interval(rows[rows["pruner"].isna()], "accuracy"), strict=True):
+            if np.isfinite(low):
+                axes.axhspan(low, high, **BAND | {"color": BLACK})
         failed: dict[float, list[str]] = {}
         for name, (here, line) in lines.items():
             mine = rows[here & (rows["pruner"] == pruner)].sort_values("sparsity")
             axes.plot(mine["sparsity"], 100 * mine["accuracy"], **line)
+            bars(axes, mine, mine["sparsity"], "accuracy", line["color"])
             for level in mine.loc[mine["accuracy"].isna(), "sparsity"]:
                 failed.setdefault(level, []).append(name.removeprefix("PPB, ").removesuffix(" adversary"))
         write_failed(axes, failed)
@@ -163,20 +168,23 @@ def defense_effect(attacks: pd.DataFrame, dataset: str, model: str) -> Figure:
         "Accuracy of SAMIA on pruned models without a defence and with PPB in fine-tuning. The adaptive adversary "
         "defends the shadow models alike, the unaware one doesn't. PPB helps where the round marks are below the "
         "diamonds; below the dashed line SAMIA is less accurate than on the original. Guessing gives 50 %. "
-        f"{counts(rows)}.",
+        f"{counts(rows, bars='Bars and band')}.",
     )
     return figure
 
 
 def _victims(axes: Axes, rows: pd.DataFrame, marker: str, color: str, filled: bool) -> None:
     """Points of `frontier`, joined in the order of ``rows``."""
-    axes.plot(100 * rows["victim_test_accuracy"], 100 * rows["accuracy"], **_victim(marker, color, filled))
+    x, y = 100 * rows["victim_test_accuracy"], 100 * rows["accuracy"]
+    axes.plot(x, y, **_victim(marker, color, filled))
+    bars(axes, rows, x, "accuracy", color, width=0.5)
+    bars(axes, rows, y, "victim_test_accuracy", color, across=True, width=0.5)
 
 
 def _name_strongest(axes: Axes, rows: pd.DataFrame, color: str) -> None:
     """Write the greatest strength, if there are several, below its points in `frontier`, or dp's left of them."""
-    strongest = rows[rows["strength"] == rows["strength"].max()]
-    if rows["strength"].nunique() > 1 and strongest["accuracy"].notna().any():
+    strongest = rows[(rows["strength"] == rows["strength"].max()) & rows["accuracy"].notna()]
+    if rows["strength"].nunique() > 1 and len(strongest):
         at = (100 * strongest["victim_test_accuracy"].iloc[0], 100 * strongest["accuracy"].min())
         below: dict[str, Any] = {"xytext": (0, -4), "ha": "center", "va": "top"}
         left: dict[str, Any] = {"xytext": (-4, 0), "ha": "right", "va": "center"}  # near ppb's at low sparsities
@@ -211,15 +219,17 @@ def _line_of(marker: str, color: str, filled: bool) -> dict[str, Any]:
 
 
 def _strongest(attacks: pd.DataFrame, dataset: str, model: str) -> pd.DataFrame:
-    """As `_samia`, of each victim and adversary the row of the attack with the largest AUC, as ``accuracy``."""
-    rows = attacks[(attacks["dataset"] == dataset) & (attacks["model"] == model)]
-    rows = over_seeds(rows[rows["adversary"].isin(["matched", "unaware"])])
-    versions = [*PLACE, "defense", "strength", "adversary"]
-    best = rows.sort_values("auc", ascending=False, kind="stable").drop_duplicates(versions).sort_index()
+    """Of each victim and adversary the row of the attack with the largest AUC, which stands as ``accuracy``."""
+    best = largest(_versions(attacks, dataset, model), "auc")
     return best.assign(accuracy=best["auc"], accuracy_ci_lo=best["auc_ci_lo"], accuracy_ci_hi=best["auc_ci_hi"])
 
 
 def _samia(attacks: pd.DataFrame, dataset: str, model: str) -> pd.DataFrame:
-    """SAMIA's rows on one model by the adaptive and the unaware adversary, averaged over seeds."""
-    rows = attacks[(attacks["dataset"] == dataset) & (attacks["model"] == model) & (attacks["attack"] == "samia")]
-    return over_seeds(rows[rows["adversary"].isin(["matched", "unaware"])])
+    """SAMIA's row of each victim and adversary."""
+    return _versions(attacks[attacks["attack"] == "samia"], dataset, model)
+
+
+def _versions(attacks: pd.DataFrame, dataset: str, model: str) -> pd.DataFrame:
+    """The adaptive and the unaware adversary's attacks on one model, averaged over seeds, controls left out."""
+    rows = attacks[(attacks["dataset"] == dataset) & (attacks["model"] == model) & ~controls(attacks)]
+    return averaged(rows[rows["adversary"].isin(["matched", "unaware"])])

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -45,7 +45,10 @@ STYLE: Any = {
 GUESSING: dict[str, Any] = {"color": GREY, "linewidth": 0.9, "linestyle": ":"}
 """The line at 50 %."""
 
-Mark = tuple[str, str]
+BAND: dict[str, Any] = {"alpha": 0.15, "linewidth": 0}
+"""An interval about a line, in the line's colour."""
+
+Mark = tuple[str | tuple[int, int, int], str]
 """Marker and colour."""
 
 
@@ -66,7 +69,7 @@ def panels(
     without: str = "",
     *,
     sharex: bool = False,
-    sharey: bool = False,
+    sharey: bool | Literal["row"] = False,
 ) -> tuple[Figure, list[Axes]]:
     """A figure and its ``count`` panels in reading order; the layout makes room for title, legend and caption.
 
