@@ -515,7 +515,9 @@ def test_a_failed_attack_is_not_the_strongest_nor_shown_as_a_coin_toss():
     found = summary.summary(table, claims.evaluate(table))
     assert "of 0.66 to 0.67 (samia on l1_0.5) after" in found and "60.00 failed 61.00" in found
     finding = " ".join(found.split("\n\n")[0].split())
-    assert finding.endswith("A coin toss has 0.50. Left out as failed, because a network learnt nothing: 1 of 8 results.")
+    assert finding.endswith(
+        "A coin toss has 0.50. Left out as failed, because a network learnt nothing: 1 of 8 results."
+    )
 
 
 def test_claim_2_says_how_many_other_attacks_failed():
