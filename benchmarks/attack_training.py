@@ -13,11 +13,11 @@ from itertools import product
 
 import ours
 import torch
-from configuration import attack_options
 
 from miaprune import grid, metrics
 from miaprune.attacks import attack, checks
 from miaprune.attacks.neural import epochs_of
+from workflow.configuration import attack_options
 
 sys.path.append(str(ours.ROOT / "tests"))
 from synthetic import best_scores, make_signals

@@ -24,7 +24,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from configuration import attack_options, training_recipe
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import prune
@@ -36,6 +35,7 @@ from miaprune.data.datasets import Dataset
 from miaprune.files import load_tensors, save_tensors
 from miaprune.networks import models
 from miaprune.signals import Signals, pool
+from workflow.configuration import attack_options, training_recipe
 
 WORKERS = min(4, os.cpu_count() or 1)
 QUERY_BATCH = 128

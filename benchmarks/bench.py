@@ -32,13 +32,13 @@ import numpy as np
 import ours
 import torch
 import work
-from configuration import ConfigError, attack_options, check_device
 from scipy.stats import binomtest
 
 from miaprune import grid
 from miaprune.data import datasets, splits
 from miaprune.files import FileError, write_text
 from miaprune.networks import models
+from workflow.configuration import ConfigError, attack_options, check_device
 
 HERE = Path(__file__).resolve().parent
 PHASES = {

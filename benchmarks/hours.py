@@ -29,8 +29,6 @@ import numpy as np
 import ours
 import torch
 from baseline import FAMILIES
-from configuration import ConfigError, attack_options, check_device, training_recipe
-from job import keep_freed_memory
 from torch import nn
 
 from miaprune import grid
@@ -40,6 +38,8 @@ from miaprune.data import datasets, splits
 from miaprune.signals import Signals
 from miaprune.training import defenses
 from miaprune.training.objectives import CrossEntropy, Objective
+from workflow.configuration import ConfigError, attack_options, check_device, training_recipe
+from workflow.scripts.job import keep_freed_memory
 
 STAGES = {"originals": "training", "pruned": "finetuning"}
 PHASES = (*STAGES, "signals", *FAMILIES)

@@ -18,12 +18,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import job
 import numpy as np
 import ours
 import torch
 from baseline import FAMILIES
-from configuration import attack_options
 
 from miaprune import grid, signals
 from miaprune.attacks import attack
@@ -31,6 +29,8 @@ from miaprune.data import datasets, splits
 from miaprune.files import load_tensors, save_tensors, write_text
 from miaprune.networks.models import build
 from miaprune.training.loop import EVALUATION_BATCH
+from workflow.configuration import attack_options
+from workflow.scripts import job
 
 CELLS = {"purchase": "fc", "svhn": "resnet18"}
 LIMIT = 8e9  # bytes

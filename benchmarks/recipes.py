@@ -19,12 +19,12 @@ from pathlib import Path
 import numpy as np
 import ours
 import torch
-from configuration import attack_options
 from scipy.stats import ttest_1samp
 
 from miaprune import grid, metrics, signals
 from miaprune.attacks import attack
 from miaprune.files import FileError, load_metadata, write_text
+from workflow.configuration import attack_options
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import ours
 import torch
-from configuration import attack_options
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -21,6 +20,7 @@ from miaprune.attacks.neural import NETWORKS, epochs_of, inputs_of, train
 from miaprune.data import splits
 from miaprune.networks import models
 from miaprune.signals import Signals
+from workflow.configuration import attack_options
 
 
 def flops(compute: Callable[[], Any]) -> float:

@@ -3,6 +3,7 @@
 import logging
 import re
 import signal
+import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -318,3 +319,9 @@ def test_a_benchmark_that_is_stopped_stops_its_workflow(tmp_path, monkeypatch):
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert told.exists()
+
+
+def test_it_starts_as_a_script():
+    """Where pytest's own search path is not in force."""
+    done = subprocess.run([sys.executable, bench.__file__, "--help"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
