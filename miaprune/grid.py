@@ -18,6 +18,8 @@ from typing import Any
 IMAGE_DATASETS = ("cifar10", "cifar100", "svhn", "chmnist", "digits", "noisy_digits")
 TABLE_DATASETS = ("location", "purchase", "texas")
 DATASETS = IMAGE_DATASETS + TABLE_DATASETS
+SMALL_DATASETS = ("digits", "noisy_digits")
+"""Images on which one thread computes as fast as two."""
 
 # Which datasets a model takes. The digits are small enough to be both: 8x8 images and 64 numbers.
 MODEL_DATASETS: dict[str, tuple[str, ...]] = {

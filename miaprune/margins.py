@@ -74,12 +74,12 @@ def fill(model: nn.Module, data: Dataset, margins: np.ndarray, role: str = "the 
     import torch
     from torch.nn import functional as F
 
-    from miaprune.devices import float32_exactly, searched
+    from miaprune.devices import channels_last, float32_exactly, searched
 
     device = data.inputs.device
     missing = torch.from_numpy(np.flatnonzero(np.isnan(margins))).to(device)
-    if on_gpu := device.type == "cuda":
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    on_gpu = device.type == "cuda"
+    channels_last(model)
     model.eval()
     with float32_exactly(), torch.inference_mode(), searched() if on_gpu else nullcontext():
         for batch in missing.split(BATCH):

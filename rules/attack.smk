@@ -14,7 +14,7 @@ rule signals:
         f"{RESULTS}/benchmarks/{{setting}}/signals.tsv"
     group:
         "{setting}"
-    threads: 1
+    threads: threads_of
     resources:
         **needs("signals"),
         card=1,
@@ -38,7 +38,7 @@ rule reference_margins:
         f"{RESULTS}/benchmarks/{{setting}}/references/{{chunk}}/margins.tsv"
     group:
         "{setting}/references/{chunk}"
-    threads: 1
+    threads: threads_of
     resources:
         **needs("signals"),
         card=1,

@@ -262,9 +262,23 @@ def say_what_failed():
     print(*(f"  {log}" for log in logs), sep="\n", file=sys.stderr)
 
 
+def dataset_of(wildcards):
+    if "dataset" in wildcards.keys():
+        return wildcards.dataset
+    return re.sub(f"^{REPETITION}", "", wildcards.setting).split("/")[0]
+
+
 def data_of(wildcards):
-    dataset = re.sub(f"^{REPETITION}", "", wildcards.setting).split("/")[0]
+    dataset = dataset_of(wildcards)
     return f"{DATA}/{dataset}/{dataset}.safetensors"
+
+
+def threads_of(wildcards):
+    """Two where networks compute on images of any size: one alone would leave a core idle, as six train in a job.
+
+    No more and no fewer where there are two: the rounding depends on it.
+    """
+    return 1 if dataset_of(wildcards) in (*grid.TABLE_DATASETS, *grid.SMALL_DATASETS) else 2
 
 
 def family(wildcards):

@@ -14,7 +14,7 @@ rule prune:
         f"{RESULTS}/benchmarks/{{repetition}}{{dataset}}/{{model}}/{{version}}/prune.tsv"
     group:
         "{repetition}{dataset}/{model}/{version}"
-    threads: 1
+    threads: threads_of
     resources:
         **needs("finetuning"),
         card=1,

@@ -10,7 +10,7 @@ rule train:
         f"{RESULTS}/logs/{{repetition}}{{dataset}}/{{model}}/original/train.log",
     benchmark:
         f"{RESULTS}/benchmarks/{{repetition}}{{dataset}}/{{model}}/original/train.tsv"
-    threads: 1
+    threads: threads_of
     resources:
         **needs("training"),
         card=1,

@@ -191,7 +191,7 @@ def running(log: str | Path, threads: int, device: str) -> Iterator[torch.device
             index = stack.enter_context(card(names, Path(tempfile.gettempdir(), f"miaprune-cards-{os.getuid()}")))
             torch.cuda.set_device(index)
             device = f"cuda:{index}"
-        logger.info(f"computes on {name_of(torch.device(device))}, threads: {threads}")
+        logger.info(f"computes on {name_of(torch.device(device))}")
         yield torch.device(device)
 
 
@@ -220,6 +220,7 @@ def states_of(
         "inputs": [file_digest(path) for path in inputs],
         "device": device.type,
         "torch version": torch.__version__,
+        "threads": torch.get_num_threads(),
         "code": _code_digest(script),
     }
     folder = Path(config["results_dir"], "states", place)
