@@ -32,6 +32,8 @@ def any_of(names):
     return "|".join(sorted(map(re.escape, names)))
 
 
+# A pattern of no name.
+NOTHING = "(?!)"
 NUMBER = r"[0-9][0-9.e+-]*"
 # Of all seeds but the first.
 REPETITION = f"(seed_({grid.SEED})/)?"
