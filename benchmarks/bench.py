@@ -200,7 +200,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error("--baseline-epochs: 2 or more, as the first one has what is done once")
     if args.records is not None and args.records < 40:
         parser.error("--records: 40 or more, to be split among six models")
-    args.model = args.model or ("fc" if args.dataset in grid.MODEL_DATASETS["fc"] else "resnet18")
+    args.model = args.model or ("fc" if grid.takes("fc", args.dataset) else "resnet18")
     try:
         check_device(args.device)
         grid.Setting(args.dataset, args.model).check()

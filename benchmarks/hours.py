@@ -34,7 +34,7 @@ from torch import nn
 from miaprune import grid
 from miaprune.attacks import attack, neural
 from miaprune.attacks.neural import epochs_of
-from miaprune.data import datasets, splits
+from miaprune.data import splits
 from miaprune.signals import Signals
 from miaprune.training import defenses
 from miaprune.training.objectives import CrossEntropy, Objective
@@ -111,7 +111,7 @@ def model_costs(
     The data has the data set's shape, and ``records`` records at most. Signals are measured of one model, twice: what
     only the first time takes is done once.
     """
-    data = ours.generated(dataset, min(records, datasets.SPECS[dataset].records)).to(device)
+    data = ours.generated(dataset, min(records, grid.DATASETS[dataset].records)).to(device)
     parts = [splits.of_role(role, len(data), config["seeds"][0]) for role in grid.ROLES]
 
     def objective(defense: str | None, recipe: Mapping[str, Any], split: splits.Split, seed: int) -> Objective:
@@ -174,7 +174,7 @@ def _fit_seconds(
 
 
 def _shape(dataset: str, model: str) -> tuple[tuple[int, ...], str]:
-    return datasets.SPECS[dataset].input_shape, model
+    return grid.DATASETS[dataset].shape, model
 
 
 class Estimate:
@@ -196,26 +196,26 @@ class Estimate:
 
         ``ran`` says after what share of its epochs a phase's training ends.
         """
-        spec = datasets.SPECS[dataset]
+        entry = grid.DATASETS[dataset]
         if not self.models:
             print("what a process does once, such as starting cuDNN, not counted:")
             model_costs(dataset, "fc" if model == "fc" else "cnn", self.config, self.device, 100)
         if (shape := _shape(dataset, model)) not in self.models:
             by = dict.fromkeys(s.defense for s in self.defended if _shape(s.dataset, s.model) == shape)
             self.models[shape] = model_costs(dataset, model, self.config, self.device, self.records, by)
-        if spec.classes not in self.attacks:
-            self.attacks[spec.classes] = attack_costs(spec.classes, self.config, self.device, self.shadows)
+        if entry.classes not in self.attacks:
+            self.attacks[entry.classes] = attack_costs(entry.classes, self.config, self.device, self.shadows)
         costs, found = self.models[shape], {}
         for phase, stage in STAGES.items():
             epochs = training_recipe(self.config, stage, dataset)["epochs"] * (ran or {}).get(phase, 1)
-            found[phase] = costs[defense if defense and phase == "pruned" else phase].of(spec.records, epochs)
-        found["signals"] = costs["signals"].of(spec.records)
-        parts = (splits.of_role(role, spec.records, self.config["seeds"][0]) for role in grid.ROLES)
+            found[phase] = costs[defense if defense and phase == "pruned" else phase].of(entry.records, epochs)
+        found["signals"] = costs["signals"].of(entry.records)
+        parts = (splits.of_role(role, entry.records, self.config["seeds"][0]) for role in grid.ROLES)
         queried, *others = (len(p.train) + len(p.test) for p in parts)
         for family, names in FAMILIES.items():
             found[family] = 0.0
             for name in names:
-                fitting, scoring = self.attacks[spec.classes][name]
+                fitting, scoring = self.attacks[entry.classes][name]
                 options = attack_options(self.config, name)
                 epochs = epochs_of(options, -(-sum(others) // options["batch_size"])) if "epochs" in options else 0
                 found[family] += fitting.of(sum(others), epochs) + scoring.of(queried)

@@ -26,6 +26,7 @@ from baseline import FAMILIES
 from miaprune import grid, signals
 from miaprune.attacks import attack
 from miaprune.data import datasets, splits
+from miaprune.data.archives import ARCHIVES
 from miaprune.files import load_tensors, save_tensors, write_text
 from miaprune.networks.models import build
 from miaprune.training.loop import EVALUATION_BATCH
@@ -40,7 +41,7 @@ BATCHES = 3  # of training, and one evaluation batch of each part, where an epoc
 
 def first(split: splits.Split, dataset: str) -> splits.Split:
     """All of a table; of images a few batches."""
-    if dataset in grid.TABLE_DATASETS:
+    if grid.DATASETS[dataset].kind == "table":
         return split
     return splits.Split(split.train[: BATCHES * 128], split.dev[:EVALUATION_BATCH], split.test[:EVALUATION_BATCH])
 
@@ -84,7 +85,7 @@ def measure(dataset: str, folder: Path) -> None:
         model = build(CELLS[dataset], data.input_shape, data.classes, seed=0)
         model.load_state_dict(load_tensors(folder / f"{role}.safetensors")[0])
         full = splits.of_role(role, len(data), 7)
-        asked = part if dataset in grid.TABLE_DATASETS else first_batch(part)
+        asked = part if grid.DATASETS[dataset].kind == "table" else first_batch(part)
         found = signals.measure(model, data, asked, 10, 1e-3, 0)
         rows = np.arange(len(full.train) + len(full.test)) % len(found)
         measured[role] = signals.Signals(*(getattr(found, f)[rows] for f in signals.Signals.__dataclass_fields__))
@@ -130,17 +131,17 @@ STAGES: dict[str, tuple[Callable[[str, Path], None], str]] = {
 
 def write_purchase_archive(folder: Path) -> None:
     """Purchase's archive with random records: the real reader takes any whose lines are valid."""
-    spec, rng = datasets.SPECS["purchase"], np.random.default_rng(0)
+    entry, rng = grid.DATASETS["purchase"], np.random.default_rng(0)
     (folder / "purchase").mkdir()
     csv = folder / "purchase" / "dataset_purchase"
     with open(csv, "wb") as file:
-        for start in range(0, spec.records, 10_000):
-            n = min(10_000, spec.records - start)
-            rows = np.full((n, 2 * spec.input_shape[0]), ord(","), np.uint8)
-            rows[:, 1::2] = rng.integers(ord("0"), ord("1") + 1, (n, spec.input_shape[0]))
-            labels = rng.integers(1, spec.classes + 1, n)
+        for start in range(0, entry.records, 10_000):
+            n = min(10_000, entry.records - start)
+            rows = np.full((n, 2 * entry.shape[0]), ord(","), np.uint8)
+            rows[:, 1::2] = rng.integers(ord("0"), ord("1") + 1, (n, entry.shape[0]))
+            labels = rng.integers(1, entry.classes + 1, n)
             file.writelines(b"%d%b\n" % (label, row.tobytes()) for label, row in zip(labels, rows, strict=True))
-    with tarfile.open(folder / "purchase" / spec.archives[0].name, "w:gz", compresslevel=1) as tar:
+    with tarfile.open(folder / "purchase" / ARCHIVES["purchase"][0].name, "w:gz", compresslevel=1) as tar:
         tar.add(csv, csv.name)
     csv.unlink()
 
@@ -158,7 +159,7 @@ def main() -> None:
     machine = ours.machine("cpu")
     rows = []
     for dataset, model in CELLS.items():
-        spec = datasets.SPECS[dataset]
+        entry = grid.DATASETS[dataset]
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
             if dataset == "purchase":
@@ -170,7 +171,7 @@ def main() -> None:
                 size = peak(stage, dataset, folder)
                 under = "yes" if size < LIMIT else "**no**"
                 rows.append(
-                    f"| {dataset}/{model}, {spec.records} records | {stage} | {what} | {size / 1e9:.2f} | {under} |"
+                    f"| {dataset}/{model}, {entry.records} records | {stage} | {what} | {size / 1e9:.2f} | {under} |"
                 )
                 print(rows[-1], flush=True)
     text = f"""# Host memory of a Purchase- and an SVHN-sized cell

@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,7 +23,7 @@ import yaml
 from torch import nn
 
 from miaprune import grid, signals
-from miaprune.data.datasets import FORMAT, SPECS, Dataset, load, prepare
+from miaprune.data.datasets import FORMAT, Dataset, load, prepare
 from miaprune.data.splits import Split
 from miaprune.files import FileError, load_metadata, save_tensors, write_text
 from miaprune.networks import models, pruning
@@ -193,20 +193,20 @@ def write_generated(name: str, out: Path, records: int | None = None, classes: i
 
     Each class has a pattern that shows through the noise, so that there is something to learn.
     """
-    spec, rng = SPECS[name], np.random.default_rng(0)
-    n, classes = records or spec.records, classes or spec.classes
+    entry, rng = grid.DATASETS[name], np.random.default_rng(0)
+    n, classes = records or entry.records, classes or entry.classes
     labels = rng.integers(0, classes, n, dtype=np.uint8)
-    if len(spec.input_shape) == 1:
-        noise, pattern = (rng.integers(0, 2, (k, *spec.input_shape), dtype=np.uint8) for k in (n, classes))
+    if len(entry.shape) == 1:
+        noise, pattern = (rng.integers(0, 2, (k, *entry.shape), dtype=np.uint8) for k in (n, classes))
         half = rng.random((n, 1), dtype=np.float32) < 0.5
         inputs = np.packbits(np.where(half, noise, pattern[labels] & noise), axis=1)
     else:
-        shape, top = spec.input_shape, spec.scale // 2 + 1
+        shape, top = entry.shape, entry.scale // 2 + 1
         inputs, pattern = (rng.integers(0, top, (k, *shape), dtype=np.uint8) for k in (n, classes))
         for label in range(classes):
             inputs[labels == label] += pattern[label]
-    facts = asdict(spec) | {"classes": classes}
-    del facts["read"], facts["archives"]
+    facts = {"name": name, "input_shape": entry.shape, "classes": classes}
+    facts |= {"scale": entry.scale, "mean": entry.mean, "std": entry.std}
     save_tensors(out, {"inputs": inputs, "labels": labels}, {"format": FORMAT, **facts})
 
 

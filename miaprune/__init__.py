@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and the documentation
     from miaprune import grid, metrics
     from miaprune.attacks import attack as get_attack
     from miaprune.attacks.base import Attack
+    from miaprune.catalog import MODELS
     from miaprune.data.datasets import Dataset
     from miaprune.data.datasets import load as load_dataset
     from miaprune.data.datasets import prepare as prepare_dataset
@@ -21,7 +22,6 @@ if TYPE_CHECKING:  # the same names, for type checkers and the documentation
     from miaprune.data.splits import of_role as split_of
     from miaprune.files import load_tensors, save_tensors
     from miaprune.grid import ROLES, GridError, Setting, derive_seed
-    from miaprune.networks.models import MODELS
     from miaprune.networks.models import build as build_model
     from miaprune.networks.models import load as load_model
     from miaprune.networks.pruning import PRUNERS, achieved_sparsity, finalise, masks
@@ -68,11 +68,12 @@ _MODULES = ("grid", "metrics")
 _PLACES = {
     "attacks": {"get_attack": "attack"},
     "attacks.base": {"Attack": "Attack"},
+    "catalog": {"MODELS": "MODELS"},
     "data.datasets": {"Dataset": "Dataset", "load_dataset": "load", "prepare_dataset": "prepare"},
     "data.splits": {"Split": "Split", "split_of": "of_role"},
     "files": {"load_tensors": "load_tensors", "save_tensors": "save_tensors"},
     "grid": {"GridError": "GridError", "ROLES": "ROLES", "Setting": "Setting", "derive_seed": "derive_seed"},
-    "networks.models": {"MODELS": "MODELS", "build_model": "build", "load_model": "load"},
+    "networks.models": {"build_model": "build", "load_model": "load"},
     "networks.pruning": {
         "PRUNERS": "PRUNERS",
         "achieved_sparsity": "achieved_sparsity",

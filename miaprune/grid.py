@@ -6,35 +6,24 @@ planning thousands of jobs stays fast.
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
-IMAGE_DATASETS = ("cifar10", "cifar100", "svhn", "chmnist", "digits", "noisy_digits")
-TABLE_DATASETS = ("location", "purchase", "texas")
-DATASETS = IMAGE_DATASETS + TABLE_DATASETS
-SMALL_DATASETS = ("digits", "noisy_digits")
-"""Images on which one thread computes as fast as two."""
-
-# Which datasets a model takes. The digits are small enough to be both: 8x8 images and 64 numbers.
-MODEL_DATASETS: dict[str, tuple[str, ...]] = {
-    "resnet18": ("cifar10", "cifar100", "svhn", "chmnist"),
-    "densenet121": ("cifar10", "cifar100", "svhn", "chmnist"),
-    "vgg16": ("cifar10", "cifar100", "svhn", "chmnist"),
-    "fc": (*TABLE_DATASETS, "digits", "noisy_digits"),
-    "cnn": ("digits", "noisy_digits", "cifar10", "cifar100", "svhn", "chmnist"),
-}
-MODELS = tuple(MODEL_DATASETS)
+from miaprune.catalog import DATASETS as DATASETS
+from miaprune.catalog import MODELS as MODELS
+from miaprune.catalog import GridError as GridError
+from miaprune.catalog import known as known
+from miaprune.catalog import nearest as nearest
+from miaprune.catalog import takes as takes
 
 # Which models a pruner applies to: `fc` has neither convolutions nor batch norm.
-TORCHVISION_MODELS = ("resnet18", "densenet121", "vgg16")
-CONV_MODELS = (*TORCHVISION_MODELS, "cnn")
-PRUNER_MODELS: dict[str, tuple[str, ...]] = {
+CONV_MODELS = ("resnet18", "densenet121", "vgg16", "cnn")
+PRUNER_MODELS: dict[str, Collection[str]] = {
     "l1": MODELS,
     "l1_structured": CONV_MODELS,
     "l2_structured": CONV_MODELS,
@@ -105,10 +94,6 @@ SEED = "0|[1-9][0-9]*"
 """How a path writes a seed: in one way."""
 
 MAX_SEED = 10**9
-
-
-class GridError(ValueError):
-    """A name, value or combination that does not exist; the message is one line that says what would be right."""
 
 
 @dataclass(frozen=True)
@@ -188,8 +173,8 @@ class Setting:
         """Return self, or raise `GridError` if a name is unknown or the combination does not exist."""
         known("dataset", self.dataset, DATASETS)
         known("model", self.model, MODELS)
-        if self.dataset not in MODEL_DATASETS[self.model]:
-            fitting = [m for m in MODELS if self.dataset in MODEL_DATASETS[m]]
+        if not takes(self.model, self.dataset):
+            fitting = [m for m in MODELS if takes(m, self.dataset)]
             raise GridError(
                 f"{self.dataset}/{self.model}: model {self.model} does not take {self.dataset}; use {_either(fitting)}"
             )
@@ -232,31 +217,6 @@ def _seed(path: str, folder: str) -> int:
 
 def _either(names: Sequence[str]) -> str:
     return " or ".join(names) if len(names) < 3 else ", ".join(names[:-1]) + " or " + names[-1]
-
-
-FEW = 5
-"""Of what exists, an error names so many, the nearest, and counts the rest."""
-
-
-def known(kind: str, name: object, names: Iterable[str], where: str = "valid are") -> str:
-    """Return ``name`` if it is one of ``names``; raise `GridError` naming the nearest valid ones otherwise.
-
-    ``where`` says whose ``names`` they are.
-    """
-    names = list(names)
-    if name in names:
-        return str(name)
-    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise GridError(f"unknown {kind} {str(name)!r}: {hint}{where} {nearest(str(name), names)}")
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """The `FEW` of ``names`` that are most like ``name``, in their own order, and how many more there are."""
-    names = list(names)
-    few = difflib.get_close_matches(name, names, n=FEW, cutoff=0.0) if len(names) > FEW + 1 else names
-    more = f" and {len(names) - len(few)} more" if len(few) < len(names) else ""
-    return ", ".join(each for each in names if each in few) + more
 
 
 def unit(pruner: str) -> str:
@@ -315,11 +275,11 @@ def originals(grid: Mapping[str, Sequence[Any]]) -> list[Setting]:
     found = [
         Setting(d, m)
         for d, m in product(_unique(grid["datasets"]), _unique(grid["models"]))
-        if known("dataset", d, DATASETS) in MODEL_DATASETS[known("model", m, MODELS)]
+        if takes(known("model", m, MODELS), known("dataset", d, DATASETS))
     ]
     for dataset in grid["datasets"]:
         if all(s.dataset != dataset for s in found):
-            fitting = [m for m in MODELS if dataset in MODEL_DATASETS[m]]
+            fitting = [m for m in MODELS if takes(m, dataset)]
             raise GridError(f"none of the models {list(grid['models'])} takes {dataset}; add {_either(fitting)}")
     return found
 

@@ -32,6 +32,8 @@ def any_of(names):
     return "|".join(sorted(map(re.escape, names)))
 
 
+# A pattern of no name.
+NOTHING = "(?!)"
 NUMBER = r"[0-9][0-9.e+-]*"
 # Of all seeds but the first.
 REPETITION = f"(seed_({grid.SEED})/)?"
@@ -274,11 +276,13 @@ def data_of(wildcards):
 
 
 def threads_of(wildcards):
-    """Two where networks compute on images of any size: one alone would leave a core idle, as six train in a job.
+    """Two where networks compute on images of some size: one alone would leave a core idle, as six train in a job.
 
     No more and no fewer where there are two: the rounding depends on it.
     """
-    return 1 if dataset_of(wildcards) in (*grid.TABLE_DATASETS, *grid.SMALL_DATASETS) else 2
+    data = grid.DATASETS[dataset_of(wildcards)]
+    small = data.kind != "image" or (data.shape and data.shape[-1] < 32)  # the digits
+    return 1 if small else 2
 
 
 def family(wildcards):

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from miaprune import grid
+from miaprune import extensions, grid
 from miaprune.grid import GridError
 
 CONFIG = Path(__file__).parents[1] / "config.yaml"
@@ -50,7 +50,9 @@ def read(config: MutableMapping[str, Any]) -> None:
     for key in ("data_dir", "results_dir"):
         if isinstance(config.get(key), str) and config[key]:
             config[key] = os.path.normpath(config[key])
-    _check(config, schema)
+    _validate(config, schema)
+    extensions.register(config)
+    _check(config)
 
 
 def _extend(config: MutableMapping[str, Any], other: Mapping[str, Any]) -> None:
@@ -82,7 +84,8 @@ def _meant(value: Any, schema: Mapping[str, Any], definitions: Mapping[str, Any]
     return value
 
 
-def _check(config: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
+def _validate(config: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` unless the configuration is as its schema says."""
     from jsonschema import Draft202012Validator, validators
     from jsonschema.exceptions import best_match
 
@@ -96,6 +99,10 @@ def _check(config: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
             for key in error.instance:
                 grid.known(f"key in {where}:", key, error.schema["properties"])
         raise ConfigError(f"{where}: {error.message}")
+
+
+def _check(config: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` or `GridError` unless folders and names are such as can be used."""
     for key in ("results_dir", "data_dir"):
         if config[key].startswith(("~", "$")):
             raise ConfigError(f"{config[key]}: {key} is taken literally; write the path in full")
@@ -266,8 +273,7 @@ def _check_origin(path: str, results_dir: str, seed: int, about: Mapping[str, An
 
 def training_recipe(config: Mapping[str, Any], stage: str, dataset: str) -> dict[str, Any]:
     """The hyper-parameters of ``training`` or ``finetuning``: tables and images differ in epochs."""
-    kind = "table" if dataset in grid.TABLE_DATASETS else "image"
-    return config[stage] | {"epochs": config[stage]["epochs"][kind]}
+    return config[stage] | {"epochs": config[stage]["epochs"][grid.DATASETS[dataset].kind]}
 
 
 def attack_options(config: Mapping[str, Any], attack: str, recipe: str | None = None) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from miaprune.files import FileError, whole
-from miaprune.grid import known
 
 DOWNLOAD_TIMEOUT = 60  # seconds without a byte
 
@@ -106,8 +105,6 @@ ARCHIVES: dict[str, tuple[Archive, ...]] = {
             "https://zenodo.org/record/53169/files/Kather_texture_2016_image_tiles_5000.zip",
         ),
     ),
-    "digits": (),
-    "noisy_digits": (),
     "location": (
         Archive(
             "dataset_location.tgz",
@@ -133,7 +130,7 @@ ARCHIVES: dict[str, tuple[Archive, ...]] = {
         ),
     ),
 }
-"""By data set, all the files that are to lie in ``{data_dir}/{dataset}/``."""
+"""By published data set, all the files that are to lie in ``{data_dir}/{dataset}/``."""
 
 
 @dataclass(frozen=True)
@@ -221,15 +218,14 @@ def fetch_archives(archives: tuple[Archive, ...], folder: Path, download: bool =
 
 
 def check_archives(name: str, data_dir: str | Path) -> None:
-    """Check, before any job starts, those of a dataset's archives that lie in ``{data_dir}/{name}``.
+    """Check, before any job starts, those of a dataset's archives, if it has any, that lie in ``{data_dir}/{name}``.
 
     Raises
     ------
-    GridError : on an unknown name.
     DatasetError : if one is damaged, or is missing and has no address to download it from.
     """
     folder = Path(data_dir, name)
-    for archive in ARCHIVES[known("dataset", name, ARCHIVES)]:
+    for archive in ARCHIVES.get(name, ()):
         copy = find(archive, folder)
         if copy is not None:
             _verify(copy)

@@ -6,46 +6,24 @@ uint8, and takes its batches by index: there are no loader processes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import InitVar, asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import InitVar, dataclass, replace
 from functools import cache
 from numbers import Integral
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import embedding
 
-from miaprune.data import readers
-from miaprune.data.archives import ARCHIVES, Archive, DatasetError, fetch_archives, find
+from miaprune.catalog import DATASETS, DatasetEntry, known
+from miaprune.data.archives import ARCHIVES, DatasetError, fetch_archives, find
 from miaprune.files import FileError, digest, load_tensors, save_tensors
-from miaprune.grid import known
 
 FORMAT = 1
 """Version of the prepared file; raise it when `load` can no longer read what an older `prepare` wrote."""
-
-Reader = Callable[["DatasetSpec", Path], tuple[np.ndarray, np.ndarray]]
-"""(spec, folder of the archives) -> inputs uint8 or floats [n, *input_shape], labels int [n], 0-based."""
-
-
-@dataclass(frozen=True)
-class DatasetSpec:
-    """What a dataset must look like, and how its archives are read.
-
-    A raw input x is normalised to (x / scale - mean) / std per channel, or with ``mean`` and ``std`` empty and a
-    ``scale`` of 1 taken as it is; so are tables, whose features are 0 or 1.
-    """
-
-    name: str
-    input_shape: tuple[int, ...]
-    classes: int
-    records: int
-    scale: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    archives: tuple[Archive, ...]
-    read: Reader
 
 
 @dataclass(frozen=True)
@@ -202,6 +180,8 @@ def _fault(name: str, classes: int, inputs: np.ndarray, labels: np.ndarray) -> s
 def prepare(name: str, data_dir: str | Path, out: str | Path, download: bool = True) -> None:
     """Read the archives in ``{data_dir}/{name}``, downloading what is missing, and write one file ``out``.
 
+    A subset is drawn from the file that was prepared of its parent, ``{data_dir}/{parent}/{parent}.safetensors``.
+
     Raises
     ------
     GridError
@@ -209,23 +189,63 @@ def prepare(name: str, data_dir: str | Path, out: str | Path, download: bool = T
     DatasetError
         If an archive is missing, damaged, or not what its publisher describes.
     """
-    spec, folder = _spec(name), Path(data_dir, name)
-    checked = fetch_archives(spec.archives, folder, download)
-    inputs, labels = spec.read(spec, folder)
-    copy = find(spec.archives[0], folder) if spec.archives else None
+    entry, folder = DATASETS[known("dataset", name, DATASETS)], Path(data_dir, name)
+    if entry.of is not None:
+        _draw(entry, Path(data_dir, entry.of, f"{entry.of}.safetensors"), out)
+        return
+    archives = ARCHIVES.get(name, ())
+    checked = fetch_archives(archives, folder, download)
+    inputs, labels = entry.given(name=name, folder=folder)
+    copy = find(archives[0], folder) if archives else None
     where = copy.path if copy else name
-    if fault := _unlike(spec, inputs, labels) or _fault(name, spec.classes, inputs, labels):
+    assert entry.classes is not None
+    if fault := _unlike(entry, inputs, labels) or _fault(name, entry.classes, inputs, labels):
         raise DatasetError(f"{where}: {fault}")
-    table = len(spec.input_shape) == 1
+    table = inputs.ndim == 2
     if np.issubdtype(inputs.dtype, np.floating):
         inputs = inputs.astype(np.uint8 if table else np.float32)
     tensors = {
         "inputs": torch.from_numpy(np.packbits(inputs, axis=1) if table else inputs),
-        "labels": torch.from_numpy(labels.astype(np.min_scalar_type(spec.classes - 1))),
+        "labels": torch.from_numpy(labels.astype(np.min_scalar_type(entry.classes - 1))),
     }
-    facts = asdict(spec)
-    del facts["read"], facts["archives"]
-    save_tensors(out, tensors, {"format": FORMAT, "digest": f"sha256:{digest(tensors)}", "checked": checked, **facts})
+    facts = {"name": name, "input_shape": inputs.shape[1:], "classes": entry.classes, "records": len(inputs)}
+    facts |= {"scale": entry.scale, "mean": entry.mean, "std": entry.std}
+    _save(out, tensors, facts | {"checked": checked})
+
+
+DRAW = 0
+"""The seed of every subset's draw, whatever the run's seeds are."""
+
+
+def _draw(entry: DatasetEntry, parent: Path, out: str | Path) -> None:
+    """Write a subset of a prepared file: some of its records, each as likely as any other, in their order there.
+
+    The draw is fixed: it depends on the numbers of records alone, and a smaller subset lies within a larger one.
+    """
+    tensors, facts = _read(parent)
+    n, records = len(tensors["labels"]), entry.records or 0
+    if records > n:
+        raise DatasetError(f"{entry.name}: {records} records of {entry.of}, which has {n}")
+    drawn = torch.from_numpy(np.sort(np.random.RandomState(DRAW).permutation(n)[:records]))
+    chosen = {name: tensor[drawn] for name, tensor in tensors.items()}
+    whole = f"{records} of {n} records of {entry.of}, {facts['digest']}"
+    _save(out, chosen, facts | {"name": entry.name, "records": records, "checked": [*facts["checked"], whole]})
+
+
+def _save(out: str | Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+    """Write a prepared file."""
+    save_tensors(out, tensors, facts | {"format": FORMAT, "digest": f"sha256:{digest(tensors)}"})
+
+
+def _read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the facts of a prepared file; raises `DatasetError` on another."""
+    try:
+        tensors, facts = load_tensors(path)
+    except OSError as error:
+        raise DatasetError(str(error) if isinstance(error, FileError) else f"{path}: {error}") from None
+    if facts.get("format") != FORMAT:
+        raise DatasetError(f"{path}: not a dataset prepared by this version of miaprune; delete it and run again")
+    return tensors, facts
 
 
 def load(path: str | Path) -> Dataset:
@@ -236,12 +256,7 @@ def load(path: str | Path) -> Dataset:
     DatasetError
         If the file is missing, truncated, or was not written by `prepare`.
     """
-    try:
-        tensors, facts = load_tensors(path)
-    except OSError as error:
-        raise DatasetError(str(error) if isinstance(error, FileError) else f"{path}: {error}") from None
-    if facts.get("format") != FORMAT:
-        raise DatasetError(f"{path}: not a dataset prepared by this version of miaprune; delete it and run again")
+    tensors, facts = _read(path)
     shape = facts["input_shape"]
     per_channel = _per_channel((-1, *shape[1:]))
     return Dataset(
@@ -257,44 +272,13 @@ def load(path: str | Path) -> Dataset:
     )
 
 
-def _spec(name: str) -> DatasetSpec:
-    return SPECS[known("dataset", name, SPECS, "SPECS in miaprune/data/datasets.py has")]
-
-
-def _unlike(spec: DatasetSpec, inputs: np.ndarray, labels: np.ndarray) -> str | None:
-    """In what a reader's arrays differ from its line of `SPECS`, or cannot be stored whole; None if in nothing."""
-    if inputs.shape != (spec.records, *spec.input_shape) or labels.shape[:1] != (spec.records,):
+def _unlike(entry: DatasetEntry, inputs: np.ndarray, labels: np.ndarray) -> str | None:
+    """In what arrays differ from what is published of a data set, or cannot be stored whole; None if in nothing."""
+    assert entry.shape is not None
+    if inputs.shape != (entry.records, *entry.shape) or labels.shape[:1] != (entry.records,):
         found = f"inputs {list(inputs.shape)}, labels {list(labels.shape)}"
-        return f"{found}, but {spec.name} has {spec.records} records of {list(spec.input_shape)}"
+        return f"{found}, but {entry.name} has {entry.records} records of {list(entry.shape)}"
     # Record by record: a comparison of all of Texas at once takes gigabytes.
-    if len(spec.input_shape) == 1 and not all(((record == 0) | (record == 1)).all() for record in inputs):
-        return (
-            "features other than 0 and 1, but a table's are bits; give numbers as inputs of the shape "
-            f"({spec.input_shape[0]}, 1, 1), in uint8 or floats"
-        )
+    if inputs.ndim == 2 and not all(((record == 0) | (record == 1)).all() for record in inputs):
+        return "features other than 0 and 1, but a table's are bits"
     return None
-
-
-_RGB = (3, 32, 32)
-# scale, mean, std
-_CIFAR_NORM = (255, (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
-_SVHN_NORM = (255, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-_CHMNIST_NORM = (255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-_DIGITS_NORM = (16, (0.0,), (1.0,))
-_NOISY_NORM = (16, (0.14,), (0.35,))  # their mean and standard deviation
-_BITS: tuple[int, tuple[float, ...], tuple[float, ...]] = (1, (), ())
-
-SPECS: dict[str, DatasetSpec] = {
-    spec.name: spec
-    for spec in (
-        DatasetSpec("cifar10", _RGB, 10, 60_000, *_CIFAR_NORM, ARCHIVES["cifar10"], readers.read_cifar),
-        DatasetSpec("cifar100", _RGB, 100, 60_000, *_CIFAR_NORM, ARCHIVES["cifar100"], readers.read_cifar),
-        DatasetSpec("svhn", _RGB, 10, 99_289, *_SVHN_NORM, ARCHIVES["svhn"], readers.read_svhn),
-        DatasetSpec("chmnist", _RGB, 8, 5_000, *_CHMNIST_NORM, ARCHIVES["chmnist"], readers.read_images),
-        DatasetSpec("digits", (1, 8, 8), 10, 1_797, *_DIGITS_NORM, (), readers.read_digits),
-        DatasetSpec("noisy_digits", (1, 12, 12), 10, 1_797, *_NOISY_NORM, (), readers.read_noisy_digits),
-        DatasetSpec("location", (446,), 30, 5_010, *_BITS, ARCHIVES["location"], readers.read_csv),
-        DatasetSpec("purchase", (600,), 100, 197_324, *_BITS, ARCHIVES["purchase"], readers.read_csv),
-        DatasetSpec("texas", (6_169,), 100, 67_330, *_BITS, ARCHIVES["texas"], readers.read_texas),
-    )
-}

@@ -10,14 +10,12 @@ import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import numpy as np
 
-from miaprune.data.archives import DAMAGED, Archive, Copy, DatasetError, find, members
-
-if TYPE_CHECKING:
-    from miaprune.data.datasets import DatasetSpec
+from miaprune.catalog import DATASETS
+from miaprune.data.archives import ARCHIVES, DAMAGED, Archive, Copy, DatasetError, find, members
 
 
 @contextmanager
@@ -41,28 +39,35 @@ def _opened(archive: Archive, folder: Path) -> Iterator[tuple[Path, Mapping[str,
         yield copy.path, files
 
 
-def _table(lines: Iterable[bytes], spec: DatasetSpec, where: str) -> tuple[np.ndarray, np.ndarray]:
+def _shape(name: str) -> tuple[int, ...]:
+    """The shape of one record of a published data set."""
+    shape = DATASETS[name].shape
+    assert shape is not None
+    return shape
+
+
+def _table(lines: Iterable[bytes], name: str, where: str) -> tuple[np.ndarray, np.ndarray]:
     """Parse CSV lines ``label,bit,...,bit`` (label 1..classes, maybe quoted) to [n, d] and 0-based labels.
 
     One line at a time, straight from the bytes: Texas is 830 MB of text, and an error can name its line. Empty lines
     may only come last.
     """
-    width = spec.input_shape[0]
+    width, classes = _shape(name)[0], DATASETS[name].classes or 0
     bits, labels = bytearray(), []
     given = enumerate((line.translate(None, b'" \r\n') for line in lines), start=1)
     for number, line in given:
         if not line and not any(after for _, after in given):
             break
         label, _, features = line.partition(b",")
-        if not label.isdigit() or not 1 <= int(label) <= spec.classes:
+        if not label.isdigit() or not 1 <= int(label) <= classes:
             found = label[:20].decode(errors="replace")
-            raise DatasetError(f"{where}, line {number}: label {found!r} is not in 1..{spec.classes}")
+            raise DatasetError(f"{where}, line {number}: label {found!r} is not in 1..{classes}")
         cells = np.frombuffer(features, np.uint8)
         values, commas = cells[::2] - ord("0"), cells[1::2]
         if len(cells) != 2 * width - 1 or (commas != ord(",")).any() or (values > 1).any():
             fields = features.decode(errors="replace").split(",")
             if len(fields) != width:
-                raise DatasetError(f"{where}, line {number}: {len(fields)} features, but {spec.name} has {width}")
+                raise DatasetError(f"{where}, line {number}: {len(fields)} features, but {name} has {width}")
             column, value = next((i, f) for i, f in enumerate(fields, start=1) if f not in ("0", "1"))
             raise DatasetError(f"{where}, line {number}: feature {column} is {value!r}, neither 0 nor 1")
         labels.append(int(label) - 1)
@@ -70,39 +75,39 @@ def _table(lines: Iterable[bytes], spec: DatasetSpec, where: str) -> tuple[np.nd
     return np.frombuffer(bits, np.uint8).reshape(-1, width), np.array(labels)
 
 
-def read_csv(spec: DatasetSpec, folder: Path) -> tuple[np.ndarray, np.ndarray]:
+def read_csv(name: str, folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """One CSV, label first."""
-    (archive,) = spec.archives
+    (archive,) = ARCHIVES[name]
     (member,) = archive.members
     with _opened(archive, folder) as (path, files):
-        return _table(files[member], spec, f"{path}: {member}")
+        return _table(files[member], name, f"{path}: {member}")
 
 
-def read_texas(spec: DatasetSpec, folder: Path) -> tuple[np.ndarray, np.ndarray]:
+def read_texas(name: str, folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """The labels in one file, the features in another."""
-    (archive,) = spec.archives
+    (archive,) = ARCHIVES[name]
     with _opened(archive, folder) as (path, files):
         # The labels whole and first: alternating between two members would rewind the gzip stream each time.
         labels = files["100/labels"].read().splitlines()
         pairs = itertools.zip_longest(labels, files["100/feats"], fillvalue=b"")
         lines = (b"%b,%b" % pair if any(map(bytes.strip, pair)) else b"" for pair in pairs)
-        return _table(lines, spec, f"{path}: texas/100/labels and feats")
+        return _table(lines, name, f"{path}: texas/100/labels and feats")
 
 
-def read_images(spec: DatasetSpec, folder: Path) -> tuple[np.ndarray, np.ndarray]:
+def read_images(name: str, folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """Images of a zip with a folder per class, classes and images in alphabetical order."""
     from PIL import Image
 
-    path, (_, height, width) = folder / spec.archives[0].name, spec.input_shape
+    path, (_, height, width) = folder / ARCHIVES[name][0].name, _shape(name)
     images, labels = [], []
     with _readable(path), zipfile.ZipFile(path) as archive:
-        names = [PurePosixPath(n) for n in archive.namelist() if n.endswith(".tif")]
-        classes = sorted({name.parent.name for name in names})
-        for name in sorted(names):
-            with _readable(path / name), Image.open(io.BytesIO(archive.read(str(name)))) as image:
+        members = [PurePosixPath(n) for n in archive.namelist() if n.endswith(".tif")]
+        classes = sorted({member.parent.name for member in members})
+        for member in sorted(members):
+            with _readable(path / member), Image.open(io.BytesIO(archive.read(str(member)))) as image:
                 # Pillow widens the bilinear filter when it shrinks an image, so this is antialiased.
                 images.append(np.asarray(image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)))
-            labels.append(classes.index(name.parent.name))
+            labels.append(classes.index(member.parent.name))
     if not images:
         raise DatasetError(f"{path}: not the published archive: no .tif images in it")
     return np.stack(images).transpose(0, 3, 1, 2), np.array(labels)
@@ -144,17 +149,17 @@ def _unpickled(batch: bytes, where: str) -> np.ndarray:
         raise DatasetError(f"{where}: no batch of the Python release ({error}); delete it and run again") from None
 
 
-def read_cifar(spec: DatasetSpec, folder: Path) -> tuple[np.ndarray, np.ndarray]:
+def read_cifar(name: str, folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """Both halves, train first, of either release, by the SHA-256 of its records; of CIFAR-100 the fine labels."""
-    (archive,) = spec.archives
+    (archive,) = ARCHIVES[name]
     copy = find(archive, folder) or Copy(archive, folder / archive.name)
-    labels, width = 1 if spec.classes == 10 else 2, int(np.prod(spec.input_shape))
+    labels, width = 1 if name == "cifar10" else 2, int(np.prod(_shape(name)))
     with _opened(copy.archive, folder) as (path, files):
-        stored = {name: file.read() for name, file in files.items()}  # as they lie in the tar: it is read once
-    for name, batch in stored.items():
-        if not name.endswith(".bin"):
-            stored[name] = _unpickled(batch, f"{path}: {name}").tobytes()
-    *train, test = (stored[name] for name in copy.archive.members)
+        stored = {member: file.read() for member, file in files.items()}  # as they lie in the tar: it is read once
+    for member, batch in stored.items():
+        if not member.endswith(".bin"):
+            stored[member] = _unpickled(batch, f"{path}: {member}").tobytes()
+    *train, test = (stored[member] for member in copy.archive.members)
     halves = {"train": b"".join(train), "test": test}
     for (half, records), expected in zip(halves.items(), archive.records, strict=True):
         if (actual := hashlib.sha256(records).hexdigest()) != expected:
@@ -163,10 +168,10 @@ def read_cifar(spec: DatasetSpec, folder: Path) -> tuple[np.ndarray, np.ndarray]
                 "delete this copy and run again"
             )
     table = np.frombuffer(bytearray().join(halves.values()), np.uint8).reshape(-1, labels + width)
-    return table[:, labels:].reshape(-1, *spec.input_shape), table[:, labels - 1].astype(np.int64)
+    return table[:, labels:].reshape(-1, *_shape(name)), table[:, labels - 1].astype(np.int64)
 
 
-def read_svhn(spec: DatasetSpec, folder: Path) -> tuple[np.ndarray, np.ndarray]:
+def read_svhn(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """Train and test, without the extra images."""
     from torchvision import datasets
 
@@ -174,7 +179,7 @@ def read_svhn(spec: DatasetSpec, folder: Path) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([part.data for part in parts]), np.concatenate([part.labels for part in parts])
 
 
-def read_digits(spec: DatasetSpec, folder: Path) -> tuple[np.ndarray, np.ndarray]:
+def read_digits() -> tuple[np.ndarray, np.ndarray]:
     """scikit-learn's bundled digits: grey values 0..16."""
     from sklearn.datasets import load_digits
 
@@ -182,13 +187,13 @@ def read_digits(spec: DatasetSpec, folder: Path) -> tuple[np.ndarray, np.ndarray
     return digits.images.astype(np.uint8)[:, None], digits.target
 
 
-def read_noisy_digits(spec: DatasetSpec, folder: Path) -> tuple[np.ndarray, np.ndarray]:
+def read_noisy_digits() -> tuple[np.ndarray, np.ndarray]:
     """The digits with a border of 2 pixels, and to every pixel Gaussian noise of standard deviation 3 added.
 
     The grey values are 0..16: no two records are as alike as two clean digits of a kind, so that a network remembers
     its training records, as networks do that are trained on more and larger images. The noise is one draw, the same for
     everybody.
     """
-    images, labels = read_digits(spec, folder)
+    images, labels = read_digits()
     padded = np.pad(images.astype(np.float32), ((0, 0), (0, 0), (2, 2), (2, 2)))
     return padded + np.random.default_rng(0).normal(0.0, 3.0, padded.shape).astype(np.float32), labels

@@ -6,12 +6,12 @@ torchvision is imported where it is used: jobs on `fc` and `cnn` need not wait f
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-from miaprune.grid import known
+from miaprune.catalog import MODELS, known
 
 
 def resnet18(input_shape: tuple[int, ...], classes: int) -> nn.Module:
@@ -65,15 +65,6 @@ def cnn(input_shape: tuple[int, ...], classes: int) -> nn.Module:
     )  # fmt: skip
 
 
-MODELS: dict[str, Callable[[tuple[int, ...], int], nn.Module]] = {
-    "resnet18": resnet18,
-    "densenet121": densenet121,
-    "vgg16": vgg16,
-    "fc": fc,
-    "cnn": cnn,
-}
-
-
 @torch.no_grad()
 def initialise(model: nn.Module, generator: torch.Generator) -> nn.Module:
     """Xavier-normal weights and zero biases for conv and linear layers; norm weights 1, biases 0 (in place).
@@ -95,7 +86,7 @@ def initialise(model: nn.Module, generator: torch.Generator) -> nn.Module:
 def _unfilled(name: str, input_shape: tuple[int, ...], classes: int) -> nn.Module:
     """A model with tensors not yet set: the architectures' own draws, not wanted here, take VGG-16 three seconds."""
     with torch.device("meta"):
-        model = MODELS[known("model", name, MODELS, "MODELS in miaprune/networks/models.py has")](input_shape, classes)
+        model: nn.Module = MODELS[known("model", name, MODELS)](input_shape, classes)
     return model.to_empty(device="cpu")
 
 

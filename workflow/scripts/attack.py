@@ -12,8 +12,11 @@ from job import logged, running
 from miaprune import grid, margins, signals
 from miaprune.attacks import attack, checks
 from miaprune.data import splits
+from miaprune.extensions import register
 from miaprune.files import load_arrays, load_metadata, save_tensors
 from miaprune.report import results
+
+register(snakemake.config)
 
 
 def several(files):

@@ -2,10 +2,13 @@
 
 from job import logged
 
+from miaprune.extensions import register
 from miaprune.files import write_text
 from miaprune.report import claims, summary, tables
 from miaprune.report.effects import effects
 from miaprune.report.page import page
+
+register(snakemake.config)
 
 with logged(snakemake.log[0]):
     attacks, models = tables.read_table(snakemake.input.attacks), tables.read_table(snakemake.input.models)

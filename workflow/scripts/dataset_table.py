@@ -2,9 +2,12 @@
 
 from job import logged
 
+from miaprune.extensions import register
 from miaprune.files import write_text
 from miaprune.report import tables
 from miaprune.report.page import page
+
+register(snakemake.config)
 
 with logged(snakemake.log[0]):
     attacks, dataset = tables.read_table(snakemake.input[0]), snakemake.wildcards.dataset

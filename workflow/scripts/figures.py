@@ -4,7 +4,10 @@ from pathlib import Path
 
 from job import logged
 
+from miaprune.extensions import register
 from miaprune.report import figures, tables
+
+register(snakemake.config)
 
 with logged(snakemake.log[0]):
     attacks, folder = tables.read_table(snakemake.input[0]), Path(snakemake.output.pdf[0]).parent

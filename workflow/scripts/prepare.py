@@ -3,6 +3,9 @@
 from job import logged
 
 from miaprune.data.datasets import prepare
+from miaprune.extensions import register
+
+register(snakemake.config)
 
 with logged(snakemake.log[0]):
     prepare(snakemake.wildcards.dataset, snakemake.params.data_dir, snakemake.output[0])

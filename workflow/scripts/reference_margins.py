@@ -6,7 +6,10 @@ from job import running
 
 from miaprune import grid, margins
 from miaprune.data import datasets
+from miaprune.extensions import register
 from miaprune.networks import models
+
+register(snakemake.config)
 
 params, wildcards = snakemake.params, snakemake.wildcards
 setting = grid.Setting.parse(wildcards.setting)

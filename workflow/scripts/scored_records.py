@@ -5,7 +5,10 @@ from pathlib import Path
 from job import logged
 
 from miaprune import grid
+from miaprune.extensions import register
 from miaprune.report import figures, scores, tables
+
+register(snakemake.config)
 
 params = snakemake.params
 

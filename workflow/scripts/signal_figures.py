@@ -3,7 +3,10 @@
 from job import logged
 
 from miaprune import grid, margins, signals
+from miaprune.extensions import register
 from miaprune.report import figures
+
+register(snakemake.config)
 
 with logged(snakemake.log[0]):
     original, *pruned = (signals.load(path, "victim") for path in snakemake.input.signals)

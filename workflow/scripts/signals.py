@@ -9,10 +9,13 @@ from job import running
 from miaprune import grid, margins, signals
 from miaprune.data import datasets, splits
 from miaprune.devices import name_of
+from miaprune.extensions import register
 from miaprune.files import check_facts, load_tensors
 from miaprune.networks import models
 from miaprune.report.results import stage
 from miaprune.training.stopping import span
+
+register(snakemake.config)
 
 params = snakemake.params
 setting = grid.Setting.parse(snakemake.wildcards.setting)

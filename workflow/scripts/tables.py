@@ -5,8 +5,11 @@ from dataclasses import asdict
 from job import logged
 
 from miaprune import grid
+from miaprune.extensions import register
 from miaprune.files import load_metadata
 from miaprune.report import results, tables
+
+register(snakemake.config)
 
 with logged(snakemake.log[0]):
     attacks = [

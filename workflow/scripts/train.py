@@ -6,10 +6,13 @@ from job import running, states_of
 from miaprune import grid
 from miaprune.data import datasets, splits
 from miaprune.devices import name_of
+from miaprune.extensions import register
 from miaprune.networks import models
 from miaprune.report.results import stage
 from miaprune.training.objectives import CrossEntropy
 from miaprune.training.together import train_roles
+
+register(snakemake.config)
 
 params, wildcards = snakemake.params, snakemake.wildcards
 setting = grid.Setting.parse(f"{wildcards.repetition}{wildcards.dataset}/{wildcards.model}/original")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -197,7 +197,7 @@ def _dashed(line: Mapping[str, Any]) -> dict[str, Any]:
     return {**line, **thin}
 
 
-def _marks(own: Mapping[str, Mark], names: Sequence[str]) -> dict[str, Mark]:
+def _marks(own: Mapping[str, Mark], names: Iterable[str]) -> dict[str, Mark]:
     """The marks of all ``names``: their own, else new ones in turn."""
     return {**own, **dict(zip((name for name in names if name not in own), itertools.cycle(NEW_MARKS), strict=False))}
 
