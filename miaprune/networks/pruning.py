@@ -7,7 +7,7 @@ weight would keep is bound to the default stream of a GPU, and a step with it ca
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, fx, nn
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch.nn.utils import prune as torch_prune
 from torch.utils.hooks import RemovableHandle
 
-from miaprune.grid import unit
+from miaprune.catalog import FILTERS, PRUNERS, GridError, known
 
 
 def _weighted(model: nn.Module) -> list[nn.Conv2d | nn.Linear]:
@@ -179,23 +179,20 @@ def two_four(model: nn.Module, sparsity: float) -> None:
         torch_prune.custom_from_mask(layer, "weight", mask.view(weight.shape).movedim(-1, 1).contiguous())
 
 
-PRUNERS: dict[str, Callable[..., None]] = {
-    "l1": l1,
-    "l1_structured": l1_structured,
-    "l2_structured": l2_structured,
-    "slim": slim,
-    "random": random,
-    "l1_global": l1_global,
-    "wanda": wanda,
-    "two_four": two_four,
-}
-"""Functions of (model, sparsity); of (model, sparsity, records) those that are `CALIBRATED`."""
-
-CALIBRATED = ("wanda",)
-"""Pruners that look at records of the model's own training, the first `CALIBRATION` of them."""
-
 CALIBRATION = 128
-"""As many as Wanda's paper takes."""
+"""Records of a model's own training, the first ones, that a pruner may look at: as many as Wanda's paper takes."""
+
+
+def prune(name: str, model: nn.Module, sparsity: float, records: Tensor) -> None:
+    """Prune a model in place by one of `PRUNERS`; ``records`` are for those that look at some, as `wanda`.
+
+    Raises `miaprune.catalog.GridError` if nothing is pruned then.
+    """
+    PRUNERS[known("pruner", name, PRUNERS)].given(model=model, sparsity=sparsity, records=records)
+    if all(mask.all() for mask in masks(model).values()):
+        raise GridError(
+            f"pruner {name} pruned nothing at sparsity {sparsity:g}: no mask of torch.nn.utils.prune has a zero"
+        )
 
 
 def masks(model: nn.Module) -> dict[str, Tensor]:
@@ -206,12 +203,12 @@ def masks(model: nn.Module) -> dict[str, Tensor]:
 def layer_sparsity(model: nn.Module, pruner: str) -> dict[str, tuple[int, int]]:
     """Per layer, how many of the pruner's units are gone and how many there were.
 
-    The unit is `miaprune.grid.unit`'s: a filter, or else what a single number in the mask stands for.
+    The unit is the pruner's (`miaprune.catalog.PRUNERS`): a filter, or else what a single number in a mask stands for.
     """
     counts = {}
     for name, mask in masks(model).items():
-        if name.endswith(".weight") or name == "weight":
-            units = mask.flatten(1)[:, 0] if unit(pruner) == "filters" else mask.flatten()
+        if name.endswith("weight"):
+            units = mask.flatten(1)[:, 0] if PRUNERS[pruner].unit == FILTERS else mask.flatten()
             counts[name.removesuffix(".weight")] = (int((units == 0).sum()), len(units))
     return counts
 
