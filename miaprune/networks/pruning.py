@@ -7,6 +7,7 @@ weight would keep is bound to the default stream of a GPU, and a step with it ca
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import torch
@@ -19,8 +20,13 @@ from miaprune.catalog import FILTERS, PRUNERS, GridError, known
 
 
 def _weighted(model: nn.Module) -> list[nn.Conv2d | nn.Linear]:
-    """The conv and linear layers, whose single weights unstructured pruners choose from."""
-    return [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    """The conv and linear layers, whose single weights unstructured pruners choose from.
+
+    A `torch.nn.MultiheadAttention` computes with its output layer's weights and never calls that: no mask would stay
+    in force there.
+    """
+    inner = [module.out_proj for module in model.modules() if isinstance(module, nn.MultiheadAttention)]
+    return [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear) and all(m is not each for each in inner)]
 
 
 def _without_smallest(scores: Tensor, amount: int) -> Tensor:
@@ -33,6 +39,8 @@ def _without_smallest_of_all(scores: Sequence[Tensor], sparsity: float) -> list[
 
     A layer that would be emptied keeps its largest.
     """
+    if not scores:
+        return []
     sizes = [len(each) for each in scores]
     masks = _without_smallest(torch.cat(list(scores)), int(sum(sizes) * sparsity)).split(sizes)
     for mask, each in zip(masks, scores, strict=True):
@@ -257,7 +265,10 @@ def _clear_dead_channels(model: nn.Module) -> None:
 
     try:
         nodes = _Layers().trace(model).nodes
-    except (fx.proxy.TraceError, TypeError, RuntimeError):  # control flow by an input's values: they cost space only
+    except Exception:  # control flow by an input's values, or whatever else users do: they cost space only
+        return
+    calls = Counter(id(of(node)) for node in nodes if isinstance(of(node), nn.Conv2d | nn.BatchNorm2d))
+    if max(calls.values(), default=0) > 1:  # what is dead after one call need not be so after the other
         return
     for node in nodes:
         layer, source = of(node), node.all_input_nodes[0] if node.all_input_nodes else node
