@@ -1,4 +1,4 @@
-"""docs/extending.md does what it says: an own data set, network, pruner, defence and attack through the real workflow."""
+"""docs/extending.md does what it says: data, a network, a pruner, a defence and an attack of one's own, for real."""
 
 import json
 import re
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.workflow
 PAGE = (ROOT / "docs/extending.md").read_text()
 PYTHON, YAML = (re.findall(rf"^```{kind}\n(.*?)^```$", PAGE, flags=re.M | re.S) for kind in ("python", "yaml"))
 TABLE = "results/cancer/fc/l1_0.5/conf.json"
-CELL = "results/scans/small_cnn/largest_0.5/smooth_0.1"
+CELL = "results/scans/small_cnn/noisy_l1_0.5/smooth_0.1"
 
 
 @pytest.fixture(scope="module")
@@ -40,11 +40,11 @@ def copy(lab, tmp_path):
 
 def test_results_name_the_users_file_at_every_stage(lab):
     result = json.loads((lab.folder / CELL / "unaware/gap.json").read_text())
-    assert result["setting"]["pruner"] == "largest" and 0 < result["auc"] < 1
+    assert result["setting"]["pruner"] == "noisy_l1" and 0 < result["auc"] < 1
     stages = {name: about["extensions"] for name, about in result["provenance"].items() if name != "data"}
     assert {name: set(found) for name, found in stages.items()} == {
         "original": {"scans", "small_cnn"},
-        "victim": {"small_cnn", "largest", "smooth"},
+        "victim": {"small_cnn", "noisy_l1", "smooth"},
         "signals": {"small_cnn"},
         "attack": {"gap"},
     }
