@@ -50,9 +50,11 @@ def read(config: MutableMapping[str, Any]) -> None:
     for key in ("data_dir", "results_dir"):
         if isinstance(config.get(key), str) and config[key]:
             config[key] = os.path.normpath(config[key])
-    if isinstance(config["extensions"], list):
-        config["extensions"] = [os.path.normpath(path) for path in config["extensions"] if isinstance(path, str)]
     _validate(config, schema)
+    config["extensions"] = list(map(os.path.normpath, config["extensions"]))
+    for own in config["own_datasets"].values():
+        if "file" in own:
+            own["file"] = os.path.normpath(own["file"])
     extensions.register(config)
     _check(config)
 

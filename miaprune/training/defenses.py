@@ -165,7 +165,7 @@ class DifferentialPrivacy:
 
     def backward(self, model: nn.Module, x: Tensor, y: Tensor) -> None:
         for module in model.modules():
-            if isinstance(module, nn.BatchNorm2d):
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.eval()
         kept = masks(model)
         total = self.clipped_sum(model, x, y)
