@@ -108,7 +108,7 @@ class Entry:
 
 def in_a_line(error: BaseException) -> str:
     """An error's type and the first line of what it says."""
-    said = str(error).strip().splitlines()
+    said = str(error.msg if isinstance(error, SyntaxError) else error).strip().splitlines()
     return f"{type(error).__name__}: {said[0]}" if said else type(error).__name__
 
 
@@ -117,14 +117,14 @@ def called(name: str, function: Callable[..., Any], available: Mapping[str, Any]
 
     Raises `GridError`, which calls it ``name``, if it needs another one.
     """
-    wanted = _parameters(function)
+    wanted = parameters_of(function)
     if lacking := [each for each, needed in wanted.items() if needed and each not in available]:
         raise GridError(f"{name}: its parameter {lacking[0]!r} is none of {', '.join(available)}")
     return function(**{each: available[each] for each in wanted if each in available})
 
 
-def _parameters(function: Callable[..., Any]) -> dict[str, bool]:
-    """By name the parameters of a function that may be named, and whether it needs them."""
+def parameters_of(function: Callable[..., Any]) -> dict[str, bool]:
+    """By name the parameters of a function or class that may be named, and whether it needs them."""
     return {
         parameter.name: parameter.default is parameter.empty
         for parameter in inspect.signature(function).parameters.values()
@@ -434,7 +434,7 @@ def _enter(kind: str, table: dict[str, Any], entry: Entry, parameters: Sequence[
     if reserved or name.startswith(("seed_", "shadows_")):
         raise GridError(f"{kind} {name!r}: results have something else of that name; choose another one")
     if parameters and callable(entry.source):
-        for each, needed in _parameters(entry.source).items():
+        for each, needed in parameters_of(entry.source).items():
             if needed and each not in parameters:
                 raise GridError(f"{kind} {name!r}: its parameter {each!r} is none of {', '.join(parameters)}")
     table[name] = entry

@@ -75,7 +75,7 @@ def test_a_file_is_run_once_until_it_changes(lab, tmp_path):
     ("text", "message"),
     [
         ("1 / 0", "my_lab.py, line 2: ZeroDivisionError: division by zero"),
-        ("def broken(:", "my_lab.py, line 2: SyntaxError: "),
+        ("def broken(:", "my_lab.py, line 2: SyntaxError: invalid syntax"),
         (
             "import helper_beside_it",
             "line 2: ModuleNotFoundError: No module named 'helper_beside_it'; it finds what is",

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from miaprune import extensions, grid
+from miaprune.catalog import parameters_of
 from miaprune.grid import GridError
 
 CONFIG = Path(__file__).parents[1] / "config.yaml"
@@ -126,8 +127,24 @@ def _check(config: Mapping[str, Any]) -> None:
                 grid.sparsity_value(grid.written(value))
     for attack in config["attacks"]:
         grid.known("attack", attack, grid.ATTACKS)
-    for name in config["defense_options"]:
+    for name, options in config["defense_options"].items():
         grid.known("defense in defense_options:", name, grid.DEFENSES)
+        if grid.DEFENSES[name].extension:  # of built-in ones the schema knows the options
+            for option in options:
+                grid.known(f"option in defense_options.{name}:", option, parameters_of(grid.DEFENSES[name].target))
+    for name in {entry["defense"] for block in (config, config["demo"]) for entry in block["defenses"]}:
+        if grid.DEFENSES[name].extension:
+            there = {
+                "strength",
+                "data",
+                "split",
+                "seed",
+                *config["finetuning"],
+                *config["defense_options"].get(name, {}),
+            }
+            for option, needed in parameters_of(grid.DEFENSES[name].target).items():
+                if needed and option not in there:
+                    raise ConfigError(f"defense {name} needs {option!r}; give it in defense_options.{name}")
     grid.known("attack_recipe", config["attack_recipe"], config["attack_recipes"])
 
 

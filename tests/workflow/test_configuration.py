@@ -311,3 +311,23 @@ def test_a_file_of_another_origin_is_refused_before_any_job_starts(name, about, 
 )
 def test_what_is_no_bad_target_of_ours_is_left_to_snakemake(target, folders):
     check(target, **folders)
+
+
+@pytest.mark.usefixtures("catalogue")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "defense smooth needs 'share'; give it in defense_options.smooth"),
+        ({"shaer": 1, "share": 1}, "unknown option in defense_options.smooth: 'shaer': did you mean 'share'?"),
+        ({"share": 1}, None),
+    ],
+)
+def test_the_options_of_a_users_defence_are_its_parameters(options, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = "from miaprune import defense\n@defense('smooth')\ndef smooth(strength, batch_size, share, more=0): ..."
+    (tmp_path / "my_lab.py").write_text(code)
+    config = {"extensions": ["./my_lab.py"], "defenses": [PPB | {"defense": "smooth"}]}
+    config["defense_options"] = {"smooth": options}
+    with pytest.raises((ConfigError, GridError)) if message else contextlib.nullcontext() as refusal:
+        assert read(**config)["extensions"] == ["my_lab.py"]
+    assert refusal is None or str(refusal.value).startswith(message)

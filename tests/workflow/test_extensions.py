@@ -2,7 +2,7 @@
 
 import json
 import re
-import shutil
+import textwrap
 
 import pytest
 import yaml
@@ -105,10 +105,20 @@ def test_a_file_with_a_fault_starts_nothing(workflow):
 
 
 def test_code_that_raises_in_a_job_is_a_line_on_the_terminal_and_a_traceback_in_the_log(copy):
-    shutil.rmtree(copy.folder / CELL)
-    lab = copy.folder / "my_lab.py"
-    lab.write_text(lab.read_text().replace("self.loss(victim)", "self.loss(victim)[1:]"))
-    done = copy.run(f"{CELL}/gap.json")
+    code = """
+        from miaprune import attack
+        @attack("broken")
+        class Broken:
+            def fit(self, shadows): return {}
+            def score(self, victim): return victim.confidences
+    """
+    (copy.folder / "attacks.py").write_text(textwrap.dedent(code))
+    copy.config["extensions"] = ["my_lab.py", "attacks.py"]
+    done = copy.run(f"{CELL}/broken.json")
     assert done.returncode != 0
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert "attack gap: score gave float32 [" in line and "give a number for each of the" in line
+    (line,) = {line for line in done.stderr.splitlines() if line.startswith("error: ")}
+    log = f"results/logs/{CELL.removeprefix('results/')}/attack_broken.log"
+    said = "attacks.py, line 6: AttributeError: 'Signals' object has no attribute 'confidences' (in broken)"
+    assert line == f"error: {said} (details in {log})"
+    assert "return victim.confidences" in (copy.folder / log).read_text()
+    assert not (copy.folder / CELL / "broken.json").exists()
