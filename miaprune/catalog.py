@@ -209,6 +209,11 @@ def prunes(pruner: str, model: str) -> bool:
     return those is None or model in those or (CONV in those and MODELS[model].convolves)
 
 
+def unit(pruner: str) -> str:
+    """What a pruner removes, and its sparsity is a share of; weights where there is no such pruner."""
+    return PRUNERS[pruner].unit if pruner in PRUNERS else WEIGHTS
+
+
 def families() -> dict[str, tuple[str, ...]]:
     """The attacks that share a job, by the name of their family.
 
@@ -250,7 +255,8 @@ def dataset(
     ----------
     kind : "table" or "image", which decides the epochs and what networks take it.
     classes : how many there are; labels are 0 to classes - 1. Not given, labels may be anything that can be sorted.
-    shape, records : of one record's inputs, and how many records; checked where they are given.
+    shape, records : of one record's inputs, and how many records; checked where they are given. By its shape a grid
+        leaves out networks that its images are too small for.
     scale, mean, std : inputs x are normalised to (x / scale - mean) / std, by one number or one a channel or feature.
         Without mean and std they are standardised; a table's features are taken as they are if all are 0 or 1.
     """

@@ -25,6 +25,7 @@ from miaprune.catalog import known as known
 from miaprune.catalog import nearest as nearest
 from miaprune.catalog import prunes as prunes
 from miaprune.catalog import takes as takes
+from miaprune.catalog import unit as unit
 
 NEURAL_ATTACKS = tuple(name for name, entry in ATTACKS.items() if entry.network)
 REFERENCE_ATTACKS = tuple(name for name, entry in ATTACKS.items() if entry.sees == "margins")

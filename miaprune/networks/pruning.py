@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.nn.utils import prune as torch_prune
 from torch.utils.hooks import RemovableHandle
 
-from miaprune.catalog import FILTERS, PRUNERS, GridError, known
+from miaprune.catalog import FILTERS, PRUNERS, GridError, known, unit
 
 
 def _weighted(model: nn.Module) -> list[nn.Conv2d | nn.Linear]:
@@ -216,7 +216,7 @@ def layer_sparsity(model: nn.Module, pruner: str) -> dict[str, tuple[int, int]]:
     counts = {}
     for name, mask in masks(model).items():
         if name.endswith("weight"):
-            units = mask.flatten(1)[:, 0] if PRUNERS[pruner].unit == FILTERS else mask.flatten()
+            units = mask.flatten(1)[:, 0] if unit(pruner) == FILTERS else mask.flatten()
             counts[name.removesuffix(".weight")] = (int((units == 0).sum()), len(units))
     return counts
 

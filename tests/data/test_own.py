@@ -192,6 +192,15 @@ def test_arrays_of_other_names_and_pickles(tmp_path):
         from_file(tmp_path / "p.npz", tmp_path)
 
 
+def test_parquet_without_what_reads_it(tmp_path, monkeypatch):
+    def read_parquet(file):
+        raise ImportError("Unable to find a usable engine")
+
+    monkeypatch.setattr(pd, "read_parquet", read_parquet)
+    with pytest.raises(DatasetError, match=r"t.parquet: to read Parquet, pandas needs pyarrow; install"):
+        from_file(tmp_path / "t.parquet", tmp_path)
+
+
 # --- a part of another
 
 

@@ -49,7 +49,7 @@ def pruned(name, pruner, sparsity, seed=0):
 
 def test_the_grid_knows_the_pruners_and_their_order():
     assert tuple(grid.PRUNERS)[:4] == PAPERS
-    assert {p for p in grid.PRUNERS if grid.PRUNERS[p].unit == "weights"} == set(UNSTRUCTURED)
+    assert {p for p in grid.PRUNERS if grid.unit(p) == "weights"} == set(UNSTRUCTURED)
 
 
 @pytest.mark.parametrize("pruner", pruning.PRUNERS)

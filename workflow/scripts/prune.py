@@ -60,9 +60,7 @@ def main(device, states):
         role: pruning.achieved_sparsity(model, setting.pruner) if setting.pruner else 0.0
         for role, model in trained.items()
     }
-    layers = {
-        role: pruning.layer_sparsity(model, setting.pruner) if setting.pruner else {} for role, model in trained.items()
-    }
+    layers = {role: pruning.layer_sparsity(model, setting.pruner or "") for role, model in trained.items()}
     for role in trained:
         print(f"{setting.name} {role}: achieved sparsity {achieved[role]:.4f}; gone of all, per layer: {layers[role]}")
     if setting.tuning == grid.UNTUNED:

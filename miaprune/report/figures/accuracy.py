@@ -107,7 +107,7 @@ def accuracy_vs_sparsity(attacks: pd.DataFrame, dataset: str, model: str) -> Fig
         by_sparsity = failed.groupby(failed["sparsity"].fillna(start))["attack"]
         write_failed(axes, {float(x): ["all"] if set(a) >= set(names) else list(a) for x, a in by_sparsity})
         axes.set_xticks(list(ticks), ticks.values(), rotation=90 if len(levels) > 6 else 0)
-        axes.set(title=pruner, xlabel=f"sparsity (fraction of {grid.PRUNERS[pruner].unit})")
+        axes.set(title=pruner, xlabel=f"sparsity (fraction of {grid.unit(pruner)})")
     handles = [Line2D([], [], label=name, **_line(name)) for name in names]
     handles.append(
         Line2D([], [], label="its original", **_dashed(_line("blindmi") | {"marker": "o"}) | {"linestyle": ""})

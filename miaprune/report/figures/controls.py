@@ -90,7 +90,7 @@ def effects(attacks: pd.DataFrame, dataset: str, model: str) -> Figure:
         upper.set_title(textwrap.fill(title, 100 // columns))
         levels = sorted(set(rows["sparsity"].dropna()))  # of all pruners: columns share their axis
         lower.set_xticks(levels, [f"{level:g}" for level in levels])
-        lower.set_xlabel("sparsity" + (" (fraction of " if columns < 3 else "\n(of ") + f"{grid.PRUNERS[pruner].unit})")
+        lower.set_xlabel("sparsity" + (" (fraction of " if columns < 3 else "\n(of ") + f"{grid.unit(pruner)})")
     handles = [Line2D([], [], label=LABELS[name], **line) for name, line in LINES.items()]
     handles.append(Line2D([], [], label="thin: SAMIA", color=BLACK, **THIN))
     handles.append(Line2D([], [], label="guessing", **GUESSING))

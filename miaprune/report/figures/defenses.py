@@ -156,7 +156,7 @@ def defense_effect(attacks: pd.DataFrame, dataset: str, model: str) -> Figure:
         write_failed(axes, failed)
         axes.set(
             title=f"{pruner}; failed: its original" if its_original.isna().any() else pruner,
-            xlabel=f"sparsity (fraction of {grid.PRUNERS[pruner].unit})",
+            xlabel=f"sparsity (fraction of {grid.unit(pruner)})",
             xticks=sorted(set(rows["sparsity"].dropna())),
         )
     handles = [Line2D([], [], label=label, **line) for label, (_, line) in lines.items()]
