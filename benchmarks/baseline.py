@@ -39,7 +39,7 @@ from workflow.configuration import attack_options, training_recipe
 
 WORKERS = min(4, os.cpu_count() or 1)
 QUERY_BATCH = 128
-FAMILIES = {family: attacks for family, attacks in grid.ATTACK_FAMILIES.items() if family != "reference"}
+FAMILIES = {family: attacks for family, attacks in grid.families().items() if family != "reference"}
 """Of attacks on signals: those with reference models take a second (benchmarks/references.py)."""
 FAMILY = {attack: family for family, attacks in FAMILIES.items() for attack in attacks}
 ATTACKS = tuple(attack for attack in FAMILY if attack != "blindmi")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and the documentation
     from miaprune import grid, metrics
     from miaprune.attacks import attack as get_attack
     from miaprune.attacks.base import Attack
-    from miaprune.catalog import MODELS
+    from miaprune.catalog import MODELS, PRUNERS, attack, dataset, defense, model, pruner
     from miaprune.data.datasets import Dataset
     from miaprune.data.datasets import load as load_dataset
     from miaprune.data.datasets import prepare as prepare_dataset
@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and the documentation
     from miaprune.grid import ROLES, GridError, Setting, derive_seed
     from miaprune.networks.models import build as build_model
     from miaprune.networks.models import load as load_model
-    from miaprune.networks.pruning import PRUNERS, achieved_sparsity, finalise, masks
+    from miaprune.networks.pruning import achieved_sparsity, finalise, masks
     from miaprune.signals import Signals, measure, pool
     from miaprune.training.defenses import build as build_defense
     from miaprune.training.objectives import CrossEntropy
@@ -44,8 +44,11 @@ __all__ = [
     "Signals",
     "Split",
     "achieved_sparsity",
+    "attack",
     "build_defense",
     "build_model",
+    "dataset",
+    "defense",
     "derive_seed",
     "finalise",
     "get_attack",
@@ -56,8 +59,10 @@ __all__ = [
     "masks",
     "measure",
     "metrics",
+    "model",
     "pool",
     "prepare_dataset",
+    "pruner",
     "save_tensors",
     "split_of",
     "train_roles",
@@ -68,14 +73,13 @@ _MODULES = ("grid", "metrics")
 _PLACES = {
     "attacks": {"get_attack": "attack"},
     "attacks.base": {"Attack": "Attack"},
-    "catalog": {"MODELS": "MODELS"},
+    "catalog": {name: name for name in ("MODELS", "PRUNERS", "attack", "dataset", "defense", "model", "pruner")},
     "data.datasets": {"Dataset": "Dataset", "load_dataset": "load", "prepare_dataset": "prepare"},
     "data.splits": {"Split": "Split", "split_of": "of_role"},
     "files": {"load_tensors": "load_tensors", "save_tensors": "save_tensors"},
     "grid": {"GridError": "GridError", "ROLES": "ROLES", "Setting": "Setting", "derive_seed": "derive_seed"},
     "networks.models": {"build_model": "build", "load_model": "load"},
     "networks.pruning": {
-        "PRUNERS": "PRUNERS",
         "achieved_sparsity": "achieved_sparsity",
         "finalise": "finalise",
         "masks": "masks",

@@ -9,8 +9,10 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from importlib import import_module
 from typing import Any, TypeVar
 
@@ -53,12 +55,20 @@ class Extension:
     path: str
     sha256: str
 
+    def place(self, error: BaseException) -> str:
+        """The file, and the line of it that an error comes from as far as one does: ``my_lab.py, line 12``."""
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == self.path]
+        if isinstance(error, SyntaxError) and error.filename == self.path:
+            lines.append(error.lineno)
+        return f"{self.path}, line {lines[-1]}" if lines else self.path
+
 
 @dataclass(frozen=True)
 class Entry:
-    """A name, what stands behind it, and where that comes from (None: built in).
+    """A name, what stands behind it, and where that comes from (None: built in). Called, it calls that.
 
-    Called, it calls what stands behind it.
+    ``source`` is a function, a class, an object, or a text: "module:name" of such a one or of a dict that has it under
+    its name.
     """
 
     name: str
@@ -67,24 +77,64 @@ class Entry:
 
     @property
     def target(self) -> Any:
-        """The function, class or object itself."""
+        """What stands behind the name."""
         if not isinstance(self.source, str):
             return self.source
         module, _, name = self.source.partition(":")
-        return getattr(import_module(module), name)
+        found = getattr(import_module(module), name)
+        return found[self.name] if isinstance(found, Mapping) else found
 
     def __call__(self, *arguments: Any) -> Any:
         return self.target(*arguments)
 
     def given(self, **available: Any) -> Any:
-        """What it gives when it is called with those of the ``available`` arguments that its parameters name."""
-        names = inspect.signature(self.target).parameters
-        return self.target(**{name: value for name, value in available.items() if name in names})
+        """What it gives when it is called with those of the ``available`` arguments that its parameters name.
+
+        Raises `GridError` where it needs another one; and, in a user's file, where it raises anything.
+        """
+        with self.blamed():
+            return called(self.name, self.target, available)
+
+    @contextmanager
+    def blamed(self) -> Iterator[None]:
+        """Turn what a user's code raises into a `GridError` of one line that names file and line."""
+        try:
+            yield
+        except Exception as error:
+            if self.extension is None or isinstance(error, GridError):
+                raise
+            raise GridError(f"{self.extension.place(error)}: {in_a_line(error)} (in {self.name})") from error
+
+
+def in_a_line(error: BaseException) -> str:
+    """An error's type and the first line of what it says."""
+    said = str(error.msg if isinstance(error, SyntaxError) else error).strip().splitlines()
+    return f"{type(error).__name__}: {said[0]}" if said else type(error).__name__
+
+
+def called(name: str, function: Callable[..., Any], available: Mapping[str, Any]) -> Any:
+    """Call a function with those of the ``available`` arguments that its parameters name.
+
+    Raises `GridError`, which calls it ``name``, if it needs another one.
+    """
+    wanted = parameters_of(function)
+    if lacking := [each for each, needed in wanted.items() if needed and each not in available]:
+        raise GridError(f"{name}: its parameter {lacking[0]!r} is none of {', '.join(available)}")
+    return function(**{each: available[each] for each in wanted if each in available})
+
+
+def parameters_of(function: Callable[..., Any]) -> dict[str, bool]:
+    """By name the parameters of a function or class that may be named, and whether it needs them."""
+    return {
+        parameter.name: parameter.default is parameter.empty
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    }
 
 
 @dataclass(frozen=True)
 class DatasetEntry(Entry):
-    """A data set; see `dataset`. ``of`` is the data set that it is a subset of."""
+    """See `dataset`; ``of`` is the data set that it is a subset of, ``file`` the one that it is read from, if any."""
 
     kind: str
     classes: int | None = None
@@ -94,22 +144,54 @@ class DatasetEntry(Entry):
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     of: str | None = None
+    file: str | None = None
+    label: str = "label"
 
 
 @dataclass(frozen=True)
 class ModelEntry(Entry):
-    """A network; see `model`."""
+    """See `model`."""
 
     takes: tuple[str, ...]
     convolves: bool
-    least_side: int = 0
+    least_side: int
+
+
+@dataclass(frozen=True)
+class PrunerEntry(Entry):
+    """See `pruner`."""
+
+    prunes: tuple[str, ...] | None
+    unit: str
+    sparsity: str | None
+
+
+@dataclass(frozen=True)
+class DefenseEntry(Entry):
+    """See `defense`."""
+
+    least: float
+
+
+@dataclass(frozen=True)
+class AttackEntry(Entry):
+    """See `attack`."""
+
+    sees: str
+    network: bool
+    family: str
 
 
 DATASETS: dict[str, DatasetEntry] = {}
 MODELS: dict[str, ModelEntry] = {}
+PRUNERS: dict[str, PrunerEntry] = {}
+DEFENSES: dict[str, DefenseEntry] = {}
+ATTACKS: dict[str, AttackEntry] = {}
+_ALL: tuple[dict[str, Any], ...] = (DATASETS, MODELS, PRUNERS, DEFENSES, ATTACKS)
 
-IMAGE, TABLE = "image", "table"
-KINDS = (IMAGE, TABLE)
+IMAGE, TABLE, CONV = "image", "table", "conv"
+WEIGHTS, FILTERS, CHANNELS = "weights", "filters", "channels"
+SIGNALS, MARGINS = "signals", "margins"
 
 
 def takes(model: str, dataset: str) -> bool:
@@ -119,6 +201,39 @@ def takes(model: str, dataset: str) -> bool:
         return True
     small = data.shape is not None and data.kind == IMAGE and min(data.shape[1:]) < net.least_side
     return data.kind in net.takes and data.of is None and not small
+
+
+def prunes(pruner: str, model: str) -> bool:
+    """Whether a pruner applies to a model."""
+    those = PRUNERS[pruner].prunes
+    return those is None or model in those or (CONV in those and MODELS[model].convolves)
+
+
+def unit(pruner: str) -> str:
+    """What a pruner removes, and its sparsity is a share of; weights where there is no such pruner."""
+    return PRUNERS[pruner].unit if pruner in PRUNERS else WEIGHTS
+
+
+def families() -> dict[str, tuple[str, ...]]:
+    """The attacks that share a job, by the name of their family.
+
+    SAMIA takes longest, three more train networks; the rest take a second, on what a model says of a record (signals),
+    or on what it says and models that never saw the record (margins). A user's attack is a family of its own.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for name, entry in ATTACKS.items():
+        found[entry.family] = (*found.get(entry.family, ()), name)
+    return found
+
+
+def files_of(entries: Iterable[Entry]) -> list[str]:
+    """The users' files that these come from, each once."""
+    return list(dict.fromkeys(entry.extension.path for entry in entries if entry.extension))
+
+
+def digests_of(entries: Iterable[Entry]) -> dict[str, dict[str, str]]:
+    """By name, of those that come from a user's file, that file and its SHA-256."""
+    return {entry.name: asdict(entry.extension) for entry in entries if entry.extension}
 
 
 def dataset(
@@ -132,12 +247,26 @@ def dataset(
     mean: Sequence[float] = (),
     std: Sequence[float] = (),
 ) -> Callable[[T], T]:
-    """Register a data set under ``name``."""
+    """Register a data set under ``name``: a function that gives inputs [n, ...] and labels [n].
+
+    It may have the parameter ``folder``, ``{data_dir}/{name}``.
+
+    Parameters
+    ----------
+    kind : "table" or "image", which decides the epochs and what networks take it.
+    classes : how many there are; labels are 0 to classes - 1. Not given, labels may be anything that can be sorted.
+    shape, records : of one record's inputs, and how many records; checked where they are given. By its shape a grid
+        leaves out networks that its images are too small for.
+    scale, mean, std : inputs x are normalised to (x / scale - mean) / std, by one number or one a channel or feature.
+        Without mean and std they are standardised; a table's features are taken as they are if all are 0 or 1.
+    """
+    if kind not in (IMAGE, TABLE):
+        raise GridError(f"dataset {name!r}: its kind is {kind!r}; write kind='table' or kind='image'")
 
     def register(function: T) -> T:
         sides = tuple(shape) if shape else None
         facts = kind, classes, sides, records, scale, tuple(mean), tuple(std)
-        _enter("dataset", DATASETS, DatasetEntry(name, function, None, *facts))
+        _enter("dataset", DATASETS, DatasetEntry(name, function, _running, *facts), ("name", "folder"))
         return function
 
     return register
@@ -148,18 +277,105 @@ def subset(name: str, of: str, records: int) -> None:
     whole = DATASETS[known("dataset", of, DATASETS)]
     if whole.records is not None and records > whole.records:
         raise GridError(f"{name}: {records} records of {of}, which has {whole.records}")
-    entry = DatasetEntry(
-        name, None, None, whole.kind, whole.classes, whole.shape, records, whole.scale, whole.mean, whole.std, of
-    )
-    _enter("dataset", DATASETS, entry)
+    facts = whole.kind, whole.classes, whole.shape, records, whole.scale, whole.mean, whole.std
+    _enter("dataset", DATASETS, DatasetEntry(name, None, None, *facts, of))
+
+
+def dataset_of_file(
+    name: str,
+    file: str,
+    kind: str,
+    label: str = "label",
+    classes: int | None = None,
+    scale: float = 1,
+    mean: Sequence[float] = (),
+    std: Sequence[float] = (),
+) -> None:
+    """Register what is read of a file (`miaprune.data.own.read_file`); the rest is as of `dataset`."""
+    facts = kind, classes, None, None, scale, tuple(mean), tuple(std), None, file, label
+    _enter("dataset", DATASETS, DatasetEntry(name, "miaprune.data.own:read_file", None, *facts))
 
 
 def model(name: str, *, takes: Sequence[str], convolves: bool | None = None, least_side: int = 0) -> Callable[[T], T]:
-    """Register a network under ``name``."""
-    convolves = set(takes) != {TABLE} if convolves is None else convolves
+    """Register a network under ``name``: a function that gives an `torch.nn.Module`, from inputs [n, ...] to logits.
+
+    Its parameters are some of ``input_shape`` (of one record) and ``classes``.
+
+    Parameters
+    ----------
+    takes : names of data sets, or kinds: "table", "image".
+    convolves : whether it has 2-d convolutions, so that pruners of filters and channels apply; not given, whether it
+        takes anything but tables.
+    least_side : images of fewer pixels a side are not taken.
+    """
+    kinds = {DATASETS[each].kind if each in DATASETS else each for each in takes}
+    conv = kinds != {TABLE} if convolves is None else convolves
 
     def register(function: T) -> T:
-        _enter("model", MODELS, ModelEntry(name, function, None, tuple(takes), convolves, least_side))
+        entry = ModelEntry(name, function, _running, _names(takes), conv, least_side)
+        _enter("model", MODELS, entry, ("input_shape", "classes"))
+        return function
+
+    return register
+
+
+def pruner(
+    name: str, *, prunes: Sequence[str] | None = None, unit: str = WEIGHTS, sparsity: float | None = None
+) -> Callable[[T], T]:
+    """Register a pruner under ``name``: a function that registers masks on a model by `torch.nn.utils.prune`.
+
+    Its parameters are some of ``model``, ``sparsity`` and ``records``: the first of its training, normalised, float32
+    [`miaprune.networks.pruning.CALIBRATION`, ...]. torch's generator is seeded before each call.
+
+    Parameters
+    ----------
+    prunes : names of models, or "conv" for all that have convolutions; not given, every model.
+    unit : what its sparsity is a share of: "weights", "filters" (of a convolution) or "channels" (of a batch norm).
+    sparsity : the only one that it has, if it has but one.
+    """
+    if unit not in (WEIGHTS, FILTERS, CHANNELS):
+        raise GridError(f"pruner {name!r}: its unit is {unit!r}; write 'weights', 'filters' or 'channels'")
+
+    def register(function: T) -> T:
+        only = None if sparsity is None else f"{sparsity:.12g}"
+        entry = PrunerEntry(name, function, _running, None if prunes is None else _names(prunes), unit, only)
+        _enter("pruner", PRUNERS, entry, ("model", "sparsity", "records"))
+        return function
+
+    return register
+
+
+def defense(name: str, *, least: float = 0) -> Callable[[T], T]:
+    """Register a defence under ``name``: a function or class that gives a `miaprune.training.objectives.Objective`.
+
+    Its parameters are some of ``strength``, ``data``, ``split`` and ``seed``, of a recipe such as ``batch_size``, and
+    its own options, which ``defense_options`` gives. ``least`` is its smallest strength.
+    """
+
+    def register(function: T) -> T:
+        _enter("defense", DEFENSES, DefenseEntry(name, function, _running, least))
+        return function
+
+    return register
+
+
+def attack(name: str, *, sees: str = SIGNALS, network: bool = False, family: str | None = None) -> Callable[[T], T]:
+    """Register an attack under ``name``: an object or a class with the methods of `miaprune.attacks.base.Attack`.
+
+    Parameters
+    ----------
+    sees : "signals", or "margins" for what it is given: `miaprune.Signals`, or `miaprune.margins.Margins`.
+    network : whether it trains a network: then it gets a GPU if there is one.
+    family : of built-in ones, those that share a job.
+    """
+    if sees not in (SIGNALS, MARGINS):
+        raise GridError(f"attack {name!r}: it sees {sees!r}; write sees='signals' or sees='margins'")
+
+    def register(function: T) -> T:
+        for method in () if isinstance(function, str) else ("fit", "score"):
+            if not callable(getattr(function, method, None)):
+                raise GridError(f"attack {name!r} has no {method}; write fit(shadows) and score(fitted, victim)")
+        _enter("attack", ATTACKS, AttackEntry(name, function, _running, sees, network, family or name))
         return function
 
     return register
@@ -168,18 +384,65 @@ def model(name: str, *, takes: Sequence[str], convolves: bool | None = None, lea
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*", re.ASCII)
 RESERVED = {
     "dataset": ("tables", "figures", "logs", "benchmarks", "states", "demo"),
+    "pruner": ("original", "finetuned"),
+    "defense": ("untuned", "unaware", "references", "attackers", "scores"),
+    "attack": ("samia", "nn", "cheap", "reference", "records", "members"),
 }
+"""Names that mean something else in the same place of a path, of a file or of a rule."""
+
+_running: Extension | None = None
+"""The user's file that registers, if it is one."""
 
 
-def _enter(kind: str, table: dict[str, Any], entry: Entry) -> None:
-    """Add an entry; raises `GridError` if its name is taken, or can be no part of a path."""
+@contextmanager
+def registering(extension: Extension) -> Iterator[None]:
+    """Until the block ends, what is registered comes from this file; if it ends with an error, nothing does."""
+    global _running
+    before, _running = _running, extension
+    try:
+        yield
+    except BaseException:
+        forget(extension.path)
+        raise
+    finally:
+        _running = before
+
+
+def forget(path: str) -> None:
+    """Take out what this file has registered."""
+    for table in _ALL:
+        for name, entry in list(table.items()):
+            if entry.extension and entry.extension.path == path:
+                del table[name]
+
+
+def registered_by(extension: Extension) -> list[str]:
+    """The names that come from this file, as it is now."""
+    return [name for table in _ALL for name, entry in table.items() if entry.extension == extension]
+
+
+def _names(those: Sequence[str]) -> tuple[str, ...]:
+    return (those,) if isinstance(those, str) else tuple(those)
+
+
+def _enter(kind: str, table: dict[str, Any], entry: Entry, parameters: Sequence[str] = ()) -> None:
+    """Add an entry; raises `GridError` if its name is taken or can be no part of a path, or it needs other arguments.
+
+    ``parameters`` are those that it may have, if they are known.
+    """
     name = entry.name
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise GridError(f"{kind} {name!r}: a name is letters, digits and _, and begins with a letter")
-    if name in RESERVED.get(kind, ()) or name.startswith(("seed_", "shadows")):
-        raise GridError(f"{kind} {name!r}: results have a folder or file of that name; choose another name")
-    if table.get(name, entry) != entry:
-        raise GridError(f"{kind} {name!r} exists already; choose another name")
+    reserved = name in RESERVED.get(kind, ()) and entry.extension is not None
+    if name in table and table[name] != entry:
+        where = f"in {table[name].extension.path}" if table[name].extension else "already"
+        raise GridError(f"{kind} {name!r} exists {where}; choose another name")
+    if reserved or name.startswith(("seed_", "shadows_")):
+        raise GridError(f"{kind} {name!r}: results have something else of that name; choose another one")
+    if parameters and callable(entry.source):
+        for each, needed in parameters_of(entry.source).items():
+            if needed and each not in parameters:
+                raise GridError(f"{kind} {name!r}: its parameter {each!r} is none of {', '.join(parameters)}")
     table[name] = entry
 
 
@@ -216,3 +479,30 @@ model("vgg16", takes=[IMAGE], least_side=32)(f"{_NETWORKS}vgg16")
 # The digits are small enough to be both, images and rows of numbers.
 model("fc", takes=[TABLE, "digits", "noisy_digits"], convolves=False)(f"{_NETWORKS}fc")
 model("cnn", takes=[IMAGE], convolves=True)(f"{_NETWORKS}cnn")
+
+_PRUNERS = "miaprune.networks.pruning:"
+
+pruner("l1")(f"{_PRUNERS}l1")
+pruner("l1_structured", prunes=[CONV], unit=FILTERS)(f"{_PRUNERS}l1_structured")
+pruner("l2_structured", prunes=[CONV], unit=FILTERS)(f"{_PRUNERS}l2_structured")
+pruner("slim", prunes=[CONV], unit=CHANNELS)(f"{_PRUNERS}slim")
+# Beyond the paper's four.
+pruner("random")(f"{_PRUNERS}random")
+pruner("l1_global")(f"{_PRUNERS}l1_global")
+pruner("wanda")(f"{_PRUNERS}wanda")
+pruner("two_four", sparsity=0.5)(f"{_PRUNERS}two_four")
+
+_DEFENSES = "miaprune.training.defenses:"
+
+defense("ppb")(f"{_DEFENSES}PairBalancing")
+defense("adv")(f"{_DEFENSES}AdversarialRegularisation")
+# Without noise there is no privacy, and with next to none its accountant fails.
+defense("dp", least=1e-6)(f"{_DEFENSES}DifferentialPrivacy")
+
+for _name in ("samia", "nn", "nn_top3", "nn_cls"):
+    attack(_name, network=True, family="samia" if _name == "samia" else "nn")("miaprune.attacks.neural:ATTACKS")
+for _name in ("conf", "xent", "mentr", "top1_conf", "conf_global", "corr"):
+    attack(_name, family="cheap")("miaprune.attacks.thresholds:ATTACKS")
+attack("blindmi", family="cheap")("miaprune.attacks.blindmi:BLINDMI")
+for _name in ("base", "rmia", "lira", "lira_t"):
+    attack(_name, sees=MARGINS, family="reference")("miaprune.attacks.references:ATTACKS")

@@ -9,51 +9,28 @@ from __future__ import annotations
 import math
 import re
 import zlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
+from miaprune.catalog import ATTACKS as ATTACKS
 from miaprune.catalog import DATASETS as DATASETS
+from miaprune.catalog import DEFENSES as DEFENSES
 from miaprune.catalog import MODELS as MODELS
+from miaprune.catalog import PRUNERS as PRUNERS
 from miaprune.catalog import GridError as GridError
+from miaprune.catalog import families as families
 from miaprune.catalog import known as known
 from miaprune.catalog import nearest as nearest
+from miaprune.catalog import prunes as prunes
 from miaprune.catalog import takes as takes
+from miaprune.catalog import unit as unit
 
-# Which models a pruner applies to: `fc` has neither convolutions nor batch norm.
-CONV_MODELS = ("resnet18", "densenet121", "vgg16", "cnn")
-PRUNER_MODELS: dict[str, Collection[str]] = {
-    "l1": MODELS,
-    "l1_structured": CONV_MODELS,
-    "l2_structured": CONV_MODELS,
-    "slim": CONV_MODELS,
-    # Beyond the paper's four.
-    "random": MODELS,
-    "l1_global": MODELS,
-    "wanda": MODELS,
-    "two_four": MODELS,
-}
-PRUNERS = tuple(PRUNER_MODELS)
-
-ONLY_SPARSITY = {"two_four": "0.5"}
-"""The sparsity of pruners that have but one."""
-
-THRESHOLD_ATTACKS = ("conf", "xent", "mentr", "top1_conf", "conf_global", "corr")
-NEURAL_ATTACKS = ("samia", "nn", "nn_top3", "nn_cls")
-REFERENCE_ATTACKS = ("base", "rmia", "lira", "lira_t")
-ATTACKS = (*NEURAL_ATTACKS, *THRESHOLD_ATTACKS, "blindmi", *REFERENCE_ATTACKS)
-
-ATTACK_FAMILIES: dict[str, tuple[str, ...]] = {
-    "samia": ("samia",),
-    "nn": ("nn", "nn_top3", "nn_cls"),
-    "cheap": (*THRESHOLD_ATTACKS, "blindmi"),
-    "reference": REFERENCE_ATTACKS,
-}
-"""Attacks that share a job: SAMIA takes longest, three more train networks; the rest take a second, on what a model
-says of a record (signals), or on what it says and models that never saw the record (margins)."""
-
-DEFENSES = ("ppb", "adv", "dp")
+NEURAL_ATTACKS = tuple(name for name, entry in ATTACKS.items() if entry.network)
+REFERENCE_ATTACKS = tuple(name for name, entry in ATTACKS.items() if entry.sees == "margins")
+THRESHOLD_ATTACKS = tuple(name for name, entry in ATTACKS.items() if entry.family == "cheap" and name != "blindmi")
+"""Built-in attacks, by what they are."""
 
 FINETUNED, UNTUNED, RANDOM = "finetuned", "untuned", "random"
 """The controls (method, section 15): an original trained on as pruned ones are, a pruned model that was not, and the
@@ -184,13 +161,13 @@ class Setting:
             raise GridError(f"{self.path}: untuned is what was pruned and not fine-tuned; name a pruner_sparsity")
         if self.pruner is not None:
             known("pruner", self.pruner, PRUNERS)
-            if self.model not in PRUNER_MODELS[self.pruner]:
-                fitting = [p for p in PRUNERS if self.model in PRUNER_MODELS[p]]
+            if not prunes(self.pruner, self.model):
+                fitting = [p for p in PRUNERS if prunes(p, self.model)]
                 raise GridError(
                     f"{self.path}: pruner {self.pruner} does not apply to model {self.model}; use {_either(fitting)}"
                 )
             sparsity_value(self.sparsity)
-            if self.sparsity != (only := ONLY_SPARSITY.get(self.pruner, self.sparsity)):
+            if self.sparsity != (only := PRUNERS[self.pruner].sparsity or self.sparsity):
                 raise GridError(f"{self.path}: pruner {self.pruner} has one sparsity; write {self.pruner}_{only}")
         if self.defense is not None:
             known("defense", self.defense, DEFENSES)
@@ -219,11 +196,6 @@ def _either(names: Sequence[str]) -> str:
     return " or ".join(names) if len(names) < 3 else ", ".join(names[:-1]) + " or " + names[-1]
 
 
-def unit(pruner: str) -> str:
-    """What a pruner removes, and its sparsity is a share of: weights, filters or a batch norm's channels."""
-    return "channels" if pruner == "slim" else "filters" if pruner.endswith("_structured") else "weights"
-
-
 PLAIN = re.compile(r"[0-9]+(\.[0-9]+)?(e[-+]?[0-9]+)?", re.ASCII)
 """How a number is written that a path can hold."""
 
@@ -246,10 +218,9 @@ def sparsity_value(text: object) -> float:
 def strength_value(defense: str, text: object) -> float:
     """The number behind a defence's strength; raise `GridError` unless it is one that training can compute with.
 
-    That is 0 to 1e9; for `dp` 1e-6 to 1e9: without noise there is no privacy, and with next to none its accountant
-    fails.
+    That is from the defence's least one to 1e9.
     """
-    value, least = _number(text), 1e-6 if defense == "dp" else 0
+    value, least = _number(text), DEFENSES[defense].least
     if not least <= value <= 1e9:
         raise GridError(f"strength {text!r} of defense {defense} must be a number from {least:g} to 1e9, such as 4")
     _in_its_one_way(text)
@@ -293,14 +264,14 @@ def pruned(grid: Mapping[str, Sequence[Any]]) -> list[Setting]:
     for sparsity in sparsities:
         sparsity_value(sparsity)
     for pruner in grid["pruners"]:
-        if pruner in ONLY_SPARSITY and ONLY_SPARSITY[pruner] not in sparsities:
-            raise GridError(f"none of the sparsities {sparsities} is one of {pruner}; add {ONLY_SPARSITY[pruner]}")
+        only = PRUNERS[known("pruner", pruner, PRUNERS)].sparsity
+        if only is not None and only not in sparsities:
+            raise GridError(f"none of the sparsities {sparsities} is one of {pruner}; add {only}")
     return [
         Setting(o.dataset, o.model, pruner, sparsity)
         for o in originals(grid)
         for pruner, sparsity in product(_unique(grid["pruners"]), sparsities)
-        if o.model in PRUNER_MODELS[known("pruner", pruner, PRUNERS)]
-        and sparsity == ONLY_SPARSITY.get(pruner, sparsity)
+        if prunes(pruner, o.model) and PRUNERS[pruner].sparsity in (None, sparsity)
     ]
 
 

@@ -5,6 +5,7 @@ rule signals:
     input:
         checkpoints(f"{RESULTS}/{{setting}}"),
         data=data_of,
+        extensions=users_files,
     output:
         signals=f"{RESULTS}/{{setting}}/signals.safetensors",
         margins=f"{RESULTS}/{{setting}}/margins.safetensors",
@@ -30,6 +31,7 @@ rule reference_margins:
     input:
         models=f"{RESULTS}/{{setting}}/references/{{chunk}}/models.safetensors",
         data=data_of,
+        extensions=users_files,
     output:
         f"{RESULTS}/{{setting}}/references/{{chunk}}/margins.safetensors",
     log:
@@ -51,14 +53,16 @@ rule reference_margins:
 # A setting's jobs, from pruning on, are one group: one submission to a cluster, on one GPU.
 #
 # A family of attacks is one job: it fits each on the setting's shadows and scores the setting's victim.
-for family_name, members in grid.ATTACK_FAMILIES.items():
+for family_name, members in grid.families().items():
+    family_sees, trains = grid.ATTACKS[members[0]].sees, grid.ATTACKS[members[0]].network
 
     rule:
         name:
             f"attack_{family_name}"
         input:
             victim=f"{RESULTS}/{{setting}}/signals.safetensors",
-            margins=margins if family_name == "reference" else [],
+            margins=margins if family_sees == "margins" else [],
+            extensions=attacks_files(members),
         output:
             results(f"{RESULTS}/{{setting}}", members),
             attackers=attackers(f"{RESULTS}/{{setting}}", members),
@@ -69,13 +73,11 @@ for family_name, members in grid.ATTACK_FAMILIES.items():
             f"{RESULTS}/benchmarks/{{setting}}/attack_{family_name}.tsv"
         group:
             # With further references it waits for other submissions, and the rest is not to wait with it.
-            "{setting}"
-            if family_name != "reference" or config["references"] == grid.SHADOWS
-            else "{setting}/references"
+            "{setting}" if family_sees != "margins" or config["references"] == grid.SHADOWS else "{setting}/references"
         threads: 1
         resources:
             **needs(family_name),
-            card=int(family_name in ("samia", "nn")),
+            card=int(trains),
         params:
             options={attack: attack_options(config, attack) for attack in members},
             seed=seed_of,
@@ -110,6 +112,7 @@ rule unaware:
         victim=f"{RESULTS}/{{undefended}}/{{defense}}_{{strength}}/signals.safetensors",
         margins=f"{RESULTS}/{{undefended}}/{{defense}}_{{strength}}/margins.safetensors",
         attackers=attackers(f"{RESULTS}/{{undefended}}"),
+        extensions=attacks_files(SCORED),
     output:
         results(f"{RESULTS}/{{undefended}}/{{defense}}_{{strength}}/unaware"),
         scores=f"{RESULTS}/{{undefended}}/{{defense}}_{{strength}}/unaware/scores.safetensors",
@@ -136,6 +139,7 @@ use rule unaware as mismatched with:
         victim=f"{RESULTS}/{{repetition}}{{dataset}}/{{model}}/{{variant}}/signals.safetensors",
         margins=f"{RESULTS}/{{repetition}}{{dataset}}/{{model}}/{{variant}}/margins.safetensors",
         attackers=attackers(f"{RESULTS}/{{repetition}}{{dataset}}/{{model}}/{{shadows}}"),
+        extensions=attacks_files(SCORED),
     output:
         results(f"{RESULTS}/{{repetition}}{{dataset}}/{{model}}/{{variant}}/shadows_{{shadows}}"),
         scores=f"{RESULTS}/{{repetition}}{{dataset}}/{{model}}/{{variant}}/shadows_{{shadows}}/scores.safetensors",

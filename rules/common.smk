@@ -11,7 +11,7 @@ import configuration
 from configuration import attack_options, training_recipe
 from needs import megabytes, minutes
 
-from miaprune import grid
+from miaprune import catalog, grid
 from miaprune.training import resume
 
 try:
@@ -62,7 +62,7 @@ wildcard_constraints:
 SCORED = [attack for attack in grid.ATTACKS if attack in config["attacks"]]
 
 
-FAMILIES = [name for name, attacks in grid.ATTACK_FAMILIES.items() if set(attacks) & set(SCORED)]
+FAMILIES = [name for name, attacks in grid.families().items() if set(attacks) & set(SCORED)]
 
 
 def results(folder, attacks=SCORED):
@@ -124,6 +124,33 @@ def seed_of(wildcards):
 
 def version_of(wildcards):
     return grid.Setting.parse(f"{wildcards.dataset}/{wildcards.model}/{wildcards.version}")
+
+
+def sources_of(dataset):
+    """The files that a user's own data set is prepared from; none of a built-in one."""
+    entry = grid.DATASETS[dataset]
+    if entry.of:
+        return [f"{DATA}/{entry.of}/{entry.of}.safetensors"]
+    return [entry.file] if entry.file else catalog.files_of([entry])
+
+
+def users_files(wildcards):
+    """The users' files that a job runs, as inputs of it: its network's, its pruner's and its defence's, if it has any."""
+    if not config["extensions"]:
+        return []
+    if "setting" in wildcards.keys():
+        setting = grid.Setting.parse(wildcards.setting)
+    elif "version" in wildcards.keys():
+        setting = version_of(wildcards)
+    else:
+        setting = grid.Setting(wildcards.dataset, wildcards.model)
+    named = (grid.MODELS, setting.model), (grid.PRUNERS, setting.pruner), (grid.DEFENSES, setting.defense)
+    return catalog.files_of(those[name] for those, name in named if name)
+
+
+def attacks_files(attacks):
+    """The users' files that these attacks come from."""
+    return catalog.files_of(grid.ATTACKS[attack] for attack in attacks)
 
 
 def defense_of(wildcards):
@@ -248,7 +275,7 @@ def check_run():
             RESULTS,
             DATA,
             [job.wildcards.dataset for job in needed if job.rule.name == "prepare"],
-            {str(file) for job in needed for file in job.input} - made,
+            {str(file) for job in needed for file in job.input} - made - {e.file for e in grid.DATASETS.values()},
             config["seeds"][0],
         )
     except (configuration.ConfigError, grid.GridError, OSError) as error:

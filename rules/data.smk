@@ -16,15 +16,15 @@ rule prepare:
         "../workflow/scripts/prepare.py"
 
 
-# The same of what config.yaml names under own_datasets: a part of another data set's prepared file.
+# The same of what is the user's own: prepared from a part of another data set, from a file, or by an extension.
 use rule prepare as prepare_own with:
     input:
-        lambda wildcards: f"{DATA}/{{of}}/{{of}}.safetensors".format(**config["own_datasets"][wildcards.dataset]),
+        lambda wildcards: sources_of(wildcards.dataset),
     wildcard_constraints:
-        dataset=any_of(config["own_datasets"]) or NOTHING,
+        dataset=any_of(name for name in grid.DATASETS if sources_of(name)) or NOTHING,
     params:
         data_dir=lambda wildcards, output: str(Path(output[0]).parents[1]),
-        own=lambda wildcards: config["own_datasets"][wildcards.dataset],
+        own=lambda wildcards: config["own_datasets"].get(wildcards.dataset, {}),
 
 
 ruleorder: prepare_own > prepare

@@ -6,6 +6,7 @@ rule prune:
     input:
         checkpoints(f"{RESULTS}/{{repetition}}{{dataset}}/{{model}}/original"),
         data=f"{DATA}/{{dataset}}/{{dataset}}.safetensors",
+        extensions=users_files,
     output:
         *map(passing, checkpoints(f"{RESULTS}/{{repetition}}{{dataset}}/{{model}}/{{version}}")),
     log:
@@ -32,6 +33,7 @@ use rule prune as prune_references with:
     input:
         f"{RESULTS}/{{repetition}}{{dataset}}/{{model}}/original/references/{{chunk}}/models.safetensors",
         data=f"{DATA}/{{dataset}}/{{dataset}}.safetensors",
+        extensions=users_files,
     output:
         passing(f"{RESULTS}/{{repetition}}{{dataset}}/{{model}}/{{version}}/references/{{chunk}}/models.safetensors"),
     log:

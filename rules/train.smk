@@ -4,6 +4,7 @@
 rule train:
     input:
         data=f"{DATA}/{{dataset}}/{{dataset}}.safetensors",
+        extensions=users_files,
     output:
         checkpoints(f"{RESULTS}/{{repetition}}{{dataset}}/{{model}}/original"),  # kept: all pruned models start from them
     log:

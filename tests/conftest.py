@@ -27,3 +27,15 @@ def digits(tmp_path_factory):
     path = tmp_path_factory.mktemp("digits") / "digits.safetensors"
     datasets.prepare("digits", path.parent, path)
     return datasets.load(path)
+
+
+@pytest.fixture
+def catalogue():
+    """Forget what a test registers."""
+    from miaprune import catalog
+
+    before = [dict(table) for table in catalog._ALL]
+    yield
+    for table, names in zip(catalog._ALL, before, strict=True):
+        table.clear()
+        table.update(names)

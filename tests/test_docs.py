@@ -57,9 +57,8 @@ def test_commands_name_cells_and_keys_that_exist(name):
     config = yaml.safe_load((ROOT / "config.yaml").read_text())
     commands = re.sub(r"\\\n\s*", "", PAGES[name])
     cells = re.findall(r"results/\w+/\w+/(?:original|\w+_[\d.]+)/\w+\.json", commands)
-    configuration.check_targets(
-        [cell for cell in cells if "/mine/" not in cell], "results", "data", config["attacks"], config["seeds"][0], []
-    )
+    if name != "docs/extending.md":  # its names are registered by its own code, which workflow/test_extensions.py runs
+        configuration.check_targets(cells, "results", "data", config["attacks"], config["seeds"][0], [])
     for line in re.findall(r"snakemake .*--config (.*)", commands):
         for key in re.findall(r"(?:^|[\s'\"])(\w+)=", line):
             assert key in SCHEMA["properties"], line

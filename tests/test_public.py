@@ -17,8 +17,25 @@ def imported(code):
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
 
 
+PLANS = """
+import sys; sys.path.insert(0, "workflow")
+import configuration
+config = {}
+configuration.read(config)
+from miaprune import grid
+assert len(grid.settings(config)) == 270
+"""
+
+
 @pytest.mark.parametrize(
-    "code", ["import miaprune", "from miaprune import grid", "from miaprune import Setting, GridError, ROLES"]
+    "code",
+    [
+        "import miaprune",
+        "from miaprune import grid",
+        "from miaprune import Setting, GridError, ROLES",
+        "from miaprune import attack, dataset, defense, model, pruner",
+        PLANS,
+    ],
 )
 def test_nothing_heavy_is_imported_before_it_is_needed(code):
     assert imported(code) == []

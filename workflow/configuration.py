@@ -9,18 +9,19 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from miaprune import extensions, grid
+from miaprune.catalog import parameters_of
 from miaprune.grid import GridError
 
 CONFIG = Path(__file__).parents[1] / "config.yaml"
 SCHEMA = Path(__file__).parent / "schemas/config.schema.json"
 FOR_A_SHELL = re.compile(r"(?![\w@%+=:,./~-])[\x00-\x7f]")
 """What a shell does not take as it stands."""
-INNER = {"attackers": grid.ATTACKS, "scores": tuple(grid.ATTACK_FAMILIES)}
+INNER: dict[str, Callable[[], Iterable[str]]] = {"attackers": lambda: grid.ATTACKS, "scores": grid.families}
 """What a setting has in folders of its own: .safetensors of these names."""
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
 
@@ -51,6 +52,10 @@ def read(config: MutableMapping[str, Any]) -> None:
         if isinstance(config.get(key), str) and config[key]:
             config[key] = os.path.normpath(config[key])
     _validate(config, schema)
+    config["extensions"] = list(map(os.path.normpath, config["extensions"]))
+    for own in config["own_datasets"].values():
+        if "file" in own:
+            own["file"] = os.path.normpath(own["file"])
     extensions.register(config)
     _check(config)
 
@@ -108,6 +113,9 @@ def _check(config: Mapping[str, Any]) -> None:
             raise ConfigError(f"{config[key]}: {key} is taken literally; write the path in full")
         if os.path.exists(config[key]) and not os.path.isdir(config[key]):
             raise ConfigError(f"{config[key]}: cannot write {key} there, it is no folder; set {key} or remove it")
+    for name, own in config["own_datasets"].items():
+        if "file" in own and not os.path.isfile(own["file"]):
+            raise ConfigError(f"own_datasets.{name}: {own['file']}: no such file in {os.getcwd()}")
     for block, grids in ((config, [config]), (config["demo"], config["demo"]["grid"])):
         settings = grid.settings(*grids)
         grid.attacked(settings, block)
@@ -119,6 +127,24 @@ def _check(config: Mapping[str, Any]) -> None:
                 grid.sparsity_value(grid.written(value))
     for attack in config["attacks"]:
         grid.known("attack", attack, grid.ATTACKS)
+    for name, options in config["defense_options"].items():
+        grid.known("defense in defense_options:", name, grid.DEFENSES)
+        if grid.DEFENSES[name].extension:  # of built-in ones the schema knows the options
+            for option in options:
+                grid.known(f"option in defense_options.{name}:", option, parameters_of(grid.DEFENSES[name].target))
+    for name in {entry["defense"] for block in (config, config["demo"]) for entry in block["defenses"]}:
+        if grid.DEFENSES[name].extension:
+            there = {
+                "strength",
+                "data",
+                "split",
+                "seed",
+                *config["finetuning"],
+                *config["defense_options"].get(name, {}),
+            }
+            for option, needed in parameters_of(grid.DEFENSES[name].target).items():
+                if needed and option not in there:
+                    raise ConfigError(f"defense {name} needs {option!r}; give it in defense_options.{name}")
     grid.known("attack_recipe", config["attack_recipe"], config["attack_recipes"])
 
 
@@ -157,7 +183,7 @@ def _check_cell(target: str, results_dir: str, parts: Sequence[str], attacks: Se
     """Raise `GridError` unless a target is the file of a setting that can exist."""
     *folder, file = parts
     stem, suffix = os.path.splitext(file)
-    inner = INNER.get(folder[-1])
+    inner = [*INNER[folder[-1]]()] if folder[-1] in INNER else None
     if inner and suffix != ".safetensors":
         raise GridError(f"{target}: no such target; write {os.path.splitext(target)[0]}.safetensors")
     if suffix not in (".json", ".safetensors"):
@@ -278,9 +304,12 @@ def training_recipe(config: Mapping[str, Any], stage: str, dataset: str) -> dict
 
 def attack_options(config: Mapping[str, Any], attack: str, recipe: str | None = None) -> dict[str, Any]:
     """An attack's block of the configuration; of the ones that train, the configured recipe or another."""
-    if attack in grid.REFERENCE_ATTACKS:
+    entry = grid.ATTACKS[attack]
+    if entry.sees == "margins":
         return {"references": config["references"]}
-    if attack not in grid.NEURAL_ATTACKS:
+    if entry.extension:
+        return {}
+    if not entry.network:
         return config.get(attack, {})
     found = config["attack_recipes"][recipe or config["attack_recipe"]]
     return found | {"epochs": found["epochs"]["samia" if attack == "samia" else "nn"]}

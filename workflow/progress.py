@@ -63,7 +63,7 @@ def cells(attacked: Iterable[Attacked], attacks: Sequence[str], references: int 
 
     So are those of the reference models beyond the shadows, where an attack is asked for that needs them.
     """
-    chunks = grid.chunks(references) if set(attacks) & set(grid.REFERENCE_ATTACKS) else []
+    chunks = grid.chunks(references) if any(grid.ATTACKS[attack].sees == "margins" for attack in attacks) else []
     found, seen = [], set()
     for victim, adversary in attacked:
         jobs = []
@@ -80,7 +80,7 @@ def cells(attacked: Iterable[Attacked], attacks: Sequence[str], references: int 
         folder = grid.folder(victim, adversary)
         made_by = {
             family: tuple(f"{folder}/{attack}.json" for attack in members if attack in attacks)
-            for family, members in grid.ATTACK_FAMILIES.items()
+            for family, members in grid.families().items()
         }
         scores = f"{folder}/scores.safetensors"
         if adversary == "matched":

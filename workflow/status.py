@@ -17,6 +17,7 @@ counts there with its last attempt alone.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import signal
 import sys
 from collections import Counter, defaultdict
@@ -162,7 +163,8 @@ def read_config(directory: str, files: Sequence[str], overrides: Sequence[str]) 
         raise ConfigError(f"{error.filename}: cannot be read ({error.strerror})") from None
     except (ValueError, WorkflowError) as error:
         raise ConfigError(" ".join(str(error).split())) from None
-    configuration.read(config)
+    with contextlib.chdir(directory):  # to which the paths in it are relative
+        configuration.read(config)
     return config
 
 

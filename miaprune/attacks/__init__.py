@@ -1,23 +1,16 @@
 """Membership inference attacks: what the adversary has seen in, victim scores out (method, sections 7 and 14)."""
 
-from miaprune import grid
-from miaprune.attacks.base import Attack
+from miaprune import catalog
+from miaprune.attacks.base import Attack, of_user
 
 
 def attack(name: str) -> Attack:
-    """The attack of this name (one of `miaprune.grid.ATTACKS`); raises `miaprune.grid.GridError` on another."""
-    if grid.known("attack", name, grid.ATTACKS) in grid.NEURAL_ATTACKS:
-        from miaprune.attacks import neural  # imports torch, which the other attacks start without
+    """The attack of this name (one of `miaprune.grid.ATTACKS`); raises `miaprune.grid.GridError` on another.
 
-        attacks = neural.ATTACKS
-    elif name in grid.REFERENCE_ATTACKS:
-        from miaprune.attacks import references
-
-        attacks = references.ATTACKS
-    else:
-        from miaprune.attacks import blindmi, thresholds
-
-        attacks = thresholds.THRESHOLD | {"blindmi": blindmi.BLINDMI}
-    if name not in attacks:
-        raise grid.GridError(f"attack {name}: miaprune/grid.py names it, but attack() in miaprune/attacks doesn't")
-    return attacks[name]
+    It is imported when it is first asked for: of built-in ones, only those that train networks import torch.
+    """
+    entry = catalog.ATTACKS[catalog.known("attack", name, catalog.ATTACKS)]
+    if entry.extension:
+        return of_user(entry)
+    found: Attack = entry.target
+    return found

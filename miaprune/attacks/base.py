@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from miaprune.catalog import AttackEntry, GridError, called
+
 Fitted = dict[str, np.ndarray]
 """A fitted attack: named arrays only, so that it can be stored as safetensors and scored on other victims."""
 
@@ -27,3 +29,37 @@ class Attack:
 
     fit: Callable[[Any, Options, int, str], Fitted]
     score: Callable[[Fitted, Any, Options, int, str], np.ndarray]
+
+
+def of_user(entry: AttackEntry) -> Attack:
+    """A user's attack, whose ``fit`` and ``score`` get the arguments that their parameters name.
+
+    What it gives is checked, and raises `miaprune.catalog.GridError` in one line: named arrays by ``fit``, a finite
+    number for each record by ``score``.
+    """
+    own = entry.target() if isinstance(entry.target, type) else entry.target
+
+    def fit(seen: Any, options: Options, seed: int, device: str) -> Fitted:
+        available = {"shadows": seen, "seed": seed, "device": device}
+        with entry.blamed():
+            fitted = called(f"fit of {entry.name}", own.fit, available)
+        if not isinstance(fitted, Mapping) or not all(isinstance(name, str) for name in fitted):
+            raise GridError(f"attack {entry.name}: fit gave {type(fitted).__name__}; give arrays by name, such as {{}}")
+        arrays = {name: np.asarray(array) for name, array in fitted.items()}
+        if wrong := [name for name, array in arrays.items() if array.dtype.kind not in "biuf"]:
+            raise GridError(f"attack {entry.name}: fit gave {wrong[0]!r} that is no array of numbers")
+        return arrays | ({"references": np.array(len(seen.references))} if entry.sees == "margins" else {})
+
+    def score(fitted: Fitted, victim: Any, options: Options, seed: int, device: str) -> np.ndarray:
+        available = {"fitted": fitted, "victim": victim, "seed": seed, "device": device}
+        with entry.blamed():
+            scores = np.asarray(called(f"score of {entry.name}", own.score, available))
+        n = len(victim.records) if entry.sees == "margins" else len(victim)
+        if scores.shape != (n,) or scores.dtype.kind not in "biuf":
+            found = f"{scores.dtype} {list(scores.shape)}"
+            raise GridError(f"attack {entry.name}: score gave {found}; give a number for each of the {n} records")
+        if wrong := n - np.count_nonzero(np.isfinite(scores)):
+            raise GridError(f"attack {entry.name}: scores of {wrong} of {n} records are no finite numbers")
+        return scores.astype(np.float64)
+
+    return Attack(fit, score)

@@ -229,4 +229,4 @@ ATTACKS: dict[str, Attack] = {
     "lira": _attack(_one_variance, lira_score),
     "lira_t": _attack(_own_variances, lira_t_score),
 }
-"""The attacks with reference models, in the order of ``grid.REFERENCE_ATTACKS``; no options, nothing drawn."""
+"""The attacks with reference models; no options, nothing drawn."""

@@ -120,7 +120,7 @@ def _global(value: Value) -> Attack:
     return Attack(partial(_fit_global, value), partial(_score, value))
 
 
-THRESHOLD: dict[str, Attack] = {
+ATTACKS: dict[str, Attack] = {
     "conf": _per_class(confidence),
     "xent": _per_class(negative_entropy),
     "mentr": _per_class(negative_modified_entropy),
@@ -128,4 +128,4 @@ THRESHOLD: dict[str, Attack] = {
     "conf_global": _global(confidence),
     "corr": Attack(_fit_nothing, _score_correct),
 }
-"""The threshold attacks, in the order of ``grid.THRESHOLD_ATTACKS``; no options, nothing drawn."""
+"""The threshold attacks, no options, nothing drawn."""

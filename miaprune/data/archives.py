@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from miaprune.catalog import DATASETS, known
 from miaprune.files import FileError, whole
 
 DOWNLOAD_TIMEOUT = 60  # seconds without a byte
@@ -222,10 +223,11 @@ def check_archives(name: str, data_dir: str | Path) -> None:
 
     Raises
     ------
+    GridError : on an unknown name.
     DatasetError : if one is damaged, or is missing and has no address to download it from.
     """
     folder = Path(data_dir, name)
-    for archive in ARCHIVES.get(name, ()):
+    for archive in ARCHIVES.get(known("dataset", name, DATASETS), ()):
         copy = find(archive, folder)
         if copy is not None:
             _verify(copy)

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn.functional import embedding
 
 from miaprune.catalog import DATASETS, DatasetEntry, known
+from miaprune.data import own
 from miaprune.data.archives import ARCHIVES, DatasetError, fetch_archives, find
 from miaprune.files import FileError, digest, load_tensors, save_tensors
 
@@ -180,14 +181,15 @@ def _fault(name: str, classes: int, inputs: np.ndarray, labels: np.ndarray) -> s
 def prepare(name: str, data_dir: str | Path, out: str | Path, download: bool = True) -> None:
     """Read the archives in ``{data_dir}/{name}``, downloading what is missing, and write one file ``out``.
 
-    A subset is drawn from the file that was prepared of its parent, ``{data_dir}/{parent}/{parent}.safetensors``.
+    A subset is drawn from the file that was prepared of its parent, ``{data_dir}/{parent}/{parent}.safetensors``. What
+    has neither mean nor std in the catalogue is standardised, a table of bits excepted: those are stored packed.
 
     Raises
     ------
     GridError
         On an unknown name.
     DatasetError
-        If an archive is missing, damaged, or not what its publisher describes.
+        If an archive is missing, damaged, or not what its publisher describes, or if nothing can be trained on it.
     """
     entry, folder = DATASETS[known("dataset", name, DATASETS)], Path(data_dir, name)
     if entry.of is not None:
@@ -195,21 +197,29 @@ def prepare(name: str, data_dir: str | Path, out: str | Path, download: bool = T
         return
     archives = ARCHIVES.get(name, ())
     checked = fetch_archives(archives, folder, download)
-    inputs, labels = entry.given(name=name, folder=folder)
+    found = entry.given(name=name, folder=folder, file=entry.file, label=entry.label)
+    inputs, labels, names = own.arrays(entry, found)
+    classes = entry.classes or len(names)
     copy = find(archives[0], folder) if archives else None
-    where = copy.path if copy else name
-    assert entry.classes is not None
-    if fault := _unlike(entry, inputs, labels) or _fault(name, entry.classes, inputs, labels):
+    where = copy.path if copy else entry.file or name
+    if fault := _unlike(entry, inputs, labels) or _fault(name, classes, inputs, labels):
         raise DatasetError(f"{where}: {fault}")
-    table = inputs.ndim == 2
-    if np.issubdtype(inputs.dtype, np.floating):
-        inputs = inputs.astype(np.uint8 if table else np.float32)
+    if fault := None if entry.records else own.too_little(inputs, labels):
+        raise DatasetError(f"{where}: {fault}")
+    mean, std = entry.mean, entry.std
+    packed = not mean and own.bits(inputs)
+    if not packed:
+        if not mean:
+            mean, std = map(tuple, own.moments(inputs, entry.scale))
+        for kind, numbers in (("mean", mean), ("std", std)):
+            if fault := own.misfit(kind, numbers, inputs.shape[1]):
+                raise DatasetError(f"{name}: {fault}")
     tensors = {
-        "inputs": torch.from_numpy(np.packbits(inputs, axis=1) if table else inputs),
-        "labels": torch.from_numpy(labels.astype(np.min_scalar_type(entry.classes - 1))),
+        "inputs": torch.from_numpy(np.packbits(inputs.astype(np.uint8), axis=1) if packed else inputs),
+        "labels": torch.from_numpy(labels.astype(np.min_scalar_type(classes - 1))),
     }
-    facts = {"name": name, "input_shape": inputs.shape[1:], "classes": entry.classes, "records": len(inputs)}
-    facts |= {"scale": entry.scale, "mean": entry.mean, "std": entry.std}
+    facts = {"name": name, "input_shape": inputs.shape[1:], "classes": classes, "records": len(inputs)}
+    facts |= {"scale": entry.scale, "mean": mean, "std": std, "packed": packed, "names": names}
     _save(out, tensors, facts | {"checked": checked})
 
 
@@ -266,19 +276,17 @@ def load(path: str | Path) -> Dataset:
         classes=facts["classes"],
         mean=facts["scale"] * torch.tensor(facts["mean"] or [0.0]).view(per_channel),
         std=facts["scale"] * torch.tensor(facts["std"] or [1.0]).view(per_channel),
-        width=shape[0] if len(shape) == 1 else None,
+        width=shape[0] if facts.get("packed", len(shape) == 1) else None,
         digest=facts.get("digest"),
         checked=True,
     )
 
 
 def _unlike(entry: DatasetEntry, inputs: np.ndarray, labels: np.ndarray) -> str | None:
-    """In what arrays differ from what is published of a data set, or cannot be stored whole; None if in nothing."""
-    assert entry.shape is not None
-    if inputs.shape != (entry.records, *entry.shape) or labels.shape[:1] != (entry.records,):
-        found = f"inputs {list(inputs.shape)}, labels {list(labels.shape)}"
-        return f"{found}, but {entry.name} has {entry.records} records of {list(entry.shape)}"
-    # Record by record: a comparison of all of Texas at once takes gigabytes.
-    if inputs.ndim == 2 and not all(((record == 0) | (record == 1)).all() for record in inputs):
-        return "features other than 0 and 1, but a table's are bits"
-    return None
+    """In what arrays differ from what the catalogue says of a data set; None if in nothing."""
+    records = len(inputs) if entry.records is None else entry.records
+    shape = inputs.shape[1:] if entry.shape is None else entry.shape
+    if inputs.shape == (records, *shape) and labels.shape[:1] == (records,):
+        return None
+    found = f"inputs {list(inputs.shape)}, labels {list(labels.shape)}"
+    return f"{found}, but {entry.name} has {records} records of {list(shape)}"

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from miaprune.catalog import MODELS, known
+from miaprune.catalog import MODELS, GridError, ModelEntry, known
 
 
 def resnet18(input_shape: tuple[int, ...], classes: int) -> nn.Module:
@@ -84,19 +84,48 @@ def initialise(model: nn.Module, generator: torch.Generator) -> nn.Module:
 
 
 def _unfilled(name: str, input_shape: tuple[int, ...], classes: int) -> nn.Module:
-    """A model with tensors not yet set: the architectures' own draws, not wanted here, take VGG-16 three seconds."""
+    """A built-in model with tensors not yet set: their own draws, not wanted here, take VGG-16 three seconds."""
     with torch.device("meta"):
-        model: nn.Module = MODELS[known("model", name, MODELS)](input_shape, classes)
+        model: nn.Module = MODELS[name](input_shape, classes)
     return model.to_empty(device="cpu")
 
 
+def _of_user(entry: ModelEntry, input_shape: tuple[int, ...], classes: int, seed: int) -> nn.Module:
+    """A user's model as its constructors fill it, with this seed; the global generator is left as it was.
+
+    Raises `miaprune.catalog.GridError` unless it gives a logit for each class of a record.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = entry.given(input_shape=input_shape, classes=classes)
+        if not isinstance(model, nn.Module):
+            raise GridError(f"model {entry.name} is a {type(model).__name__}; give a torch.nn.Module")
+        with entry.blamed(), torch.no_grad():
+            given = model.eval()(torch.zeros(2, *input_shape))
+    found = list(given.shape) if isinstance(given, Tensor) else type(given).__name__
+    if found != [2, classes]:
+        shape = ", ".join(map(str, input_shape))
+        raise GridError(
+            f"model {entry.name} gives {found} of inputs [2, {shape}]; give [2, {classes}], a logit for each class"
+        )
+    return model.train()
+
+
 def build(name: str, input_shape: tuple[int, ...], classes: int, seed: int) -> nn.Module:
-    """An initialised model of one of `MODELS`, on the CPU; the same seed gives the same weights."""
+    """An initialised model of one of `MODELS`, on the CPU; the same seed gives the same weights.
+
+    A user's is as its own constructors leave it.
+    """
+    entry = MODELS[known("model", name, MODELS)]
+    if entry.extension:
+        return _of_user(entry, input_shape, classes, seed)
     return initialise(_unfilled(name, input_shape, classes), torch.Generator().manual_seed(seed))
 
 
 def load(name: str, input_shape: tuple[int, ...], classes: int, state: Mapping[str, Tensor]) -> nn.Module:
     """A model with the weights of a checkpoint, which are copied."""
-    model = _unfilled(name, input_shape, classes)
+    entry = MODELS[known("model", name, MODELS)]
+    own = entry.extension is not None
+    model = _of_user(entry, input_shape, classes, 0) if own else _unfilled(name, input_shape, classes)
     model.load_state_dict(state)
     return model

@@ -7,7 +7,8 @@ weight would keep is bound to the default stream of a GPU, and a step with it ca
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, fx, nn
@@ -15,12 +16,17 @@ from torch.nn import functional as F
 from torch.nn.utils import prune as torch_prune
 from torch.utils.hooks import RemovableHandle
 
-from miaprune.grid import unit
+from miaprune.catalog import FILTERS, PRUNERS, GridError, known, unit
 
 
 def _weighted(model: nn.Module) -> list[nn.Conv2d | nn.Linear]:
-    """The conv and linear layers, whose single weights unstructured pruners choose from."""
-    return [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    """The conv and linear layers, whose single weights unstructured pruners choose from.
+
+    A `torch.nn.MultiheadAttention` computes with its output layer's weights and never calls that: no mask would stay
+    in force there.
+    """
+    inner = [module.out_proj for module in model.modules() if isinstance(module, nn.MultiheadAttention)]
+    return [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear) and all(m is not each for each in inner)]
 
 
 def _without_smallest(scores: Tensor, amount: int) -> Tensor:
@@ -33,6 +39,8 @@ def _without_smallest_of_all(scores: Sequence[Tensor], sparsity: float) -> list[
 
     A layer that would be emptied keeps its largest.
     """
+    if not scores:
+        return []
     sizes = [len(each) for each in scores]
     masks = _without_smallest(torch.cat(list(scores)), int(sum(sizes) * sparsity)).split(sizes)
     for mask, each in zip(masks, scores, strict=True):
@@ -179,23 +187,20 @@ def two_four(model: nn.Module, sparsity: float) -> None:
         torch_prune.custom_from_mask(layer, "weight", mask.view(weight.shape).movedim(-1, 1).contiguous())
 
 
-PRUNERS: dict[str, Callable[..., None]] = {
-    "l1": l1,
-    "l1_structured": l1_structured,
-    "l2_structured": l2_structured,
-    "slim": slim,
-    "random": random,
-    "l1_global": l1_global,
-    "wanda": wanda,
-    "two_four": two_four,
-}
-"""Functions of (model, sparsity); of (model, sparsity, records) those that are `CALIBRATED`."""
-
-CALIBRATED = ("wanda",)
-"""Pruners that look at records of the model's own training, the first `CALIBRATION` of them."""
-
 CALIBRATION = 128
-"""As many as Wanda's paper takes."""
+"""Records of a model's own training, the first ones, that a pruner may look at: as many as Wanda's paper takes."""
+
+
+def prune(name: str, model: nn.Module, sparsity: float, records: Tensor) -> None:
+    """Prune a model in place by one of `PRUNERS`; ``records`` are for those that look at some, as `wanda`.
+
+    Raises `miaprune.catalog.GridError` if nothing is pruned then.
+    """
+    PRUNERS[known("pruner", name, PRUNERS)].given(model=model, sparsity=sparsity, records=records)
+    if all(mask.all() for mask in masks(model).values()):
+        raise GridError(
+            f"pruner {name} pruned nothing at sparsity {sparsity:g}: no mask of torch.nn.utils.prune has a zero"
+        )
 
 
 def masks(model: nn.Module) -> dict[str, Tensor]:
@@ -206,12 +211,12 @@ def masks(model: nn.Module) -> dict[str, Tensor]:
 def layer_sparsity(model: nn.Module, pruner: str) -> dict[str, tuple[int, int]]:
     """Per layer, how many of the pruner's units are gone and how many there were.
 
-    The unit is `miaprune.grid.unit`'s: a filter, or else what a single number in the mask stands for.
+    The unit is the pruner's (`miaprune.catalog.PRUNERS`): a filter, or else what a single number in a mask stands for.
     """
     counts = {}
     for name, mask in masks(model).items():
-        if name.endswith(".weight") or name == "weight":
-            units = mask.flatten(1)[:, 0] if unit(pruner) == "filters" else mask.flatten()
+        if name.endswith("weight"):
+            units = mask.flatten(1)[:, 0] if unit(pruner) == FILTERS else mask.flatten()
             counts[name.removesuffix(".weight")] = (int((units == 0).sum()), len(units))
     return counts
 
@@ -260,7 +265,10 @@ def _clear_dead_channels(model: nn.Module) -> None:
 
     try:
         nodes = _Layers().trace(model).nodes
-    except (fx.proxy.TraceError, TypeError, RuntimeError):  # control flow by an input's values: they cost space only
+    except Exception:  # control flow by an input's values, or whatever else users do: they cost space only
+        return
+    calls = Counter(id(of(node)) for node in nodes if isinstance(of(node), nn.Conv2d | nn.BatchNorm2d))
+    if max(calls.values(), default=0) > 1:  # what is dead after one call need not be so after the other
         return
     for node in nodes:
         layer, source = of(node), node.all_input_nodes[0] if node.all_input_nodes else node

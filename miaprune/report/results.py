@@ -7,7 +7,7 @@ import math
 import os
 import platform
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 from importlib.metadata import version
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 import miaprune
-from miaprune import grid, metrics
+from miaprune import catalog, grid, metrics
 from miaprune.files import FileError, check_facts, write_text
 from miaprune.signals import Signals
 
@@ -114,20 +114,22 @@ def attack_result(
     }
 
 
-STAGE_KEYS = ("recipe", "device", "commit", "torch")
+STAGE_KEYS = ("recipe", "device", "commit", "torch", "extensions")
 TRAINED_KEYS = (*STAGE_KEYS, "epoch", "epochs_run")
 GPU_ONLY = ("precision",)
 """Settings of a recipe that a CPU does not heed."""
 
 
-def stage(recipe: Mapping[str, Any], device: str) -> dict[str, Any]:
+def stage(recipe: Mapping[str, Any], device: str, own: Iterable[catalog.Entry] = ()) -> dict[str, Any]:
     """What one stage of a result was computed by and on: for the metadata of its file.
 
-    ``device`` is as `miaprune.devices.name_of` has it.
+    ``device`` is as `miaprune.devices.name_of` has it, ``own`` is what of the catalogue it was computed by: of what
+    comes from users' files, their digests are stated.
     """
     # Sorted: the order of the keys in somebody's config.yaml is to move no byte.
     heeded = {key: recipe[key] for key in sorted(recipe) if not device.startswith("cpu") or key not in GPU_ONLY}
-    return {"recipe": heeded, "device": device, "commit": commit(), "torch": version("torch")}
+    done = {"recipe": heeded, "device": device, "commit": commit(), "torch": version("torch")}
+    return done | {"extensions": catalog.digests_of(own)}
 
 
 def learnt_nothing(facts: Mapping[str, Any]) -> bool:

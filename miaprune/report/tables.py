@@ -177,7 +177,7 @@ def controls_table(attacks: pd.DataFrame, dataset: str) -> pd.DataFrame:
 
     def position(first: pd.Series) -> tuple[float, int, str]:
         pruned = pd.notna(first["pruner"])
-        place = grid.PRUNERS.index(first["pruner"]) if pruned else -1
+        place = list(grid.PRUNERS).index(first["pruner"]) if pruned else -1
         return first["sparsity"] if pruned else 0.0, place, "" if pd.isna(first["tuning"]) else first["tuning"]
 
     return _wide(rows[rows["pruner"].isna() | rows["sparsity"].isin(sparsities)], position)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 
+from miaprune.catalog import DEFENSES, known
 from miaprune.grid import derive_seed
 from miaprune.networks.models import initialise
 from miaprune.networks.pruning import masks
@@ -130,12 +131,10 @@ class DifferentialPrivacy:
 
     by_loss = False  # it clips each record's gradient
 
-    def __init__(
-        self, noise_multiplier: float, clip: float, delta: float, chunk: int, seed: int, device: torch.device
-    ) -> None:
-        self.noise_multiplier, self.clip, self.delta, self.chunk = noise_multiplier, clip, delta, chunk
+    def __init__(self, strength: float, clip: float, delta: float, chunk: int, seed: int, data: Dataset) -> None:
+        self.noise_multiplier, self.clip, self.delta, self.chunk = strength, clip, delta, chunk
         # A seed of its own: the plain one also draws the batches, and the noise must not depend on who is in them.
-        self.noise_generator = torch.Generator(device).manual_seed(derive_seed(seed, "noise"))
+        self.noise_generator = torch.Generator(data.inputs.device).manual_seed(derive_seed(seed, "noise"))
         self.rate, self.expected_batch, self.steps = 0.0, 0, 0
 
     def batches(self, index: Tensor, size: int, generator: torch.Generator) -> Iterator[Tensor]:
@@ -166,7 +165,7 @@ class DifferentialPrivacy:
 
     def backward(self, model: nn.Module, x: Tensor, y: Tensor) -> None:
         for module in model.modules():
-            if isinstance(module, nn.BatchNorm2d):
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.eval()
         kept = masks(model)
         total = self.clipped_sum(model, x, y)
@@ -210,32 +209,6 @@ def epsilon(noise_multiplier: float, sample_rate: float, steps: int, delta: floa
     return float(accountant.get_epsilon(delta))
 
 
-Builder = Callable[[float, Mapping[str, Any], "Dataset", "Split", Mapping[str, Any], int], Objective]
-"""(strength, options, data, split, recipe, seed) -> objective."""
-
-
-def _ppb(
-    strength: float, options: Mapping[str, Any], data: Dataset, split: Split, recipe: Mapping[str, Any], seed: int
-) -> Objective:
-    return PairBalancing(strength)
-
-
-def _adv(
-    strength: float, options: Mapping[str, Any], data: Dataset, split: Split, recipe: Mapping[str, Any], seed: int
-) -> Objective:
-    steps, lr = options["inference_steps"], options["inference_lr"]
-    return AdversarialRegularisation(strength, data, split, steps, lr, recipe["batch_size"], seed)
-
-
-def _dp(
-    strength: float, options: Mapping[str, Any], data: Dataset, split: Split, recipe: Mapping[str, Any], seed: int
-) -> Objective:
-    return DifferentialPrivacy(strength, options["clip"], options["delta"], options["chunk"], seed, data.inputs.device)
-
-
-DEFENSES: dict[str, Builder] = {"ppb": _ppb, "adv": _adv, "dp": _dp}
-
-
 def build(
     defense: str,
     strength: float,
@@ -245,9 +218,15 @@ def build(
     recipe: Mapping[str, Any],
     seed: int,
 ) -> Objective:
-    """The objective of one of `DEFENSES` for one fine-tuning run of ``recipe`` on ``split`` of ``data``.
+    """The objective of one of `miaprune.catalog.DEFENSES` for one fine-tuning run of ``recipe`` on ``split``.
 
     ``strength`` is λ of ppb, θ of adv and the noise multiplier σ of dp; ``options`` is the defence's block of
     ``defense_options`` in ``config.yaml``. An objective holds the state of its run, so it serves one run.
     """
-    return DEFENSES[defense](strength, options, data, split, recipe, seed)
+    entry = DEFENSES[known("defense", defense, DEFENSES)]
+    objective: Objective = entry.given(
+        **{**recipe, **options, "strength": strength, "data": data, "split": split, "seed": seed}
+    )
+    if entry.extension:  # nobody knows whether it can be stacked, or be captured as a graph
+        objective.by_loss = False
+    return objective

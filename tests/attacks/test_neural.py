@@ -19,7 +19,7 @@ QUICK = RECIPES["fast"] | {"epochs": 5, "least_steps": 1}
 
 def test_every_attack_of_the_grid_exists_and_is_in_one_family():
     assert all(attack(name) for name in grid.ATTACKS)
-    assert sorted(a for family in grid.ATTACK_FAMILIES.values() for a in family) == sorted(grid.ATTACKS)
+    assert sorted(a for family in grid.families().values() for a in family) == sorted(grid.ATTACKS)
 
 
 def test_an_attack_without_an_implementation_is_named(monkeypatch):

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from miaprune import grid
 from miaprune.attacks import thresholds
-from miaprune.attacks.thresholds import THRESHOLD, best_threshold
+from miaprune.attacks.thresholds import ATTACKS, best_threshold
 from miaprune.signals import Signals
 
 VALUES = {
@@ -45,7 +45,7 @@ def join(*parts):
 
 
 def run(name, shadows, victim):
-    return THRESHOLD[name].score(THRESHOLD[name].fit(shadows, {}, 0, "cpu"), victim, {}, 0, "cpu")
+    return ATTACKS[name].score(ATTACKS[name].fit(shadows, {}, 0, "cpu"), victim, {}, 0, "cpu")
 
 
 def plain_advantage(values, members, threshold):
@@ -184,7 +184,7 @@ def test_a_class_without_both_groups_takes_the_global_threshold(name):
     both = one_class([0.9, 0.7, 0.2], [True, True, False], label=0, classes=3)
     members_only = one_class([0.99], [True], label=1, classes=3)
     shadows = join(both, members_only)  # and nothing of class 2
-    fitted = THRESHOLD[name].fit(shadows, {}, 0, "cpu")["thresholds"]
+    fitted = ATTACKS[name].fit(shadows, {}, 0, "cpu")["thresholds"]
     values = VALUES[name](shadows)
     assert fitted[0] == plain_threshold(values[:3], shadows.members[:3])
     assert fitted[1] == fitted[2] == plain_threshold(values, shadows.members)
@@ -193,15 +193,15 @@ def test_a_class_without_both_groups_takes_the_global_threshold(name):
 def test_thresholds_do_not_see_who_the_victims_members_are():
     shadows, victim = draw_signals(1), draw_signals(2)
     flipped = Signals(victim.posteriors, victim.sensitivities, victim.labels, ~victim.members)
-    for name in THRESHOLD:
+    for name in ATTACKS:
         np.testing.assert_array_equal(run(name, shadows, victim), run(name, shadows, flipped))
 
 
 def test_corr_calls_the_correctly_classified_members():
     victim = one_class([0.9, 0.2, 0.6], [True, False, False])
     assert (run("corr", draw_signals(0), victim) >= 0).tolist() == [True, False, True]
-    assert THRESHOLD["corr"].fit(draw_signals(0), {}, 0, "cpu") == {}
+    assert ATTACKS["corr"].fit(draw_signals(0), {}, 0, "cpu") == {}
 
 
 def test_every_threshold_attack_of_the_grid_is_there():
-    assert tuple(THRESHOLD) == grid.THRESHOLD_ATTACKS
+    assert tuple(ATTACKS) == grid.THRESHOLD_ATTACKS

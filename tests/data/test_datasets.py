@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from miaprune import files, grid
+from miaprune.catalog import DATASETS
 from miaprune.data import archives, datasets, readers
-from miaprune.data.archives import Archive, DatasetError, check_archives
-from miaprune.data.datasets import SPECS, load, prepare
+from miaprune.data.archives import ARCHIVES, Archive, DatasetError, check_archives
+from miaprune.data.datasets import load, prepare
 
 SHARED = Path(os.environ.get("MIAPRUNE_SHARED", Path(__file__).parents[3] / "shared"), "datasets")
 TABLES = {"location": 446, "purchase": 600, "texas": 6_169}
@@ -60,9 +61,8 @@ def shrink(monkeypatch):
     """Let a dataset have few records, and an archive whose checksum nobody has published."""
 
     def to(name, records, checksum=None, url="https://example.invalid/archive"):
-        spec = SPECS[name]
-        few = tuple(replace(a, checksum=checksum, url=url) for a in spec.archives)
-        monkeypatch.setitem(SPECS, name, replace(spec, records=records, archives=few))
+        few = tuple(replace(a, checksum=checksum, url=url) for a in ARCHIVES[name])
+        monkeypatch.setitem(DATASETS, name, replace(DATASETS[name], records=records))
         monkeypatch.setitem(archives.ARCHIVES, name, few)
 
     return to
@@ -74,7 +74,7 @@ def table(tmp_path, shrink):
 
     def make(name, members, records=3):
         shrink(name, records)
-        write_tar(tmp_path / name / SPECS[name].archives[0].name, members)
+        write_tar(tmp_path / name / ARCHIVES[name][0].name, members)
 
         def prepared():
             prepare(name, tmp_path, tmp_path / "out.safetensors", download=False)
@@ -94,9 +94,9 @@ def all_inputs(data):
 
 
 def test_names_are_the_grids():
-    assert set(SPECS) == set(grid.DATASETS)
-    assert {n for n, s in SPECS.items() if len(s.input_shape) == 1} <= set(grid.TABLE_DATASETS)
-    assert all(name == spec.name for name, spec in SPECS.items())
+    assert set(ARCHIVES) == set(DATASETS) - {"digits", "noisy_digits"}
+    assert {n for n, entry in DATASETS.items() if entry.kind == "table"} == set(TABLES)
+    assert all(name == entry.name for name, entry in DATASETS.items())
 
 
 @pytest.mark.parametrize(
@@ -112,16 +112,16 @@ def test_names_are_the_grids():
     ],
 )
 def test_specs_are_the_methods(name, shape, classes, records, mean, std):
-    spec = SPECS[name]
-    assert (spec.input_shape, spec.classes, spec.records) == (shape, classes, records)
+    spec = DATASETS[name]
+    assert (spec.shape, spec.classes, spec.records) == (shape, classes, records)
     assert (spec.mean, spec.std) == (mean, std)
 
 
 @pytest.mark.parametrize("name", TABLES)
 def test_table_is_read_as_published(name, table):
-    bits, labels = random_bits(3, TABLES[name]), [1, SPECS[name].classes, 7]
+    bits, labels = random_bits(3, TABLES[name]), [1, DATASETS[name].classes, 7]
     data = table(name, table_members(name, labels, bits))()
-    assert (data.name, data.input_shape, data.classes) == (name, (TABLES[name],), SPECS[name].classes)
+    assert (data.name, data.input_shape, data.classes) == (name, (TABLES[name],), DATASETS[name].classes)
     assert data.labels.tolist() == [y - 1 for y in labels] and data.labels.dtype == torch.int64
     assert all_inputs(data).dtype == torch.float32
     assert np.array_equal(all_inputs(data), bits)
@@ -225,7 +225,7 @@ def test_truncated_archive_without_checksum(keep, table, tmp_path):
 
 def test_wrong_checksum(tmp_path):
     """Where a record cannot be checked, only the published archive will do."""
-    path = tmp_path / "chmnist" / SPECS["chmnist"].archives[0].name
+    path = tmp_path / "chmnist" / ARCHIVES["chmnist"][0].name
     path.parent.mkdir()
     path.write_bytes(b"other")
     for call in (
@@ -242,9 +242,9 @@ def test_wrong_checksum(tmp_path):
 @pytest.mark.parametrize("name", TABLES)
 def test_a_table_in_whatever_form_people_have_it(name, shrink, tmp_path):
     """As published, packed anew and unpacked, two ways each: the same records, and it is said what was checked."""
-    bits, labels = random_bits(3, TABLES[name]), [1, SPECS[name].classes, 7]
+    bits, labels = random_bits(3, TABLES[name]), [1, DATASETS[name].classes, 7]
     members = table_members(name, labels, bits)
-    archive = SPECS[name].archives[0].name
+    archive = ARCHIVES[name][0].name
     forms = {
         "published": {},
         "dotted": {f"./{member}": text + b"\n" for member, text in members.items()},
@@ -268,7 +268,7 @@ def test_a_table_in_whatever_form_people_have_it(name, shrink, tmp_path):
         data = load(tmp_path / f"{form}.out")
         assert np.array_equal(all_inputs(data), bits) and data.labels.tolist() == [y - 1 for y in labels]
         (checked[form],) = files.load_metadata(tmp_path / f"{form}.out")["checked"]
-    assert checked["published"] == f"{archive}: {SPECS[name].archives[0].checksum}"
+    assert checked["published"] == f"{archive}: {ARCHIVES[name][0].checksum}"
     for form in ("dotted", "in_folder"):
         assert checked[form].startswith(f"{archive}: every line is valid; it is not the published file")
     assert checked["unpacked"].endswith(": every line is valid; the archive was not there")
@@ -296,7 +296,7 @@ def test_gits_name_of_a_file(tmp_path):
 
 
 def test_missing_archives_may_be_downloaded_later(tmp_path, monkeypatch):
-    for name in SPECS:
+    for name in DATASETS:
         check_archives(name, tmp_path)
     monkeypatch.setitem(archives.ARCHIVES, "digits", (Archive("mine.npz", "sha256:00", None),))
     with pytest.raises(DatasetError, match=r"mine\.npz is missing: get it \(sha256:00\) and put it there"):
@@ -372,7 +372,7 @@ def test_chmnist_is_resized_with_antialiasing(shrink, tmp_path):
     assert data.inputs[0].float().std() < 25
 
 
-CHMNIST = SPECS["chmnist"].archives[0].name
+CHMNIST = ARCHIVES["chmnist"][0].name
 
 
 def test_damaged_image_is_named(shrink, tmp_path):
@@ -418,10 +418,11 @@ def cifar_members(name, release, table, train, protocol=2):
 
 def tell_records(monkeypatch, name, table, train):
     """Let these records be the published ones."""
-    (archive,) = SPECS[name].archives
+    (archive,) = ARCHIVES[name]
     records = tuple(hashlib.sha256(part.tobytes()).hexdigest() for part in (table[:train], table[train:]))
     few = replace(archive, records=records, instead=replace(archive.instead, records=records))
-    monkeypatch.setitem(SPECS, name, replace(SPECS[name], records=len(table), archives=(few,)))
+    monkeypatch.setitem(DATASETS, name, replace(DATASETS[name], records=len(table)))
+    monkeypatch.setitem(archives.ARCHIVES, name, (few,))
     monkeypatch.setitem(archives.ARCHIVES, name, (few,))
 
 
@@ -451,7 +452,7 @@ def test_every_form_of_cifar_prepares_the_same_bytes(name, tmp_path, monkeypatch
     assert data.labels.tolist() == table[:, labels - 1].tolist()
     assert np.array_equal(data.inputs.flatten(1), table[:, labels:])
     (checked,) = files.load_metadata(tmp_path / "binary0_folder" / "out")["checked"]
-    assert checked == "all records: " + ", ".join(f"sha256:{r}" for r in SPECS[name].archives[0].records)
+    assert checked == "all records: " + ", ".join(f"sha256:{r}" for r in ARCHIVES[name][0].records)
 
 
 @pytest.mark.parametrize("release", ["binary", "python"])
@@ -518,14 +519,15 @@ def test_svhn_is_train_then_test(shrink, tmp_path, monkeypatch):
     labels = np.array([1, 10, 9, 10, 2])
     folder = tmp_path / "svhn"
     folder.mkdir()
-    parts, archives = {}, []
-    for archive, part in zip(SPECS["svhn"].archives, (slice(0, 3), slice(3, 5)), strict=True):
+    parts, few = {}, []
+    for archive, part in zip(ARCHIVES["svhn"], (slice(0, 3), slice(3, 5)), strict=True):
         path = folder / archive.name
         scipy.io.savemat(path, {"X": images[part].transpose(2, 3, 1, 0), "y": labels[part, None]})
-        archives.append(replace(archive, checksum=checksum(path, "md5")))
-        parts[archive.name[: -len("_32x32.mat")]] = ["", archive.name, archives[-1].checksum[len("md5:") :]]
+        few.append(replace(archive, checksum=checksum(path, "md5")))
+        parts[archive.name[: -len("_32x32.mat")]] = ["", archive.name, few[-1].checksum[len("md5:") :]]
     monkeypatch.setattr(torchvision.datasets.SVHN, "split_list", parts)
-    monkeypatch.setitem(SPECS, "svhn", replace(SPECS["svhn"], records=5, archives=tuple(archives)))
+    monkeypatch.setitem(DATASETS, "svhn", replace(DATASETS["svhn"], records=5))
+    monkeypatch.setitem(ARCHIVES, "svhn", tuple(few))
     prepare("svhn", tmp_path, tmp_path / "out", download=False)
     data = load(tmp_path / "out")
     assert data.labels.tolist() == [1, 0, 9, 0, 2]
@@ -537,13 +539,13 @@ def test_archives_are_the_ones_torchvision_reads():
         ("cifar10", torchvision.datasets.CIFAR10),
         ("cifar100", torchvision.datasets.CIFAR100),
     ]:
-        (archive,) = SPECS[name].archives
+        (archive,) = ARCHIVES[name]
         assert (archive.name, archive.checksum) == (official.filename, f"md5:{official.tgz_md5}")
         assert archive.url == official.url
         assert list(archive.members) == [batch for batch, _ in official.train_list + official.test_list]
-    for archive, split in zip(SPECS["svhn"].archives, ("train", "test"), strict=True):
+    for archive, split in zip(ARCHIVES["svhn"], ("train", "test"), strict=True):
         url, file, md5 = torchvision.datasets.SVHN.split_list[split]
-        assert archive == datasets.Archive(file, f"md5:{md5}", url)
+        assert archive == Archive(file, f"md5:{md5}", url)
 
 
 @pytest.fixture(scope="module")
@@ -572,9 +574,10 @@ def test_normalisation_is_torchvisions(name, tmp_path, monkeypatch):
     from torchvision.transforms.v2 import functional
 
     raw = np.random.default_rng(0).integers(0, 256, (4, 3, 32, 32), dtype=np.uint8)
-    spec = SPECS[name]
-    small = replace(spec, records=4, archives=(), read=lambda spec, folder: (raw, np.arange(4)))
-    monkeypatch.setitem(SPECS, name, small)
+    spec = DATASETS[name]
+    monkeypatch.delitem(ARCHIVES, name)
+    small = replace(spec, records=4, source=lambda: (raw, np.arange(4)))
+    monkeypatch.setitem(DATASETS, name, small)
     prepare(name, tmp_path, tmp_path / "out")
     index = torch.tensor([2, 0, 2])
     expected = functional.normalize(torch.from_numpy(raw)[index] / 255, list(spec.mean), list(spec.std))
@@ -591,52 +594,36 @@ def test_normalisation_is_torchvisions(name, tmp_path, monkeypatch):
     ],
 )
 def test_class_that_there_is_not(label, classes, message, tmp_path, monkeypatch):
-    def read(spec, folder):
+    def read():
         return np.zeros((2, 1, 8, 8), np.uint8), np.array([9, label])
 
-    monkeypatch.setitem(SPECS, "digits", replace(SPECS["digits"], records=2, read=read, classes=classes))
+    monkeypatch.setitem(DATASETS, "digits", replace(DATASETS["digits"], records=2, source=read, classes=classes))
     with pytest.raises(DatasetError, match=message):
         prepare("digits", tmp_path, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("number", [2, 0.5])
-def test_a_tables_features_are_bits(number, tmp_path, monkeypatch):
-    """Numbers would be stored as if they were 1; as inputs of another shape they are kept."""
-    inputs = np.array([[0, 1, number], [1, 0, 0]])
-    spec = replace(SPECS["digits"], records=2, mean=(), std=(), scale=1)
-    for shape in ((3,), (3, 1, 1)):
-        read = lambda spec, folder, shape=shape: (inputs.reshape(2, *shape), np.array([0, 1]))  # noqa: E731
-        monkeypatch.setitem(SPECS, "digits", replace(spec, input_shape=shape, read=read))
-        if shape == (3,):
-            with pytest.raises(DatasetError, match=r"features other than 0 and 1.*shape \(3, 1, 1\)"):
-                prepare("digits", tmp_path, tmp_path / "out")
-        else:
-            prepare("digits", tmp_path, tmp_path / "out")
-            np.testing.assert_array_equal(all_inputs(load(tmp_path / "out")).reshape(2, 3), inputs)
-            assert load(tmp_path / "out").inputs.dtype in (torch.int64, torch.float32)
-
-
 def test_a_table_of_floats_that_are_bits(tmp_path, monkeypatch):
     inputs = np.array([[0, 1, 1], [1, 0, 0]], np.float32)
-    spec = replace(SPECS["digits"], records=2, input_shape=(3,), read=lambda *_: (inputs, np.array([0, 1])))
-    monkeypatch.setitem(SPECS, "digits", spec)
+    facts = {"kind": "table", "records": 2, "shape": (3,), "mean": (), "std": ()}
+    spec = replace(DATASETS["digits"], **facts, source=lambda: (inputs, np.array([0, 1])))
+    monkeypatch.setitem(DATASETS, "digits", spec)
     prepare("digits", tmp_path, tmp_path / "out")
     np.testing.assert_array_equal(all_inputs(load(tmp_path / "out")), inputs)
 
 
 def test_inputs_that_are_no_numbers(tmp_path, monkeypatch):
     inputs = np.full((2, 1, 8, 8), np.nan, np.float32)
-    spec = replace(SPECS["digits"], records=2, read=lambda *_: (inputs, np.array([0, 1])))
-    monkeypatch.setitem(SPECS, "digits", spec)
+    spec = replace(DATASETS["digits"], records=2, source=lambda: (inputs, np.array([0, 1])))
+    monkeypatch.setitem(DATASETS, "digits", spec)
     with pytest.raises(DatasetError, match="digits: inputs of 2 of 2 records are no finite numbers"):
         prepare("digits", tmp_path, tmp_path / "out")
 
 
 def test_more_than_256_classes_are_kept(tmp_path, monkeypatch):
     labels = np.arange(300)
-    read = lambda *_: (np.zeros((300, 1, 8, 8), np.uint8), labels)  # noqa: E731
-    monkeypatch.setitem(SPECS, "digits", replace(SPECS["digits"], records=300, classes=300, read=read))
+    read = lambda: (np.zeros((300, 1, 8, 8), np.uint8), labels)  # noqa: E731
+    monkeypatch.setitem(DATASETS, "digits", replace(DATASETS["digits"], records=300, classes=300, source=read))
     prepare("digits", tmp_path, tmp_path / "out")
     data = load(tmp_path / "out")
     assert data.labels.dtype == torch.int64 and data.labels.tolist() == labels.tolist()
@@ -793,7 +780,7 @@ def test_real_cifar10(tmp_path):
     assert data.labels[50_000:50_010].tolist() == [3, 8, 8, 0, 6, 6, 1, 6, 3, 1]
     assert data.labels.bincount().tolist() == [6_000] * 10
     means = data.inputs[:50_000].sum((0, 2, 3)) / (50_000 * 32 * 32 * 255)
-    torch.testing.assert_close(means, torch.tensor(SPECS["cifar10"].mean), rtol=0, atol=1e-4)
+    torch.testing.assert_close(means, torch.tensor(DATASETS["cifar10"].mean), rtol=0, atol=1e-4)
     table = np.column_stack([data.labels.numpy().astype(np.uint8), data.inputs.flatten(1).numpy()])
     write_tar(
         tmp_path / "py" / "cifar10" / "cifar-10-python.tar.gz",

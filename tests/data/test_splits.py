@@ -4,8 +4,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from miaprune import grid
+from miaprune.catalog import DATASETS
 from miaprune.data import splits
-from miaprune.data.datasets import SPECS
 
 # The victim's train, dev and test sizes (method, section 2).
 SIZES = {
@@ -32,12 +32,12 @@ def same(a, b):
 
 
 def test_every_dataset_has_known_sizes():
-    assert SIZES.keys() <= SPECS.keys()
+    assert SIZES.keys() <= DATASETS.keys()
 
 
 @pytest.mark.parametrize("name", SIZES)
 def test_victim_sizes(name):
-    split = splits.victim_split(SPECS[name].records, seed=7)
+    split = splits.victim_split(DATASETS[name].records, seed=7)
     assert (len(split.train), len(split.dev), len(split.test)) == SIZES[name]
     assert split.train.dtype == split.dev.dtype == split.test.dtype == np.int64
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from miaprune import grid
 from miaprune.networks import models
 
 IMAGE = (3, 32, 32)
@@ -61,7 +62,7 @@ def test_one_seed_fixes_the_weights_and_leaves_the_global_generator_alone():
 def test_what_the_architectures_draw_themselves_changes_nothing(name, shape):
     """Built with their own draws and then initialised, as one would without the detour over no device."""
     with torch.random.fork_rng(devices=[]):
-        plain = models.initialise(models.MODELS[name](shape, 7), torch.Generator().manual_seed(5)).state_dict()
+        plain = models.initialise(grid.MODELS[name](shape, 7), torch.Generator().manual_seed(5)).state_dict()
     built = models.build(name, shape, 7, seed=5).state_dict()
     assert built.keys() == plain.keys() and all(torch.equal(built[key], plain[key]) for key in plain)
 

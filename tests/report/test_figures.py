@@ -15,10 +15,10 @@ import pandas as pd
 import pytest
 from synthetic import make_signals
 
-from miaprune import grid, metrics
+from miaprune import catalog, grid, metrics
 from miaprune.margins import Margins
 from miaprune.report import figures, results, tables
-from miaprune.report.figures import accuracy, controls, style
+from miaprune.report.figures import controls, style
 from miaprune.report.scores import Scores
 
 ROOT = Path(__file__).parents[2]
@@ -266,8 +266,29 @@ def test_no_two_attacks_or_datasets_look_alike():
     for marks, names in ((figures.ATTACK_MARKS, grid.ATTACKS), (figures.DATASET_MARKS, grid.DATASETS)):
         assert set(marks) <= set(names)
         assert len({marker for marker, _ in marks.values()}) == len(marks)
-    some = accuracy._marks({"a": ("o", style.BLUE)}, ["x", "a", "y"])
+    some = style.marks_of({"a": ("o", style.BLUE)}, ["x", "a", "y"])
     assert some["a"] == ("o", style.BLUE) and len(set(some.values())) == 3, "new ones get marks of their own"
+
+
+@pytest.mark.usefixtures("catalogue")
+def test_what_users_add_is_drawn_in_grey():
+    with catalog.registering(catalog.Extension("my_lab.py", "0")):
+        catalog.defense("smooth")(print)
+        catalog.attack("gap")(Scorer)
+    part = {"part": "all", "adversaries": ["adaptive", "unaware"]}
+    config = {"parts": {"all": {}}, "transfer": "none", "controls": "none"}
+    config["defenses"] = [{"defense": "smooth", "strengths": [1, 2], **part}]
+    table = table_of(grid.attacked(grid.settings(LOCATION), config), ("samia", "gap"))
+    figure = figures.frontier(table, "location", "fc")
+    assert "smooth, strength = 1, 2" in [text.get_text() for text in figure.legends[0].get_texts()]
+    assert all(len(points) == 2 for axes in figure.axes for points in lines(axes, style.GREY).values())
+    drawn = figures.roc({"victim": some_scores()}, "title").axes[0]
+    (label,) = [line.get_label() for line in drawn.lines if line.get_label().startswith("gap ")]
+    assert label and figures.samia_vs_others(table)
+
+
+class Scorer:
+    fit = score = print
 
 
 def test_samia_panels_count_the_points_above_the_diagonal():

@@ -11,7 +11,7 @@ from importlib.metadata import version
 import pytest
 from synthetic import make_signals
 
-from miaprune import grid, metrics
+from miaprune import catalog, grid, metrics
 from miaprune.files import FileError
 from miaprune.report import results
 
@@ -20,6 +20,7 @@ TRAINED = {"recipe": {"epochs": 50}, "device": "NVIDIA H100", "commit": "0123456
 TRAINED |= {"epoch": 12, "epochs_run": 18}
 MEASURED = {"recipe": {"draws": 3}, "device": "cpu", "commit": "123456789abc", "torch": "2.12"}
 FITTED = {"recipe": {"lr": 0.1}, "device": "cpu", "commit": None, "torch": "2.12"}
+FITTED |= {"extensions": {"gap": {"path": "my_lab.py", "sha256": "0"}}}
 MODEL |= TRAINED | {"original": MEASURED | {"recipe": {}}, "signals": MEASURED, "data": "sha256:0"}
 ORIGINAL = grid.Setting("location", "fc")
 PRUNED = grid.Setting("location", "fc", "l1", "0.7")
@@ -73,7 +74,7 @@ def test_a_result_has_the_names_and_values_of_the_design():
     assert result["provenance"] == {
         "data": "sha256:0",
         "original": MEASURED | {"recipe": {}},
-        "victim": TRAINED | {"defense_options": None},
+        "victim": TRAINED | {"extensions": None, "defense_options": None},
         "signals": MEASURED,
         "attack": FITTED,
     }
@@ -85,8 +86,11 @@ def test_a_stage_says_what_was_heeded_there():
     recipe = {"epochs": 50, "precision": "bfloat16"}
     on_cpu = results.stage(recipe, "cpu, AVX2")
     made_by = {"device": "cpu, AVX2", "commit": results.commit(), "torch": version("torch")}
-    assert on_cpu == {"recipe": {"epochs": 50}} | made_by
+    assert on_cpu == {"recipe": {"epochs": 50}} | made_by | {"extensions": {}}
     assert results.stage(recipe, "NVIDIA H100")["recipe"] == recipe
+    own = catalog.Entry("mine", None, catalog.Extension("my_lab.py", "12ab"))
+    of_both = results.stage(recipe, "cpu, AVX2", [own, catalog.MODELS["fc"]])["extensions"]
+    assert of_both == {"mine": {"path": "my_lab.py", "sha256": "12ab"}}
 
 
 def test_a_model_that_was_trained_before_checkpoints_said_so_is_attacked(monkeypatch):

@@ -24,7 +24,7 @@ def run(digits, recipe=RECIPE, seed=1, name="fc", prune=None, objective=None):
     model = models.build(name, digits.input_shape, digits.classes, seed=0).to(digits.inputs.device)
     if prune:
         records = digits.batch(torch.from_numpy(SPLIT.train[: pruning.CALIBRATION]))
-        pruning.PRUNERS[prune](model, 0.5, *([records] if prune in pruning.CALIBRATED else []))
+        pruning.prune(prune, model, 0.5, records)
     training = train([model], digits, [SPLIT], recipe, objective or CrossEntropy(), [seed])
     return model, in_turn([training], digits.inputs.device)[0][0]
 

@@ -50,8 +50,10 @@ def test_what_is_left_out_is_as_in_the_repositorys_file():
         ),
         ("results_dir: results/../out/", ["results_dir"], "out"),
         ("data_dir: ./data", ["data_dir"], "data"),
+        ("own_datasets: {half: {of: digits, records: '900'}}", ["own_datasets", "half", "records"], 900),
     ],
 )
+@pytest.mark.usefixtures("catalogue")
 def test_a_value_is_what_the_schema_says_however_it_is_written(written, path, value):
     found = read(**yaml.safe_load(written))
     for key in path:
@@ -129,8 +131,17 @@ def test_numbers_within_a_defence_come_from_the_command_line_too():
         ({"references": "many"}, "references: 'many' is not of type 'integer'"),
         ({"references": 7.5}, "references: 7.5 is not of type 'integer'"),
         ({"training": 5}, "training: 5 is not of type 'object'"),
+        ({"extensions": ["lab.txt"]}, "extensions.0: 'lab.txt' does not match"),
+        ({"extensions": "my_lab.py"}, "extensions: 'my_lab.py' is not of type 'array'"),
+        ({"extensions": ["lab.py"]}, "extensions: lab.py: cannot be read (No such file or directory)"),
+        ({"own_datasets": {"mine": {"off": "digits"}}}, "own_datasets.mine: 'off': did you mean 'of'?"),
+        ({"own_datasets": {"mine": {"of": "digits", "records": 15}}}, "records: 15 is less than the minimum of 16"),
+        ({"own_datasets": {"mine": {"file": "a.xlsx", "kind": "table"}}}, "file: 'a.xlsx' does not match"),
+        ({"own_datasets": {"svhn": {"of": "digits", "records": 90}}}, "dataset 'svhn' exists already"),
+        ({"defense_options": {"pbb": {}}}, "unknown defense in defense_options: 'pbb': did you mean 'ppb'?"),
     ],
 )
+@pytest.mark.usefixtures("catalogue")
 def test_a_configuration_that_cannot_run(config, message):
     with pytest.raises((ConfigError, GridError)) as refusal:
         read(**config)
@@ -300,3 +311,23 @@ def test_a_file_of_another_origin_is_refused_before_any_job_starts(name, about, 
 )
 def test_what_is_no_bad_target_of_ours_is_left_to_snakemake(target, folders):
     check(target, **folders)
+
+
+@pytest.mark.usefixtures("catalogue")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "defense smooth needs 'share'; give it in defense_options.smooth"),
+        ({"shaer": 1, "share": 1}, "unknown option in defense_options.smooth: 'shaer': did you mean 'share'?"),
+        ({"share": 1}, None),
+    ],
+)
+def test_the_options_of_a_users_defence_are_its_parameters(options, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = "from miaprune import defense\n@defense('smooth')\ndef smooth(strength, batch_size, share, more=0): ..."
+    (tmp_path / "my_lab.py").write_text(code)
+    config = {"extensions": ["./my_lab.py"], "defenses": [PPB | {"defense": "smooth"}]}
+    config["defense_options"] = {"smooth": options}
+    with pytest.raises((ConfigError, GridError)) if message else contextlib.nullcontext() as refusal:
+        assert read(**config)["extensions"] == ["my_lab.py"]
+    assert refusal is None or str(refusal.value).startswith(message)

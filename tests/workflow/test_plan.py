@@ -65,7 +65,7 @@ def checkpoints(folder):
 
 def family(folder, name):
     """What the job of a family of attacks makes."""
-    attacks = grid.ATTACK_FAMILIES[name]
+    attacks = grid.families()[name]
     files = [f"{folder}/{a}.json" for a in attacks] + [f"{folder}/attackers/{a}.safetensors" for a in attacks]
     return [*files, f"{folder}/scores/{name}.safetensors"]
 

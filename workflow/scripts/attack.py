@@ -36,7 +36,7 @@ def main(device, where):
     victim = signals.load(path, "victim")
     facts = load_metadata(path)
     guessing = [role for role in grid.ROLES if results.learnt_nothing(facts[role])]
-    reference = set(names) & set(grid.REFERENCE_ATTACKS)
+    reference = {name for name in names if grid.ATTACKS[name].sees == "margins"}
     # Those who only score need the victim's margins: what references say of its records was fitted.
     count = params.options[names[0]]["references"] if reference and adversary == "matched" else grid.SHADOWS
     if count > grid.SHADOWS:
@@ -55,7 +55,7 @@ def main(device, where):
             # What an attack that fits nothing says does not depend on shadows.
             failed = [role for role in guessing if role != "victim"] if fitted else []
             failed += ["attack"] if not checks.trained(fitted) else []
-            about = results.stage(options, where) | {"failed": failed}
+            about = results.stage(options, where, [grid.ATTACKS[name]]) | {"failed": failed}
             identity = {"setting": setting.name, "attack": name, "seed": params.seed}
             save_tensors(attacker, fitted, identity | about)
         else:
@@ -63,7 +63,7 @@ def main(device, where):
         # Rounded before they are counted: the file gives the JSON's numbers.
         scored[name] = scores = attack(name).score(fitted, asked, options, seed, device).astype("float32")
         failed = [role for role in guessing if role == "victim"] + about["failed"]
-        fits = name in grid.NEURAL_ATTACKS
+        fits = grid.ATTACKS[name].network
         result = results.attack_result(
             setting, name, params.seed, scores, victim, facts["victim"], about, adversary, fits, failed,
             int(fitted["references"]) if name in reference else None,
@@ -79,7 +79,7 @@ def main(device, where):
     )
 
 
-if set(names) & set(grid.NEURAL_ATTACKS):
+if any(grid.ATTACKS[name].network for name in names):
     with running(snakemake.log[0], snakemake.threads, params.device) as device:
         from miaprune.devices import name_of  # imports torch
 

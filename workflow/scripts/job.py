@@ -121,7 +121,8 @@ def logged(log: str | Path) -> Iterator[None]:
         except Exception as error:
             logger.info(f"failed after {span(time.monotonic() - started)}")
             with contextlib.suppress(OSError):  # a full disk, which may be the error itself
-                if isinstance(error, FileError | GridError | DeviceError):  # its message says all
+                whole = isinstance(error, FileError | GridError | DeviceError) and not error.__cause__
+                if whole:  # its message says all; of what a user's code raised it does not
                     file.write(f"error: {error}\n")
                 else:
                     traceback.print_exc(file=file)
@@ -227,7 +228,7 @@ def states_of(
     return States(folder, config["save_state_every"], fits, goes_on=slurm_ends_it)
 
 
-TRAINING_CODE = ("data", "networks", "training", "devices.py", "files.py", "grid.py")
+TRAINING_CODE = ("data", "networks", "training", "catalog.py", "devices.py", "files.py", "grid.py")
 """What decides, in miaprune/, what a training ends with: half of it by other code is nobody's result."""
 
 

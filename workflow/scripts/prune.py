@@ -20,29 +20,37 @@ register(snakemake.config)
 params, wildcards = snakemake.params, snakemake.wildcards
 setting = grid.Setting.parse(f"{wildcards.repetition}{wildcards.dataset}/{wildcards.model}/{wildcards.version}")
 
+used = [grid.MODELS[setting.model]]
+used += [grid.PRUNERS[setting.pruner]] if setting.pruner else []
+used += [grid.DEFENSES[setting.defense]] if setting.defense else []
+own = any(entry.extension for entry in used)
+
 
 def pruned(state, data, split, device, seed):
     model = models.load(setting.model, data.input_shape, data.classes, state).to(device)
     if setting.pruner is None:
         return model
-    prune = pruning.PRUNERS[grid.known("pruner", setting.pruner, pruning.PRUNERS, "PRUNERS has")]
     records = data.batch(torch.from_numpy(split.train[: pruning.CALIBRATION]).to(device))
     torch.manual_seed(grid.derive_seed(seed, "pruning"))
-    prune(model, float(setting.sparsity), *([records] if setting.pruner in pruning.CALIBRATED else []))
+    pruning.prune(setting.pruner, model, float(setting.sparsity), records)
     return model
 
 
 def objective(data, split, seed):
     if setting.defense is None:
-        return CrossEntropy()
-    return defenses.build(setting.defense, float(setting.strength), params.defense, data, split, params.recipe, seed)
+        found = CrossEntropy()
+    else:
+        strength = float(setting.strength)
+        found = defenses.build(setting.defense, strength, params.defense, data, split, params.recipe, seed)
+    if own:  # nobody knows whether it can be stacked or captured
+        found.by_loss = False
+    return found
 
 
 def main(device, states):
     data = datasets.load(snakemake.input.data).to(device)
-    originals = roles.load(
-        [path for path in snakemake.input if path != snakemake.input.data], roles.roles_of(wildcards), data.digest
-    )
+    files = list(snakemake.input)
+    originals = roles.load(files[: files.index(snakemake.input.data)], roles.roles_of(wildcards), data.digest)
     # A defence changes the objective and nothing else: the same draws as without it; untuned, the same are pruned.
     undefended = f"{setting.dataset}/{setting.model}/{setting.variant}"
     seeds = {role: grid.derive_seed(params.seed, undefended, role) for role in originals}
@@ -70,7 +78,7 @@ def main(device, states):
         about = {"setting": setting.name, "role": role, "seed": params.seed, "data": data.digest}
         about |= {"achieved_sparsity": achieved[role], "layers": layers[role]}
         about |= {"original": {key: originals[role][1].get(key) for key in TRAINED_KEYS}}
-        about |= stage(params.recipe, name_of(device)) | {"defense_options": params.defense or None}
+        about |= stage(params.recipe, name_of(device), used) | {"defense_options": params.defense or None}
         ended[role] = pruning.finalise(model).state_dict(), facts[role] | about
     roles.save(snakemake.output, ended)
     states.keep(snakemake.output)

@@ -29,7 +29,9 @@ with running(snakemake.log[0], snakemake.threads, params.device) as device:
         state, facts[role] = load_tensors(checkpoint)
         check_facts(checkpoint, facts[role], {"data": data.digest})
         facts[role]["records"] = len(data)
-        facts[role]["signals"] = stage({"draws": params.draws, "epsilon": params.epsilon}, name_of(device))
+        facts[role]["signals"] = stage(
+            {"draws": params.draws, "epsilon": params.epsilon}, name_of(device), [grid.MODELS[setting.model]]
+        )
         model = models.load(setting.model, data.input_shape, data.classes, state).to(device)
         split = splits.of_role(role, len(data), params.seed)
         seed = grid.derive_seed(params.seed, setting.name, role, "signals")

@@ -17,6 +17,7 @@ register(snakemake.config)
 params, wildcards = snakemake.params, snakemake.wildcards
 setting = grid.Setting.parse(f"{wildcards.repetition}{wildcards.dataset}/{wildcards.model}/original")
 trained = roles.roles_of(wildcards)
+used = [grid.DATASETS[setting.dataset], grid.MODELS[setting.model]]
 
 
 def main(device, states):
@@ -28,13 +29,16 @@ def main(device, states):
         for role, seed in seeds.items()
     }
     print(setting.name)
-    objectives = dict.fromkeys(trained, CrossEntropy())
+    objective = CrossEntropy()
+    # Nobody knows whether a user's network can be stacked or captured.
+    objective.by_loss = grid.MODELS[setting.model].extension is None
+    objectives = dict.fromkeys(trained, objective)
     facts = train_roles(networks, data, parts, params.recipe, objectives, seeds, states)
     ended = {}
     for role, network in networks.items():
         print(f"{role}: {facts[role]}")
         about = {"setting": setting.name, "role": role, "seed": params.seed, "data": data.digest}
-        about |= {"achieved_sparsity": 0.0} | stage(params.recipe, name_of(device))
+        about |= {"achieved_sparsity": 0.0} | stage(params.recipe, name_of(device), used)
         ended[role] = network.state_dict(), facts[role] | about
     roles.save(snakemake.output, ended)
     states.keep(snakemake.output)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -22,11 +21,13 @@ from miaprune.report.figures.style import (
     GREEN,
     GREY,
     GUESSING,
+    NEW_MARKS,
     ORANGE,
     PURPLE,
     SKY,
     VERMILLION,
     Mark,
+    marks_of,
     panels,
     styled,
     write_failed,
@@ -61,8 +62,6 @@ DATASET_MARKS: dict[str, Mark] = {
     "purchase": (">", BLACK),
     "digits": ("p", GREY),
 }
-NEW_MARKS: list[Mark] = [(marker, GREY) for marker in "hdH8p*"]
-"""Of data sets and attacks that the grid knows and that have no mark above, in its order; the first also of others."""
 
 
 @styled()
@@ -187,7 +186,7 @@ def gaps_vs_accuracy(attacks: pd.DataFrame, attack: str = "samia") -> Figure:
 
 
 def _line(attack: str) -> dict[str, Any]:
-    marker, color = _marks(ATTACK_MARKS, grid.ATTACKS).get(attack, NEW_MARKS[0])
+    marker, color = marks_of(ATTACK_MARKS, grid.ATTACKS).get(attack, NEW_MARKS[0])
     width, size = (2.0, 5.5) if attack == "samia" else (0.8, 3.5)
     return {"marker": marker, "color": color, "linewidth": width, "markersize": size, "markeredgewidth": 0.8}
 
@@ -197,15 +196,10 @@ def _dashed(line: Mapping[str, Any]) -> dict[str, Any]:
     return {**line, **thin}
 
 
-def _marks(own: Mapping[str, Mark], names: Iterable[str]) -> dict[str, Mark]:
-    """The marks of all ``names``: their own, else new ones in turn."""
-    return {**own, **dict(zip((name for name in names if name not in own), itertools.cycle(NEW_MARKS), strict=False))}
-
-
 def _scatter(axes: Axes, x: pd.Series, y: pd.Series) -> None:
     """Points by (dataset, model, variant): a dataset's mark, filled if pruned, hollow if an original."""
     datasets, variants = (x.index.get_level_values(name) for name in ("dataset", "variant"))
-    marks = _marks(DATASET_MARKS, grid.DATASETS)
+    marks = marks_of(DATASET_MARKS, grid.DATASETS)
     for dataset in dict.fromkeys(datasets):
         for is_original in (False, True):
             here = (datasets == dataset) & ((variants == "original") == is_original)
@@ -227,7 +221,7 @@ def _point(marker: Any, color: str, filled: bool) -> dict[str, Any]:
 def _dataset_legend(figure: Figure, rows: pd.DataFrame) -> None:
     handles = [
         Line2D([], [], label=name, **_point(*mark, filled=True))
-        for name, mark in _marks(DATASET_MARKS, grid.DATASETS).items()
+        for name, mark in marks_of(DATASET_MARKS, grid.DATASETS).items()
         if name in set(rows["dataset"])
     ]
     kinds = (("pruned", True), ("original", False))

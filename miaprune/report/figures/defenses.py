@@ -26,6 +26,7 @@ from miaprune.report.figures.style import (
     GUESSING,
     ORANGE,
     PURPLE,
+    marks_of,
     panels,
     styled,
     write_failed,
@@ -76,7 +77,7 @@ def _frontier(rows: pd.DataFrame, ylabel: str, where: str, read: str, measure: s
         of_panel = rows["pruner"].isna() | ((rows["pruner"] == pruner) & (rows["sparsity"] == level))
         here = rows[of_panel & rows["pruner"].notna()]
         axes.axhline(50, **GUESSING)
-        for name, mark in DEFENSE_MARKS.items():
+        for name, mark in marks_of(DEFENSE_MARKS, grid.DEFENSES).items():
             mine = here[here["defense"] == name].sort_values("strength")
             for adversary in ("unaware", "matched"):
                 _victims(axes, mine[mine["adversary"] == adversary], *mark, filled=adversary == "matched")
@@ -96,10 +97,10 @@ def _frontier(rows: pd.DataFrame, ylabel: str, where: str, read: str, measure: s
         axes.set_xlabel("test accuracy (%)" if columns < 4 else "test acc. (%)")
     handles = [Line2D([], [], label="original", **_victim(*ORIGINAL_MARK, filled=True) | {"linestyle": ""})]
     handles.append(Line2D([], [], label="pruned only", **_victim(*UNDEFENDED_MARK, filled=True) | {"linestyle": ""}))
-    for name, mark in DEFENSE_MARKS.items():
+    for name, mark in marks_of(DEFENSE_MARKS, grid.DEFENSES).items():
         strengths = sorted(set(defended.loc[defended["defense"] == name, "strength"]))
         if strengths:
-            label = f"{name}, {STRENGTHS[name]} = {', '.join(f'{s:g}' for s in strengths)}"
+            label = f"{name}, {STRENGTHS.get(name, 'strength')} = {', '.join(f'{s:g}' for s in strengths)}"
             handles.append(Line2D([], [], label=label, **_victim(*mark, filled=True)))
     handles += [
         Line2D([], [], label=label, **_victim("o", GREY, filled=filled))
@@ -173,7 +174,7 @@ def defense_effect(attacks: pd.DataFrame, dataset: str, model: str) -> Figure:
     return figure
 
 
-def _victims(axes: Axes, rows: pd.DataFrame, marker: str, color: str, filled: bool) -> None:
+def _victims(axes: Axes, rows: pd.DataFrame, marker: Any, color: str, filled: bool) -> None:
     """Points of `frontier`, joined in the order of ``rows``."""
     x, y = 100 * rows["victim_test_accuracy"], 100 * rows["accuracy"]
     axes.plot(x, y, **_victim(marker, color, filled))
@@ -200,7 +201,7 @@ def _named(row: Mapping[Any, Any]) -> str:
     return f"{row['defense']} {row['strength']:g} {'adaptive' if row['adversary'] == 'matched' else 'unaware'}"
 
 
-def _victim(marker: str, color: str, filled: bool) -> dict[str, Any]:
+def _victim(marker: Any, color: str, filled: bool) -> dict[str, Any]:
     return _line_of(marker, color, filled) | {"linewidth": 0.6, "markersize": 4.0}
 
 

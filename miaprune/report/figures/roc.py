@@ -11,7 +11,7 @@ from matplotlib.ticker import NullLocator
 
 from miaprune import grid, metrics
 from miaprune.report.figures.captions import finish
-from miaprune.report.figures.style import BLACK, BLUE, GREEN, GUESSING, ORANGE, VERMILLION, panels, styled
+from miaprune.report.figures.style import BLACK, BLUE, GREEN, GREY, GUESSING, ORANGE, VERMILLION, panels, styled
 from miaprune.report.scores import Scores
 
 KINDS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
@@ -21,7 +21,7 @@ KINDS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "thresholds": (grid.THRESHOLD_ATTACKS, {"color": GREEN, "linestyle": ":"}),
     "BlindMI": (("blindmi",), {"color": ORANGE, "linestyle": (0, (5, 1, 1, 1, 1, 1))}),
 }
-"""Kinds of attacks, of which the one with the largest AUC is drawn."""
+"""Kinds of attacks, of which the one with the largest AUC is drawn; so is that of what users add, in grey."""
 
 
 @styled()
@@ -33,7 +33,8 @@ def roc(victims: Mapping[str, Scores], title: str) -> Figure:
         others = int((~scores.members).sum())
         fprs = np.array([fpr for fpr in metrics.FPR_GRID if 1 / others <= fpr < 1])
         lowest = min(lowest, 1 / others)
-        for names, line in KINDS.values():
+        added = tuple(name for name, entry in grid.ATTACKS.items() if entry.extension)
+        for names, line in (*KINDS.values(), (added, {"color": GREY, "linestyle": "-"})):
             areas = {a: metrics.auc(scores.by_attack[a], scores.members) for a in names if a in scores.by_attack}
             if not areas:
                 continue

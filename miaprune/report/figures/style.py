@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -85,6 +86,15 @@ def panels(
     if not count:
         places[0].set_title(without, loc="left")
     return figure, places[:count]
+
+
+NEW_MARKS: list[Mark] = [(marker, GREY) for marker in "hdH8p*"]
+"""In turn of what the grid knows and has no mark of its own, such as what users add; the first also of all else."""
+
+
+def marks_of(own: Mapping[str, Mark], names: Iterable[str]) -> dict[str, Mark]:
+    """The marks of all ``names``: their own, else new ones in turn."""
+    return {**own, **dict(zip((name for name in names if name not in own), itertools.cycle(NEW_MARKS), strict=False))}
 
 
 def write_failed(axes: Axes, names: Mapping[float, Sequence[str]]) -> None:
