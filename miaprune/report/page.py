@@ -10,6 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+from xml.etree import ElementTree
 
 import pandas as pd
 from markdown_it import MarkdownIt
@@ -65,6 +66,20 @@ class Picture:
     title: str
     caption: str = ""
     file: str = ""
+
+
+def picture(svg: str, file: str = "") -> Picture:
+    """One of `miaprune.report.figures.as_svg`; raises `ValueError` if it is damaged or says no title of itself."""
+    try:
+        said = {name: ElementTree.fromstring(svg).findtext(f".//{DUBLIN_CORE}{name}") for name in ABOUT}
+    except ElementTree.ParseError as error:
+        raise ValueError(f"no whole SVG ({error})") from None
+    if not said["title"]:
+        raise ValueError("an SVG without a title in its metadata")
+    return Picture(svg, said["title"], said["description"] or "", file)
+
+
+DUBLIN_CORE, ABOUT = "{http://purl.org/dc/elements/1.1/}", ("title", "description")
 
 
 Part = str | Table | Picture

@@ -136,6 +136,13 @@ def over_seeds(attacks: pd.DataFrame) -> pd.DataFrame:
     return _typed(means.reset_index())
 
 
+def largest(rows: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """Of each victim and adversary in a table averaged over seeds: the row of the attack with the largest mean."""
+    versions = [*PLACE, "defense", "strength", "adversary"]
+    best = rows.sort_values(measure, ascending=False, kind="stable").drop_duplicates(versions)
+    return best.sort_index()
+
+
 def half_width(deviations: pd.Series, seeds: pd.Series) -> pd.Series:
     """Half of Student's 95 % interval of a mean over ``seeds`` with these sample deviations; NaN below three seeds."""
     return (stdtrit(seeds - 1, 0.975) * deviations / np.sqrt(seeds)).where(seeds > 2)

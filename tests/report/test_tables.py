@@ -10,7 +10,7 @@ import pytest
 from test_results import DEFENDED, MODEL, ORIGINAL, PRIVATE, PRUNED, a_result
 
 from miaprune import grid
-from miaprune.report import results, summary, tables
+from miaprune.report import answer, results, tables
 from miaprune.report.results import ResultError
 
 
@@ -259,7 +259,7 @@ def test_the_papers_table_and_the_findings_are_without_controls():
     with_them, without = tables.attacks_table(sound + controls), tables.attacks_table(sound)
     pd.testing.assert_frame_equal(tables.paper_table(with_them, "location"), tables.paper_table(without, "location"))
     alike = " Fine-tuned alike, the original without pruning has 0.950 (samia)."
-    assert summary.findings(with_them) == [finding + alike for finding in summary.findings(without)]
+    assert answer.findings(with_them) == [finding + alike for finding in answer.findings(without)]
 
 
 def test_markdown_leaves_missing_cells_empty():
