@@ -293,9 +293,3 @@ for (const table of document.querySelectorAll("table")) {
   show();
 }
 """
-
-
-def page(markdown: str) -> str:
-    """A page of one text that begins with a heading."""
-    title, _, text = markdown.partition("\n")
-    return html(title.lstrip("# "), [text], [])
