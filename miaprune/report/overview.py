@@ -65,10 +65,14 @@ SECTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
 """Heading, how to read what stands there, and which figures: functions of `miaprune.report.figures`."""
 
 EFFECTS_TEXT = """\
-Differences of the strongest attack's AUC (`auc`) and of the largest TPR at 1 % FPR, in points: positive is more
-leak. *finetuned - original* is what further training does, *pruned - finetuned* what pruning itself does, *untuned
-- original* what pruning does before fine-tuning, *l1 - random* what the choice of weights does. Below is the 95 %
-interval over seeds, from three on."""
+Differences of the largest AUC of any attack (`auc`) and of the largest TPR at 1 % FPR, in points: above 0 is more leak.
+
+* *finetuned - original*: what further training does
+* *pruned - finetuned*: what pruning itself does
+* *untuned - original*: what pruning does before fine-tuning
+* *l1 - random*: what the choice of weights does
+
+Below a difference is its 95 % interval over seeds, from three on."""
 
 SETTINGS_TEXT = """\
 A row is a network as it was attacked by one adversary. Test accuracy is the network's own on unseen records; the
@@ -175,18 +179,17 @@ def _verdicts(claims: Sequence[Claim]) -> list[str]:
 
 
 def _claims(claims: Sequence[Claim]) -> Section:
+    one_data_set = len({claim.scope for claim in claims}) == 2  # whose rows are those of all
     statements, rows = [], []
     for claim in claims:
         if claim.scope == "all" and (claim.number != 4 or claim.measure == STRONGEST):
-            seen = "" if claim.settings else f" Nothing seen yet: {claim.detail}."
-            statements.append(
-                f"* Claim {claim.number}{paper.NAMED[claim.measure]}: {claim.statement}{paper.against(claim)}. "
-                f"**{claim.verdict.capitalize()}**.{seen}\n"
-            )
-        if claim.settings + claim.left_out:
+            seen = claim.verdict.capitalize() if claim.settings else "Nothing to compare"
+            named = f"claim {claim.number}{paper.NAMED[claim.measure]}"
+            statements.append(f"* **{seen}**: {named}, {claim.statement}{paper.against(claim)}.\n")
+        if claim.settings + claim.left_out and (claim.scope == "all" or not one_data_set):
             rows.append(_claim(claim))
-    table = [Table(pd.DataFrame(rows), "Verdicts, over all data sets and over each")] if rows else []
-    return Section("The paper's claims", ["".join(statements), *table, paper.RULE])
+    table = [Table(pd.DataFrame(rows), "The differences that decide")] if rows else []
+    return Section("The paper's claims", ["".join(statements), paper.RULE, *table])
 
 
 def _claim(claim: Claim) -> dict[str, Any]:
@@ -194,7 +197,7 @@ def _claim(claim: Claim) -> dict[str, Any]:
     row = {
         "claim": f"{claim.number}, by {by}",
         "adversary": claim.adversary,
-        "data": claim.scope,
+        "data set": claim.scope,
         "verdict": claim.verdict,
         "mean difference (points)": f"{claim.effect:+.2f}\n{paper.interval_text(claim.interval)}",
         "sign flips p": f"{claim.sign_flip_p:.2g}",
@@ -220,7 +223,7 @@ def _effects(effects: pd.DataFrame) -> Table:
     difference = [_measured(100 * mean, 100 * lo, 100 * hi, "+.2f") for mean, lo, hi in values]
     table = pd.DataFrame({"setting": setting, "effect": effects["effect"], "measure": effects["measure"]})
     table["difference (points)"], table["seeds"] = difference, effects["seeds"]
-    table["data"], table["network"] = effects["dataset"], effects["model"]
+    table["data set"], table["model"] = effects["dataset"], effects["model"]
     return Table(table, "What each step does to the leak", EFFECTS_TEXT)
 
 

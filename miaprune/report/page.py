@@ -203,7 +203,7 @@ def _of_numbers(values: pd.Series) -> bool:
 STYLE = """
 :root { --line: #ccc; --ink: #111; --soft: #555; --link: #0072B2 }
 * { box-sizing: border-box }
-body { margin: 0; font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: #fff; overflow-wrap: break-word }
+body { margin: 0; font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: #fff; overflow-wrap: anywhere }
 main { max-width: 82rem; margin: 0 auto; padding: 1rem }
 h1 { font-size: 1.7rem; line-height: 1.2; margin: .3rem 0 1rem }
 h2 { font-size: 1.3rem; margin: 2.5rem 0 .5rem; padding-top: .5rem; border-top: 2px solid var(--ink) }
@@ -214,7 +214,8 @@ a { color: var(--link) }
 nav ul { display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; padding: 0; list-style: none }
 .answer > p:first-child { font-size: 1.15rem; max-width: 52rem }
 .notice { border-left: 4px solid #E69F00; padding-left: .7rem }
-.box { overflow: auto; max-width: 100%; max-height: 85vh; margin: .5rem 0 }
+.box { overflow: auto; max-width: 100%; margin: .5rem 0 }
+.box:has(table) { max-height: 85vh }
 .box:focus-visible, button:focus-visible, input:focus-visible { outline: 2px solid var(--link); outline-offset: 1px }
 table { border-collapse: separate; border-spacing: 0; font-size: .85rem; line-height: 1.3;
   font-variant-numeric: tabular-nums }
@@ -222,7 +223,7 @@ th, td { padding: .25rem .6rem; text-align: left; vertical-align: top; border-bo
   white-space: nowrap; background: #fff }
 tbody th { font-weight: 600; position: sticky; left: 0 }
 thead th { position: sticky; top: 0; z-index: 1; vertical-align: bottom; border-bottom: 2px solid var(--ink);
-  white-space: normal }
+  white-space: normal; overflow-wrap: normal }
 thead th:first-child { left: 0; z-index: 2 }
 .n { text-align: right }
 td small, th small { display: block; color: var(--soft); font-weight: 400 }

@@ -222,7 +222,8 @@ def write_csv(path: str | Path, frame: pd.DataFrame) -> None:
 def read_table(path: str | Path) -> pd.DataFrame:
     """Read an attacks or models table; raises `ResultError` if it is missing or something else."""
     try:
-        frame = _typed(pd.read_csv(path, dtype={"versions_commit": str}))  # some look like numbers: 12345e678901
+        # Some commits look like numbers, 12345e678901; in parts, a long table would have columns of several types.
+        frame = _typed(pd.read_csv(path, dtype={"versions_commit": str}, low_memory=False))
         of_attacks = (*SETTING_KEYS, "attack", "accuracy", "failed", "victim_test_accuracy", "seed")
         columns = of_attacks if "attack" in frame.columns else MODEL_COLUMNS
         if missing := [column for column in columns if column not in frame.columns]:

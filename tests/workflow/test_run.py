@@ -6,6 +6,7 @@ import subprocess
 
 import pandas as pd
 import pytest
+from browser import check, needs_chromium
 
 from miaprune import grid, metrics
 from miaprune.files import load_arrays
@@ -82,6 +83,12 @@ def test_the_page_has_the_finding_every_figure_and_links_to_files_that_are_there
     links = set(re.findall(r'href="([^"#:]+)"', page))
     assert {"tables/digits_defenses.csv", "claims.md", "digits/fc/l1_0.5/ppb_4/unaware/samia.json"} <= links
     assert [link for link in links if not (run.folder / "results" / link).is_file()] == []
+
+
+@needs_chromium
+@pytest.mark.parametrize("width", [400, 1400])
+def test_the_page_is_in_order_in_a_browser(run, width):
+    check(run.folder / "results/report.html", width)
 
 
 def test_snakemakes_own_report_holds_the_page(run):
