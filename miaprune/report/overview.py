@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from operator import itemgetter
 from typing import Any
 
 import pandas as pd
-from scipy.stats import binomtest
+from scipy.special import betaincinv
 
 from miaprune import grid
 from miaprune.report import claims as paper
@@ -88,6 +89,9 @@ the record."""
 
 AT_1 = "tpr_at_fpr_0.01"
 
+FEW = 3
+"""Of so many networks each one's finding stands at the page's head."""
+
 ASKED = {
     1: ("Do pruned networks leak more than the original?", "original"),
     4: ("Is that the pruning itself, not the training after it?", "finetuned"),
@@ -125,6 +129,7 @@ def overview(
     results : the folder of the results, relative to the page: empty, or it ends with a slash.
     """
     rows = _rows(attacks, first_seed, results)
+    said = ["**{}**:{}".format(*finding.split(":", 1)) for finding in findings(attacks)]
     sections = []
     for heading, (text, kinds) in SECTIONS.items():
         drawn = [picture for kind in kinds for picture in pictures.get(kind, ())]
@@ -132,18 +137,28 @@ def overview(
         if drawn or tables:
             sections.append(Section(heading, [*filter(None, [text]), *drawn, *tables]))
     sections.insert(1 if len(effects) else 0, _claims(claims))
+    if len(said) > FEW:
+        sections.insert(0, Section("Network by network", [_listed(said)]))
     sections.append(Section("Every setting", [SETTINGS_TEXT, ATTACKS_TEXT, *_settings(rows)]))
-    listed = "".join(f"* [{file}](<{file}>)\n" for file in files)
+    listed = _listed([f"[{file}](<{file}>)" for file in files])
     sections.append(Section("Files", [f"All numbers, for programs and for people:\n\n{listed}"]))
-    return _answer(attacks, claims, guessing, rows), sections
+    return _answer(said, answer(attacks), claims, guessing, rows, source(attacks)), sections
+
+
+def _listed(items: Sequence[str]) -> str:
+    return "".join(f"* {item}\n" for item in items)
 
 
 def _answer(
-    attacks: pd.DataFrame, claims: Sequence[Claim], guessing: Sequence[str], rows: Mapping[Key, Row]
+    said: Sequence[str],
+    best: pd.DataFrame,
+    claims: Sequence[Claim],
+    guessing: Sequence[str],
+    rows: Mapping[Key, Row],
+    source: str,
 ) -> list[Part]:
-    said, best = findings(attacks), answer(attacks)
-    said = ["**{}**:{}".format(*each.split(":", 1)) for each in said]
-    finding = said[0] if len(said) == 1 else "".join(f"* {each}\n" for each in said)
+    verdicts, finding = _verdicts(claims), said[0] if len(said) == 1 else _listed(said)
+    first = [finding, INTRO, *verdicts] if len(said) <= FEW else [*verdicts, INTRO]
     shown = pd.DataFrame([rows[key] for key in _keys(best)])
     table = pd.DataFrame(
         {
@@ -160,7 +175,7 @@ def _answer(
     )
     table = table if len(said) > 1 else table.drop(columns=["data set", "model"])
     warned = [paper.warning(guessing)] if guessing else []
-    return [finding, INTRO, *_verdicts(claims), *warned, Table(table, "In numbers"), READING, source(attacks)]
+    return [*first, *warned, Table(table, "In numbers"), READING, source]
 
 
 def _verdicts(claims: Sequence[Claim]) -> list[str]:
@@ -245,38 +260,50 @@ def _keys(rows: pd.DataFrame) -> list[Key]:
 def _rows(attacks: pd.DataFrame, first_seed: int, results: str) -> dict[Key, Row]:
     """What the page shows of each victim and adversary, as `Table` has cells."""
     means = over_seeds(attacks)
-    of_seeds = dict(list(attacks.groupby(pd.Series(_keys(attacks), attacks.index), sort=False)))
-    versions = means.groupby(pd.Series(_keys(means), means.index), sort=False)
-    return {key: _row(key, version, of_seeds[key], first_seed, results) for key, version in versions}
+    means["test_lo"], means["test_hi"] = _test_interval(means)
+    by_attack, of_seeds = _grouped(means), _grouped(attacks)
+    return {key: _row(key, rows, of_seeds[key], first_seed, results) for key, rows in by_attack.items()}
 
 
-def _row(key: Key, version: pd.DataFrame, of_seeds: pd.DataFrame, first_seed: int, results: str) -> Row:
-    """``version`` holds the means over seeds, a row an attack, ``of_seeds`` the results behind them."""
+def _grouped(rows: pd.DataFrame) -> dict[Key, list[dict[Any, Any]]]:
+    """The rows of each victim and adversary."""
+    groups: dict[Key, list[dict[Any, Any]]] = {}
+    for key, row in zip(_keys(rows), rows.to_dict("records"), strict=True):
+        groups.setdefault(key, []).append(row)
+    return groups
+
+
+def _row(
+    key: Key,
+    by_attack: Sequence[Mapping[Any, Any]],
+    of_seeds: Sequence[Mapping[Any, Any]],
+    first_seed: int,
+    results: str,
+) -> Row:
+    """``by_attack`` are each attack's means over seeds, ``of_seeds`` the results behind them."""
     dataset, model, pruner, sparsity, tuning, defense, strength, adversary = key
     numbers = [None if number is None else grid.written(number) for number in (sparsity, strength)]
     setting = grid.Setting(dataset, model, pruner, numbers[0], defense, numbers[1], tuning)
-    by_attack = version.to_dict("records")
     best = max(by_attack, key=lambda row: -1.0 if pd.isna(row["auc"]) else row["auc"])
     rate = _reached(best, AT_1, 1, 100) if pd.isna(best["auc"]) or pd.notna(best[AT_1]) else "n/a"
     if rate not in (FAILED, "n/a"):
         rate += f"\n{best[f'{AT_1}_false_positives']:.3g} false positives"
-    victims = of_seeds.drop_duplicates("seed")
-    folders = [
-        grid.folder(replace(setting, seed=None if seed == first_seed else seed), adversary) for seed in victims["seed"]
-    ]
+    whole = max(by_attack, key=itemgetter("seeds"))
+    seeds = dict.fromkeys(row["seed"] for row in of_seeds)
+    folders = [grid.folder(replace(setting, seed=None if s == first_seed else s), adversary) for s in seeds]
     return {
         "setting": setting.version,
         "adversary": "adaptive" if defense and adversary == "matched" else adversary,
-        TEST: _test_accuracy(victims),
+        TEST: _measured(100 * whole["victim_test_accuracy"], 100 * whole["test_lo"], 100 * whole["test_hi"], ".1f"),
         AUC: _reached(best, "auc", 3),
         RATE: rate,
         ATTACK: best["attack"] if pd.notna(best["auc"]) else FAILED,
         **{row["attack"]: _reached(row, "accuracy", 1, 100) for row in by_attack},
         "seeds": [
             Link(str(seed), f"{results}{folder}/{best['attack']}.json")
-            for seed, folder in zip(victims["seed"], folders, strict=True)
+            for seed, folder in zip(seeds, folders, strict=True)
         ],
-        "commit": "\n".join(sorted(set(of_seeds["versions_commit"].dropna()))) or "unknown",
+        "commit": "\n".join(sorted({row["versions_commit"] for row in of_seeds} - {None})) or "unknown",
     }
 
 
@@ -289,16 +316,13 @@ def _reached(row: Mapping[Any, Any], measure: str, digits: int, scale: float = 1
     return cell + (f"\n{row['seeds'] - row['failures']} of {row['seeds']} seeds" if row["failures"] else "")
 
 
-def _test_accuracy(victims: pd.DataFrame) -> str:
-    """In percent, of a victim of each seed: with Student's interval from three on, Clopper and Pearson's of one."""
-    values = victims["victim_test_accuracy"]
-    mean, n = values.mean(), int(victims["non_members"].iloc[0])
-    if len(values) == 1:
-        low, high = binomtest(round(mean * n), n).proportion_ci()
-    else:
-        half = half_width(pd.Series([values.std()]), pd.Series([len(values)])).iloc[0]
-        low, high = mean - half, mean + half
-    return _measured(100 * mean, 100 * low, 100 * high, ".1f")
+def _test_interval(means: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
+    """Of victims' test accuracies averaged over seeds: Student's from three on, Clopper and Pearson's of one."""
+    accuracy, n, one = means["victim_test_accuracy"], means["non_members"], means["seeds"] == 1
+    half, right = half_width(means["victim_test_accuracy_sd"], means["seeds"]), (accuracy * n).round()
+    low = betaincinv(right, n - right + 1, 0.025).where(right > 0, 0.0)
+    high = betaincinv(right + 1, n - right, 0.975).where(right < n, 1.0)
+    return low.where(one, accuracy - half), high.where(one, accuracy + half)
 
 
 def _measured(value: float, low: float, high: float, spec: str) -> str:

@@ -144,3 +144,11 @@ def test_data_sets_have_claims_of_their_own_where_there_are_several():
         assert set(table_of(claimed.parts)["data set"]) == scopes
         assert ("data set" in table_of(answer)) == (len(scopes) > 1)
     assert answer[0].count("* **") == 2
+
+
+def test_of_many_networks_the_verdicts_come_first_and_the_findings_after():
+    sets = ["location", "texas", "purchase", "wards"]
+    answer, sections = of([result(replace(setting, dataset=d)) for d in sets for setting in (ORIGINAL, PRUNED)])
+    assert answer[0].startswith("Do pruned networks leak more than the original? **Too few to tell**")
+    assert sections[0].heading == "Network by network"
+    assert sections[0].parts[0].count("* **") == 4 and "* **wards, fc**: the strongest attack" in sections[0].parts[0]
