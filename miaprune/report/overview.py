@@ -289,7 +289,7 @@ def _row(
     if rate not in (FAILED, "n/a"):
         rate += f"\n{best[f'{AT_1}_false_positives']:.3g} false positives"
     whole = max(by_attack, key=itemgetter("seeds"))
-    seeds = dict.fromkeys(row["seed"] for row in of_seeds)
+    seeds = [row["seed"] for row in of_seeds if row["attack"] == best["attack"]]
     folders = [grid.folder(replace(setting, seed=None if s == first_seed else s), adversary) for s in seeds]
     return {
         "setting": setting.version,

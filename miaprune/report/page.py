@@ -229,9 +229,9 @@ thead th:first-child { left: 0; z-index: 2 }
 td small, th small { display: block; color: var(--soft); font-weight: 400 }
 th button { font: inherit; color: inherit; background: none; border: 0; padding: 0; cursor: pointer;
   text-align: inherit }
-th button::after { content: " \\2195"; color: #888 }
-th[aria-sort=ascending] button::after { content: " \\2191"; color: var(--ink) }
-th[aria-sort=descending] button::after { content: " \\2193"; color: var(--ink) }
+th button::after { content: "\\a0\\2195"; color: #888 }
+th[aria-sort=ascending] button::after { content: "\\a0\\2191"; color: var(--ink) }
+th[aria-sort=descending] button::after { content: "\\a0\\2193"; color: var(--ink) }
 .filter { display: flex; flex-wrap: wrap; gap: .3rem .8rem; align-items: baseline; font-size: .85rem }
 .filter input { font: inherit; font-size: 1rem; width: 14rem; max-width: 100%; padding: .1rem .4rem }
 figure { margin: 1rem 0 }
