@@ -94,9 +94,11 @@ FEW = 3
 
 ASKED = {
     1: ("Do pruned networks leak more than the original?", "original"),
-    4: ("Is that the pruning itself, not the training after it?", "finetuned"),
+    4: ("Does pruning itself add to the leak, beyond the training after it?", "finetuned"),
 }
 """The claims that are answered first, as questions, and what pruned networks are compared with."""
+
+PLAIN = {paper.SUPPORTED: "**Yes** (supported)", paper.REFUTED: "**No** (refuted)"}
 
 TEST, AUC, RATE, ATTACK = "test accuracy (%)", "AUC", "TPR at 1 % FPR (%)", "strongest attack"
 
@@ -184,11 +186,11 @@ def _verdicts(claims: Sequence[Claim]) -> list[str]:
     for claim in claims:
         if claim.number in ASKED and claim.measure == STRONGEST and claim.scope == "all" and claim.settings:
             question, against = ASKED[claim.number]
+            verdict = PLAIN.get(claim.verdict, f"**{claim.verdict.capitalize()}**")
             said.append(
-                f"{question} **{claim.verdict.capitalize()}**: the strongest attack's AUC, pruned minus {against}, is "
-                f"{paper.above_0(claim)}."
+                f"{question} {verdict}: the strongest attack's AUC, pruned minus {against}, is {paper.above_0(claim)}."
             )
-    if any(paper.TOO_FEW.capitalize() in each for each in said):
+    if any(paper.TOO_FEW.capitalize() in sentence for sentence in said):
         said.append(f"A verdict needs {paper.MIN_ORIGINALS} originals, each a data set, a model and a seed.")
     return said
 

@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 import pandas as pd
 from markdown_it import MarkdownIt
 
-from miaprune.files import write_text
+from miaprune.files import FileError, write_text
 
 LIMIT = 5_000_000
 """Bytes of a page. Pictures that do not fit any more are linked; the first take precedence."""
@@ -69,13 +69,13 @@ class Picture:
 
 
 def picture(svg: str, file: str = "") -> Picture:
-    """One of `miaprune.report.figures.as_svg`; raises `ValueError` if it is damaged or says no title of itself."""
+    """One of `miaprune.report.figures.as_svg`; raises `FileError` if it is damaged or says no title of itself."""
     try:
         said = {name: ElementTree.fromstring(svg).findtext(f".//{DUBLIN_CORE}{name}") for name in ABOUT}
     except ElementTree.ParseError as error:
-        raise ValueError(f"no whole SVG ({error})") from None
+        raise FileError(f"{file}: no whole SVG ({error}); delete it and run again") from None
     if not said["title"]:
-        raise ValueError("an SVG without a title in its metadata")
+        raise FileError(f"{file}: an SVG without a title in its metadata; delete it and run again")
     return Picture(svg, said["title"], said["description"] or "", file)
 
 

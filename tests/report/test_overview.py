@@ -152,3 +152,13 @@ def test_of_many_networks_the_verdicts_come_first_and_the_findings_after():
     assert answer[0].startswith("Do pruned networks leak more than the original? **Too few to tell**")
     assert sections[0].heading == "Network by network"
     assert sections[0].parts[0].count("* **") == 4 and "* **wards, fc**: the strongest attack" in sections[0].parts[0]
+
+
+@pytest.mark.parametrize(("more", "answered"), [(0.02, "**Yes** (supported)"), (-0.02, "**No** (refuted)")])
+def test_a_verdict_is_an_answer(more, answered):
+    values = {seed: 0.6 + seed / 100 for seed in range(7, 12)}
+    found = [result(ORIGINAL, seed=seed, auc=auc) for seed, auc in values.items()]
+    found += [result(PRUNED, seed=seed, auc=auc + more) for seed, auc in values.items()]
+    answer, _ = of(found)
+    assert f"Do pruned networks leak more than the original? {answered}: the strongest attack" in answer[2]
+    assert not any("A verdict needs" in part for part in answer if isinstance(part, str))

@@ -3,18 +3,33 @@
 import re
 
 import pandas as pd
+import pytest
 
-from miaprune.report.page import Link, Picture, Section, Table, html, page
-from miaprune.report.tables import to_markdown
+from miaprune.files import FileError
+from miaprune.report.page import Link, Picture, Section, Table, html, picture, write
 
 SVG = '<svg xmlns="http://www.w3.org/2000/svg"><text>{}</text></svg>'
 
 
-def test_a_page_has_its_headings_name_and_its_tables():
-    table = pd.DataFrame({"l1_structured": [0.5], "other": [None]})
-    text = page("# What a < b costs\n\nSee.\n\n" + to_markdown(table))
+def test_a_page_has_its_title_its_text_and_links_to_its_sections():
+    text = html("What a < b costs", ["See *this*."], [Section("One & only", ["| a |\n| --- |\n| 0.5 |\n"])])
     assert "<title>What a &lt; b costs</title>" in text and "<h1>What a &lt; b costs</h1>" in text
-    assert "<th>l1_structured</th>" in text and "<td>0.5</td>" in text and "<td></td>" in text
+    assert "<p>See <em>this</em>.</p>" in text and "<td>0.5</td>" in text
+    assert '<a href="#s1">One &amp; only</a>' in text and "<section id=s1>" in text
+    assert "<nav" not in html("t", [], [])
+
+
+def test_a_page_is_written_whole(tmp_path):
+    write(tmp_path / "x/page.html", "Größe", ["text"], [])
+    assert (tmp_path / "x/page.html").read_text(encoding="utf-8") == html("Größe", ["text"], [])
+
+
+@pytest.mark.parametrize(
+    ("svg", "message"), [(SVG, "without a title"), ("<svg><g></svg>", "no whole SVG"), ("", "no whole SVG")]
+)
+def test_a_picture_that_is_none_of_ours_is_refused(svg, message):
+    with pytest.raises(FileError, match=f"figures/x.svg: .*{message}.*delete it"):
+        picture(svg, "figures/x.svg")
 
 
 def test_html_is_shown_and_not_obeyed_wherever_it_comes_from():
