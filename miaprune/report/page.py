@@ -26,7 +26,7 @@ FEW = 8
 
 @dataclass(frozen=True)
 class Link:
-    """In a table's cell: a text that leads to an address, a file's relative to the page."""
+    """In a table's cell: a text that leads to a file, by its path relative to the page."""
 
     text: str
     to: str
@@ -83,7 +83,7 @@ DUBLIN_CORE, ABOUT = "{http://purl.org/dc/elements/1.1/}", ("title", "descriptio
 
 
 Part = str | Table | Picture
-"""Of a section. Text is Markdown."""
+"""Of a section. Text is Markdown (CommonMark, which has no tables)."""
 
 
 @dataclass(frozen=True)
@@ -146,14 +146,15 @@ def _notice(linked: int) -> str:
 
 
 def _markdown(text: str) -> str:
-    return MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
+    return MarkdownIt("commonmark", {"html": False}).render(text)
 
 
 def _picture(picture: Picture, linked: bool) -> str:
     title, caption = escape(picture.title), f"<p>{escape(picture.caption)}</p>" if picture.caption else ""
     if linked:
         return f'<figure><p><a href="{quote(picture.file)}">{title}</a></p>{caption}</figure>\n'
-    shown = f'<div class=box tabindex=0><img alt="{title}" src="{_embedded(picture)}"></div>'
+    image = f'<img alt="{title}" src="{_embedded(picture)}">'
+    shown = f'<div class=box tabindex=0 role=region aria-label="{title}">{image}</div>'
     return f"<figure><h3>{title}</h3>{shown}<figcaption>{caption}</figcaption></figure>\n"
 
 
@@ -186,7 +187,9 @@ def _cell(value: Any) -> str:
         return ", ".join(map(_cell, value))
     if pd.isna(value):
         return ""
-    first, *further = (f"{value:.4g}" if isinstance(value, float) else str(value)).split("\n")
+    if isinstance(value, float):
+        value = f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
+    first, *further = str(value).split("\n")
     return escape(first) + "".join(f"<small>{escape(line)}</small>" for line in further)
 
 
@@ -210,6 +213,7 @@ h2 { font-size: 1.3rem; margin: 2.5rem 0 .5rem; padding-top: .5rem; border-top: 
 h3 { font-size: 1rem; margin: 1.5rem 0 .3rem }
 p, li { max-width: 46rem }
 p { margin: .5rem 0 }
+pre { white-space: pre-wrap }
 a { color: var(--link) }
 nav ul { display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; padding: 0; list-style: none }
 .answer > p:first-child { font-size: 1.15rem; max-width: 52rem }
@@ -239,7 +243,7 @@ figure img { display: block; width: 100%; min-width: 34rem; max-width: 60rem; he
 figcaption p { color: var(--soft); font-size: .85rem; max-width: 60rem }
 @media (max-width: 40rem) { tbody th { white-space: normal; min-width: 7rem; max-width: 9rem } }
 @media print {
-  body { font-size: 10pt } .box { overflow: visible; max-height: none } .filter, nav { display: none }
+  body { font-size: 10pt } .box, .box:has(table) { overflow: visible; max-height: none } .filter, nav { display: none }
   th, td { white-space: normal; padding: .1rem .3rem } th button::after { content: "" } thead th { position: static }
   figure img { min-width: 0 } figure, tr { break-inside: avoid }
 }

@@ -25,7 +25,7 @@ FRAME = pd.DataFrame(
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     path = tmp_path_factory.mktemp("page") / "page.html"
-    text = f"A sentence with {'_'.join(['a_long_name'] * 20)} in it, and `{'x' * 200}`."
+    text = f"A sentence with {'_'.join(['a_long_name'] * 20)} in it, and `{'x' * 200}`.\n\n    {'y' * 200}"
     parts = [text, Table(FRAME, "Every setting", text), Picture(SVG, LONG, text), f"## {LONG}"]
     page.write(path, f"What does {LONG} do?", [text, Table(FRAME.head(3))], [Section(LONG, parts), Section("B", [])])
     return path

@@ -12,9 +12,9 @@ SVG = '<svg xmlns="http://www.w3.org/2000/svg"><text>{}</text></svg>'
 
 
 def test_a_page_has_its_title_its_text_and_links_to_its_sections():
-    text = html("What a < b costs", ["See *this*."], [Section("One & only", ["| a |\n| --- |\n| 0.5 |\n"])])
+    text = html("What a < b costs", ["See *this*."], [Section("One & only", ["* a"])])
     assert "<title>What a &lt; b costs</title>" in text and "<h1>What a &lt; b costs</h1>" in text
-    assert "<p>See <em>this</em>.</p>" in text and "<td>0.5</td>" in text
+    assert "<p>See <em>this</em>.</p>" in text and "<li>a</li>" in text
     assert '<a href="#s1">One &amp; only</a>' in text and "<section id=s1>" in text
     assert "<nav" not in html("t", [], [])
 
@@ -45,14 +45,15 @@ def test_cells():
         {
             "row": ["a", "b"],
             "measured": ["0.93\n0.90 to 0.95", "failed"],
-            "share": [0.123456, None],
+            "share": [0.123456, 45678.0],
+            "count": [None, 5],
             "seeds": [[Link("7", "a/x.json"), Link("8", "seed_8/a/x.json")], None],
         }
     )
     text = html("t", [Table(frame)], [])
-    assert "<th scope=row>a<td class=n>0.93<small>0.90 to 0.95</small><td class=n>0.1235" in text
+    assert "<th scope=row>a<td class=n>0.93<small>0.90 to 0.95</small><td class=n>0.1235<td class=n>" in text
     assert '<td><a href="a/x.json">7</a>, <a href="seed_8/a/x.json">8</a>' in text
-    assert "<th scope=row>b<td class=n>failed<td class=n><td>\n" in text
+    assert "<th scope=row>b<td class=n>failed<td class=n>45678<td class=n>5<td>\n" in text
 
 
 def test_pictures_beyond_the_limit_are_linked_and_the_page_says_so():
