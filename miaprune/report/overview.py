@@ -36,7 +36,8 @@ READING = """\
   what pruning itself does is a pruned row against that one. *pruned* ones were fine-tuned after pruning, *defended*
   ones with a defence; the attacker knows of it.
 * Below a number is its 95 % interval: over seeds (Student's t) from three on, of the one result with one seed, none
-  with two. "failed" stands where a network learnt nothing, so that no number means anything."""
+  with two. "failed" stands where a network learnt nothing, so that no number means anything, "n/a" where a rate would
+  stand on no false positive at all."""
 
 SECTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "Is it the pruning?": (
