@@ -6,7 +6,7 @@ PROGRESS := $(shell test -t 2 && echo --logger rich)
 SNAKEMAKE := $(strip $(BIN)/snakemake $(PROGRESS) --profile profiles/local)
 INSTALLED := .venv/.installed
 
-.PHONY: install slurm-profile demo test test-slurm check location bench bench-gpu status report docs lock
+.PHONY: install slurm-profile demo test test-slurm check location bench bench-gpu status provenance docs lock
 
 install: $(INSTALLED) slurm-profile
 
@@ -34,6 +34,7 @@ slurm-profile:
 demo: $(INSTALLED)
 	$(SNAKEMAKE) demo --quiet rules
 	@cat results/demo/summary.txt
+	@echo 'All of it, with figures: results/demo/report.html'
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -m "not slurm" -n 2 --dist loadfile --no-loadscope-reorder
@@ -54,6 +55,7 @@ location: $(INSTALLED)
 	$(SNAKEMAKE) all --quiet rules --config 'datasets=[location]' 'defenses=[]' \
 	  transfer=none controls=none 'seeds=[7, 8, 9]' results_dir=results/location
 	@cat results/location/summary.txt
+	@echo 'All of it, with figures: results/location/report.html'
 
 # A plain baseline beside ours, on one full cell: some minutes on digits; DATASET=location, whose archive is to lie in
 # data/location, takes tens of minutes. Writes benchmarks/bench_cpu_{dataset}.md.
@@ -73,10 +75,10 @@ status: OF ?= all
 status: $(INSTALLED)
 	@$(BIN)/python workflow/status.py $(OF) $(WITH)
 
-# The claims, tables and figures of what has been run, as one page: results/demo/report.html, or OF=all
-# results/report.html. WITH as above.
-report: OF ?= demo
-report: $(INSTALLED)
+# Snakemake's own report of what has been run: what is made of what, by which code, in how much time. The demo's in
+# results/demo/provenance.html, or with OF=all results/provenance.html. WITH as above.
+provenance: OF ?= demo
+provenance: $(INSTALLED)
 	$(SNAKEMAKE) $(OF) --report "$$($(BIN)/python workflow/status.py $(OF) --report-file $(WITH))" $(WITH)
 
 # The documentation, into site/index.html: a page or a link that is wrong is an error (not with --quiet).

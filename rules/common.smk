@@ -1,4 +1,5 @@
 # The grid's questions, answered by functions; and the checks that stop a bad run before any job starts.
+import os
 import re
 import sys
 from functools import cache
@@ -220,24 +221,46 @@ PAIR_FIGURES = {
 SIGNAL_FIGURES = ("signal_distributions", "gaps_per_class", "margin_distributions")
 
 
+FORMATS = ("pdf", "png", "svg")
+# A data set's tables for people, by what their names end with.
+DATASET_TABLES = {"": "paper_table", "_controls": "controls_table", "_defenses": "defense_table"}
+
+
 def attack_figures(scope):
     """Names of the figures that are drawn from the attacks table alone."""
     of_pairs = [f"{figure}_{d}_{m}" for figure, of in PAIR_FIGURES.items() for d, m in of(scope)]
     return ["samia_vs_others", "gaps_vs_accuracy", *of_pairs]
 
 
+def figures(scope):
+    """Names of all figures, by the function that draws them."""
+    of_pairs = {
+        figure: [f"{figure}_{d}_{m}" for d, m in of(scope)] for figure, of in (PAIR_FIGURES | {"roc": pairs}).items()
+    }
+    of_families = {figure: [f"{figure}_{d}_{m}_{p}" for d, m, p in families(scope)] for figure in SIGNAL_FIGURES}
+    return {figure: [figure] for figure in ("samia_vs_others", "gaps_vs_accuracy")} | of_pairs | of_families
+
+
+def tables_of(scope):
+    """The tables and texts of a scope."""
+    root, of = f"{RESULTS}/{scope}", settings_of(scope)
+    names = ["attacks", "models", "exposed", "effects"]
+    for kind, there in {
+        "": of,
+        "_controls": filter(grid.is_control, of),
+        "_defenses": (s for s in of if s.defense),
+    }.items():
+        names += [f"{dataset}{kind}" for dataset in dict.fromkeys(s.dataset for s in there)]
+    texts = [f"{root}{name}" for name in ("claims.csv", "claims.md", "summary.txt")]
+    return [*texts, *(f"{root}tables/{name}.csv" for name in names)]
+
+
 def report_files(scope):
-    root = f"{RESULTS}/{scope}"
-    tables = list(dict.fromkeys(s.dataset for s in settings_of(scope)))
-    tables += [f"{d}_controls" for d in dict.fromkeys(s.dataset for s in settings_of(scope) if grid.is_control(s))]
-    tables += [f"{d}_defenses" for d in dict.fromkeys(s.dataset for s in settings_of(scope) if s.defense)]
-    figures = attack_figures(scope) + [f"{f}_{d}_{m}_{p}" for f in SIGNAL_FIGURES for d, m, p in families(scope)]
-    figures += [f"roc_{d}_{m}" for d, m in pairs(scope)]
+    drawn = [name for names in figures(scope).values() for name in names]
     return [
-        *(f"{root}tables/{name}.csv" for name in ("attacks", "models", "exposed", "effects", *tables)),
-        *(f"{root}tables/{name}.html" for name in tables),
-        *(f"{root}figures/{name}.{suffix}" for name in figures for suffix in ("pdf", "png")),
-        *(f"{root}{name}" for name in ("claims.csv", "claims.md", "claims.html", "summary.txt")),
+        *tables_of(scope),
+        *(f"{RESULTS}/{scope}figures/{name}.{suffix}" for name in drawn for suffix in FORMATS),
+        f"{RESULTS}/{scope}report.html",
     ]
 
 

@@ -18,62 +18,19 @@ rule tables:
         "../workflow/scripts/tables.py"
 
 
-rule paper_table:
+# One data set's results for people: as the paper prints them, its controls, and by defence.
+rule dataset_table:
     input:
         f"{RESULTS}/{{scope}}tables/attacks.csv",
     output:
-        csv=f"{RESULTS}/{{scope}}tables/{{dataset}}.csv",
-        page=report(
-            f"{RESULTS}/{{scope}}tables/{{dataset}}.html",
-            caption="../workflow/report/page.rst",
-            category="Tables",
-            labels={"table": "{dataset}"},
-        ),
+        f"{RESULTS}/{{scope}}tables/{{dataset}}{{kind}}.csv",
     log:
-        f"{RESULTS}/logs/{{scope}}tables_{{dataset}}.log",
+        f"{RESULTS}/logs/{{scope}}tables_{{dataset}}{{kind}}.log",
+    wildcard_constraints:
+        kind=any_of(DATASET_TABLES),
     localrule: True
     params:
-        table="paper_table",
-    script:
-        "../workflow/scripts/dataset_table.py"
-
-
-rule controls_table:
-    input:
-        f"{RESULTS}/{{scope}}tables/attacks.csv",
-    output:
-        csv=f"{RESULTS}/{{scope}}tables/{{dataset}}_controls.csv",
-        page=report(
-            f"{RESULTS}/{{scope}}tables/{{dataset}}_controls.html",
-            caption="../workflow/report/page.rst",
-            category="Tables",
-            labels={"table": "{dataset}, controls"},
-        ),
-    log:
-        f"{RESULTS}/logs/{{scope}}tables_{{dataset}}_controls.log",
-    localrule: True
-    params:
-        table="controls_table",
-    script:
-        "../workflow/scripts/dataset_table.py"
-
-
-rule defense_table:
-    input:
-        f"{RESULTS}/{{scope}}tables/attacks.csv",
-    output:
-        csv=f"{RESULTS}/{{scope}}tables/{{dataset}}_defenses.csv",
-        page=report(
-            f"{RESULTS}/{{scope}}tables/{{dataset}}_defenses.html",
-            caption="../workflow/report/page.rst",
-            category="Tables",
-            labels={"table": "{dataset}, defences"},
-        ),
-    log:
-        f"{RESULTS}/logs/{{scope}}tables_{{dataset}}_defenses.log",
-    localrule: True
-    params:
-        table="defense_table",
+        table=lambda wildcards: DATASET_TABLES[wildcards.kind],
     script:
         "../workflow/scripts/dataset_table.py"
 
@@ -85,12 +42,6 @@ rule claims:
     output:
         csv=f"{RESULTS}/{{scope}}claims.csv",
         md=f"{RESULTS}/{{scope}}claims.md",
-        page=report(
-            f"{RESULTS}/{{scope}}claims.html",
-            caption="../workflow/report/page.rst",
-            category="Claims",
-            labels={"claims": "the verdicts"},
-        ),
         summary=f"{RESULTS}/{{scope}}summary.txt",
         effects=f"{RESULTS}/{{scope}}tables/effects.csv",
     log:
@@ -109,16 +60,12 @@ for scope_folder in SCOPES:
         input:
             f"{RESULTS}/{scope_folder}tables/attacks.csv",
         output:
-            pdf=[f"{RESULTS}/{scope_folder}figures/{figure}.pdf" for figure in attack_figures(scope_folder)],
-            png=[
-                report(
-                    f"{RESULTS}/{scope_folder}figures/{figure}.png",
-                    caption="../workflow/report/figure.rst",
-                    category="Figures",
-                    labels={"figure": figure},
-                )
-                for figure in attack_figures(scope_folder)
-            ],
+            **{
+                suffix: [
+                    f"{RESULTS}/{scope_folder}figures/{figure}.{suffix}" for figure in attack_figures(scope_folder)
+                ]
+                for suffix in FORMATS
+            },
         log:
             f"{RESULTS}/logs/{scope_folder}figures.log",
         localrule: True
@@ -138,17 +85,11 @@ for scope_folder in SCOPES:
             attacks=f"{RESULTS}/{scope_folder}tables/attacks.csv",
             scores=[f"{RESULTS}/{s.path}/scores.safetensors" for s in scored_of(scope_folder)],
         output:
+            **{
+                suffix: [f"{RESULTS}/{scope_folder}figures/roc_{d}_{m}.{suffix}" for d, m in pairs(scope_folder)]
+                for suffix in FORMATS
+            },
             exposed=f"{RESULTS}/{scope_folder}tables/exposed.csv",
-            pdf=[f"{RESULTS}/{scope_folder}figures/roc_{d}_{m}.pdf" for d, m in pairs(scope_folder)],
-            png=[
-                report(
-                    f"{RESULTS}/{scope_folder}figures/roc_{d}_{m}.png",
-                    caption="../workflow/report/figure.rst",
-                    category="Figures",
-                    labels={"figure": f"roc_{d}_{m}"},
-                )
-                for d, m in pairs(scope_folder)
-            ],
         log:
             f"{RESULTS}/logs/{scope_folder}scored_records.log",
         localrule: True
@@ -166,17 +107,9 @@ rule signal_figures:
         margins=family_margins,
     output:
         **{
-            f"{kind}_pdf": f"{RESULTS}/{{scope}}figures/{kind}_{{dataset}}_{{model}}_{{pruner}}.pdf"
+            f"{kind}_{suffix}": f"{RESULTS}/{{scope}}figures/{kind}_{{dataset}}_{{model}}_{{pruner}}.{suffix}"
             for kind in SIGNAL_FIGURES
-        },
-        **{
-            f"{kind}_png": report(
-                f"{RESULTS}/{{scope}}figures/{kind}_{{dataset}}_{{model}}_{{pruner}}.png",
-                caption="../workflow/report/figure.rst",
-                category="Figures",
-                labels={"figure": f"{kind}, {{dataset}}, {{model}}, {{pruner}}"},
-            )
-            for kind in SIGNAL_FIGURES
+            for suffix in FORMATS
         },
     log:
         f"{RESULTS}/logs/{{scope}}figures/signals_{{dataset}}_{{model}}_{{pruner}}.log",
@@ -186,3 +119,30 @@ rule signal_figures:
         seed=config["seeds"][0],
     script:
         "../workflow/scripts/signal_figures.py"
+
+
+# The page that all of it is looked at in.
+for scope_folder in SCOPES:
+
+    rule:
+        name:
+            f"page{'_' if scope_folder else ''}{scope_folder.rstrip('/')}"
+        input:
+            **{
+                figure: [f"{RESULTS}/{scope_folder}figures/{name}.svg" for name in names]
+                for figure, names in figures(scope_folder).items()
+            },
+            attacks=f"{RESULTS}/{scope_folder}tables/attacks.csv",
+            models=f"{RESULTS}/{scope_folder}tables/models.csv",
+        output:
+            report(f"{RESULTS}/{scope_folder}report.html", category="The page"),
+        log:
+            f"{RESULTS}/logs/{scope_folder}page.log",
+        localrule: True
+        params:
+            seed=config["seeds"][0],
+            figures=list(figures(scope_folder)),
+            files=[os.path.relpath(file, f"{RESULTS}/{scope_folder}") for file in tables_of(scope_folder)],
+            results="../" if scope_folder else "",
+        script:
+            "../workflow/scripts/page.py"

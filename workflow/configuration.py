@@ -282,14 +282,14 @@ def _check_origin(path: str, results_dir: str, seed: int, about: Mapping[str, An
         if stem not in (*grid.ROLES, "signals", "margins", "models", "scores"):
             return
         folder = os.path.join(folder, inner)
-    setting = grid.Setting.parse(folder)
+    setting, adversary = grid.attacked_in(folder)
     origin = {"setting": setting.name, "seed": seed if setting.seed is None else setting.seed}
     if stem in grid.ROLES:
         check_facts(path, about, origin | {"role": stem})
     elif inner == "attackers":
         check_facts(path, about, origin | {"attack": stem})
     elif "scores" in (inner, stem):
-        check_facts(path, about, origin)
+        check_facts(path, about, origin | {"adversary": adversary})
     else:
         for role, facts in about.items():
             check_facts(path, facts, origin | {"role": role})

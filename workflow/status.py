@@ -175,7 +175,7 @@ def main() -> None:
     parser.add_argument("--directory", default=".", help="the folder that Snakemake runs in (.)")
     parser.add_argument("--configfile", nargs="+", default=[], help="as the run's: they extend config.yaml")
     parser.add_argument("--config", nargs="+", default=[], metavar="KEY=VALUE", help="as the run's")
-    parser.add_argument("--report-file", action="store_true", help="print where `make report` writes its page, no more")
+    parser.add_argument("--report-file", action="store_true", help="print where `make provenance` writes, no more")
     options = parser.parse_args()
     if not Path(options.directory).is_dir():
         parser.error(f"--directory: {options.directory} is no folder")
@@ -188,7 +188,7 @@ def main() -> None:
     except (ConfigError, GridError) as error:
         sys.exit(f"error: {error}")
     if options.report_file:
-        print(Path(config["results_dir"], *(["demo"] if options.scope == "demo" else []), "report.html"))
+        print(Path(config["results_dir"], *(["demo"] if options.scope == "demo" else []), "provenance.html"))
     else:
         results = Results(config["results_dir"], options.directory)
         print(report(attacked, config["attacks"], results, config["references"]))

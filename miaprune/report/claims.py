@@ -77,8 +77,7 @@ DIFFERENCES = {
     (5, TPR): "the largest true positive rate of an attack with reference models at 1 % false positives minus SAMIA's",
 }
 
-HEAD = f"""# The paper's claims, tested, and what goes beyond them
-
+RULE = f"""\
 Differences are in percentage points of attack accuracy (members and non-members weigh the same), of AUC (guessing: 50)
 or of a true positive rate, one per pruned setting and seed. Settings that share an original model, which is one of a
 data set, a network and a seed, are not independent, so **originals count, not settings**: the mean is that over
@@ -95,6 +94,9 @@ test accuracy that PPB costs, are stated beside it. Claims 1 and 3 are decided b
 strongest of all attacks that were run: a model leaks what the strongest finds. It is the strongest of the same attacks
 on both sides of a difference. Claims 4 and 5 are not the paper's.
 """
+"""How a verdict is reached, in Markdown."""
+
+HEAD = f"# The paper's claims, tested, and what goes beyond them\n\n{RULE}"
 
 
 NAMED = {

@@ -7,20 +7,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from miaprune.grid import FINETUNED
+from miaprune.report.answer import findings
 from miaprune.report.claims import NAMED, STRONGEST, Claim, above_0, against, left_and_cost, left_out, warning
-from miaprune.report.tables import (
-    SEVERAL,
-    controls_table,
-    defense_table,
-    failures,
-    matched,
-    paper_table,
-    precision,
-    source,
-    strongest,
-    undefended,
-)
+from miaprune.report.tables import SEVERAL, controls_table, defense_table, paper_table, precision, source
 
 WIDTH = 110
 """Of a line of text, in characters."""
@@ -67,38 +56,3 @@ def summary(attacks: pd.DataFrame, claims: Sequence[Claim], guessing: Sequence[s
             statement = f"Claim {claim.number}{NAMED[claim.measure]}, {claim.statement}{against(claim)}"
             blocks.append(f"{statement}\n  {claim.verdict.upper()}: {seen}{left_out(claim)}.")
     return "\n\n".join(blocks) + "\n"
-
-
-def findings(attacks: pd.DataFrame) -> list[str]:
-    """For each (dataset, model) the strongest attack's AUC before pruning and after, and on the control `FINETUNED`."""
-    sentences, finetuned = [], matched(attacks[attacks["tuning"] == FINETUNED])
-    for (dataset, model), rows in undefended(attacks).groupby(["dataset", "model"], sort=False):
-        of_model, failed = rows[rows["auc"].notna()], failures(rows)
-        best = of_model.loc[of_model.groupby("variant", sort=False)["auc"].idxmax()]
-        said = [
-            _reached(best[best["pruner"].isna()], "before pruning"),
-            _reached(best[best["pruner"].notna()], "after"),
-        ]
-        found = (
-            f"the strongest attack tells members from non-members with an AUC of "
-            f"{' and of '.join(filter(None, said))}. A coin toss has 0.50."
-            if any(said)
-            else "no attack says anything."
-        )
-        alike = finetuned[(finetuned["dataset"] == dataset) & (finetuned["model"] == model)]
-        if len(alike):
-            found += f" Fine-tuned alike, the original without pruning has {strongest(alike)}."
-        sentences.append(f"{dataset}, {model}: {found}" + (f" {failed}." if failed else ""))
-    return sentences
-
-
-def _reached(best: pd.DataFrame, when: str) -> str:
-    """The strongest attack of each setting, in words; empty where there is none."""
-    if best.empty:
-        return ""
-    in_order = best.sort_values("auc").to_dict("records")
-    low, high = in_order[0], in_order[-1]
-    top = f"{high['auc']:.2f} ({high['attack']}"
-    if len(best) == 1:
-        return f"{top}) {when}" if pd.isna(high["pruner"]) else f"{top}) {when} ({high['variant']})"
-    return f"{low['auc']:.2f} to {top} on {high['variant']}) {when}"

@@ -34,33 +34,6 @@ NUMBERS = [
 ]
 """Columns of numbers that may be empty throughout."""
 
-HEADS = {
-    "paper_table": (
-        "attacks on undefended models",
-        "Percent: the victim's accuracy on test data, then each attack's accuracy, members and non-members weighing "
-        "the same (guessing: 50). `strongest` is the largest AUC, which no threshold can miss, and its attack "
-        "(guessing: 0.5). The row `original` is the model before pruning. Matched adversaries: their shadow "
-        "models are pruned as the victim is.",
-    ),
-    "controls_table": (
-        "is it the pruning?",
-        "Percent: the victim's accuracy on test data, then each attack's accuracy (guessing: 50); `strongest` is the "
-        "largest AUC (guessing: 0.5). `finetuned` is the original trained on as the pruned models are, with nothing "
-        "pruned: what pruning itself does is a pruned row against it. `untuned` is pruned and not fine-tuned; `random` "
-        "is as many weights as `l1` takes, drawn at random, then fine-tuned. Beside them stand the pruned models of "
-        "the same sparsity.",
-    ),
-    "defense_table": (
-        "what defences do",
-        "The victim's accuracy on test data and SAMIA's accuracy, in percent, members and non-members weighing the "
-        "same (guessing: 50), and the largest AUC of any attack (guessing: 0.5): by the adaptive adversary, whose "
-        "shadow models are defended alike, and by the unaware one, whose shadow models are not. A setting's first row "
-        "is without a defence: the matched adversary stands in for both. epsilon is what dp guarantees for the "
-        "fine-tuning alone, not for the original model; its delta is in `attacks.csv`.",
-    ),
-}
-"""Of a dataset's tables for people: what its title says, and how to read it."""
-
 FAILED = "failed"
 """In place of an accuracy: the network learnt nothing, and its numbers say nothing (method, section 7)."""
 
@@ -136,6 +109,13 @@ def over_seeds(attacks: pd.DataFrame) -> pd.DataFrame:
     return _typed(means.reset_index())
 
 
+def largest(rows: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """Of each victim and adversary in a table averaged over seeds: the row of the attack with the largest mean."""
+    versions = [*PLACE, "defense", "strength", "adversary"]
+    best = rows.sort_values(measure, ascending=False, kind="stable").drop_duplicates(versions)
+    return best.sort_index()
+
+
 def half_width(deviations: pd.Series, seeds: pd.Series) -> pd.Series:
     """Half of Student's 95 % interval of a mean over ``seeds`` with these sample deviations; NaN below three seeds."""
     return (stdtrit(seeds - 1, 0.975) * deviations / np.sqrt(seeds)).where(seeds > 2)
@@ -207,16 +187,6 @@ def defense_table(attacks: pd.DataFrame, dataset: str) -> pd.DataFrame:
     return _seeds_if_several([_defense_row(version) for version in sorted(versions, key=position)], columns)
 
 
-def head(table: str, attacks: pd.DataFrame, dataset: str) -> str:
-    """What stands above one of a dataset's tables, by its name: Markdown that says how to read it."""
-    title, text = HEADS[table]
-    rows = attacks[attacks["dataset"] == dataset]
-    interval = precision(rows)
-    wide = f" The 95 % interval of an attack's accuracy with one seed is {interval}." if interval else ""
-    several = f" {SEVERAL}" if rows["seed"].nunique() > 1 else ""
-    return f"# {dataset}: {title}\n\n{text}{several}{wide} {source(rows)}\n\n"
-
-
 SEVERAL = "With several seeds: mean ± standard deviation over seeds."
 """How to read a cell of a table for people."""
 
@@ -252,7 +222,8 @@ def write_csv(path: str | Path, frame: pd.DataFrame) -> None:
 def read_table(path: str | Path) -> pd.DataFrame:
     """Read an attacks or models table; raises `ResultError` if it is missing or something else."""
     try:
-        frame = _typed(pd.read_csv(path, dtype={"versions_commit": str}))  # some look like numbers: 12345e678901
+        # Some commits look like numbers, 12345e678901; in parts, a long table would have columns of several types.
+        frame = _typed(pd.read_csv(path, dtype={"versions_commit": str}, low_memory=False))
         of_attacks = (*SETTING_KEYS, "attack", "accuracy", "failed", "victim_test_accuracy", "seed")
         columns = of_attacks if "attack" in frame.columns else MODEL_COLUMNS
         if missing := [column for column in columns if column not in frame.columns]:

@@ -17,7 +17,7 @@ from synthetic import make_signals
 
 from miaprune import catalog, grid, metrics
 from miaprune.margins import Margins
-from miaprune.report import figures, results, tables
+from miaprune.report import figures, page, results, tables
 from miaprune.report.figures import controls, style
 from miaprune.report.scores import Scores
 
@@ -157,17 +157,27 @@ def titles(figure):
 
 
 @pytest.mark.parametrize("name", ["accuracy", "distributions", "transfer", "controls", "leak"])
-def test_both_formats_are_written_with_the_same_bytes(tmp_path, name):
+def test_every_format_is_written_with_the_same_bytes(tmp_path, name):
     before = dict(matplotlib.rcParams)
     for folder in "ab":
         figures.save(every_figure()[name](), tmp_path / folder / "location_0.7")
-    assert sorted(os.listdir(tmp_path / "a")) == ["location_0.7.pdf", "location_0.7.png"]
-    for suffix, magic in (("pdf", b"%PDF"), ("png", b"\x89PNG")):
+    assert sorted(os.listdir(tmp_path / "a")) == ["location_0.7.pdf", "location_0.7.png", "location_0.7.svg"]
+    for suffix, magic in (("pdf", b"%PDF"), ("png", b"\x89PNG"), ("svg", b"<?xml")):
         first, second = ((tmp_path / folder / f"location_0.7.{suffix}").read_bytes() for folder in "ab")
         assert first[: len(magic)] == magic
         assert first == second
     assert b"CreationDate" not in (tmp_path / "a" / "location_0.7.pdf").read_bytes()
     assert dict(matplotlib.rcParams) == before
+
+
+def test_an_svg_has_title_and_caption_in_its_metadata_and_not_in_its_panels():
+    drawn = figures.gaps_per_class(signals(), {}, "Gaps < 1")
+    before = drawn.get_suptitle(), drawn.get_supxlabel()
+    shown = page.picture(figures.as_svg(drawn))
+    assert (shown.title, shown.caption) == ("Gaps < 1", caption(drawn)) and "sorted" not in shown.caption
+    texts = re.findall("<!-- (.*?) -->", shown.svg)  # what each text says, which is drawn as shapes
+    assert any("sorted by confidence gap" in text for text in texts) and not any("Gaps" in text for text in texts)
+    assert (drawn.get_suptitle(), drawn.get_supxlabel()) == before
 
 
 SAVE = """
@@ -182,10 +192,10 @@ TEX = "text.usetex: True\nfont.family: serif\nsavefig.bbox: tight\n"
 
 @pytest.fixture(scope="module")
 def as_everywhere(tmp_path_factory):
-    """The bytes of the figure that `SAVE` draws, PDF and PNG."""
+    """The bytes of the figure that `SAVE` draws, in each format."""
     path = tmp_path_factory.mktemp("figure") / "x"
     figures.save(figures.gaps_per_class(make_signals(60, 3, 0), {}, "Gaps"), path)
-    return [path.with_suffix(suffix).read_bytes() for suffix in (".pdf", ".png")]
+    return [path.with_suffix(suffix).read_bytes() for suffix in (".pdf", ".png", ".svg")]
 
 
 @pytest.mark.parametrize(
@@ -204,7 +214,7 @@ def test_nobodys_own_settings_show(tmp_path, as_everywhere, file, content, envir
     environment = {key: os.environ[key] for key in os.environ.keys() - own} | environment
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     subprocess.run([sys.executable, "-c", SAVE + then], cwd=tmp_path, env=environment, check=True)
-    assert [(tmp_path / f"x.{suffix}").read_bytes() for suffix in ("pdf", "png")] == as_everywhere
+    assert [(tmp_path / f"x.{suffix}").read_bytes() for suffix in ("pdf", "png", "svg")] == as_everywhere
 
 
 def test_tables_and_claims_do_without_matplotlib():

@@ -263,6 +263,7 @@ def test_the_figures_that_there_are_stand_in_their_own_order():
 
 
 ORIGIN = {"setting": "digits/fc/l1_0.5", "seed": 7}
+UNAWARE = ORIGIN | {"setting": "digits/fc/l1_0.5/ppb_4", "adversary": "unaware"}
 
 
 @pytest.mark.parametrize(
@@ -277,6 +278,8 @@ ORIGIN = {"setting": "digits/fc/l1_0.5", "seed": 7}
         ("scores/samia", ORIGIN, None),
         ("scores/cheap", ORIGIN | {"seed": 8}, "of seed 8, not 7"),
         ("scores", ORIGIN | {"seed": 8}, "of seed 8, not 7"),
+        ("ppb_4/unaware/scores", UNAWARE, None),
+        ("ppb_4/unaware/scores/nn", UNAWARE | {"adversary": "matched"}, "of adversary matched, not unaware"),
         ("scores/nn", ORIGIN | {"setting": "digits/fc/l1_0.7"}, r"of setting digits/fc/l1_0\.7, not digits/fc/l1_0\.5"),
     ],
 )

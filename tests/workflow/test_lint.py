@@ -31,12 +31,12 @@ def test_the_slurm_profile_names_rules_that_exist():
     assert set(profile["set-resources"]) <= rules()
 
 
-@pytest.mark.parametrize("target", ["demo", "location", "report"])
+@pytest.mark.parametrize("target", ["demo", "location", "provenance"])
 def test_the_makefiles_snakemake_commands_parse(target):
     made = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     line = next(line for line in made.replace("\\\n", " ").splitlines() if "snakemake --profile" in line)
     command = re.search(r"\S*snakemake --profile.*", line).group(0).split("||")[0].replace("$seed", "7")
-    arguments = [word for word in shlex.split(command)[1:] if word not in ("--report", "results/demo/report.html")]
+    arguments = [word for word in shlex.split(command)[1:] if word not in ("--report", "results/demo/provenance.html")]
     done = subprocess.run([SNAKEMAKE, *arguments, "--list-rules"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

@@ -1,10 +1,12 @@
 """The pipeline end to end on the digits: every attack, the originals, defences, tables, figures and claims."""
 
 import os
+import re
 import subprocess
 
 import pandas as pd
 import pytest
+from browser import check, needs_chromium
 
 from miaprune import grid, metrics
 from miaprune.files import load_arrays
@@ -67,17 +69,34 @@ def test_tables_hold_every_result_and_model(run):
 def test_figures_and_claims_are_drawn(run):
     names = {path.stem for path in (run.folder / "results/figures").glob("*.pdf")}
     assert {"samia_vs_others", "gaps_vs_accuracy", "frontier_digits_fc", "transfer_digits_cnn"} <= names
-    assert {path.stem for path in (run.folder / "results/figures").glob("*.png")} == names
+    for suffix in ("png", "svg"):
+        assert {path.stem for path in (run.folder / "results/figures").glob(f"*.{suffix}")} == names
     assert "Claim 3" in (run.folder / "results/claims.md").read_text()
-    assert "<h2>Claim 3" in (run.folder / "results/claims.html").read_text()
 
 
-def test_the_report_holds_claims_figures_and_tables(run):
-    done = run.run("all", "--report", "results/report.html")
+def test_the_page_has_the_finding_every_figure_and_links_to_files_that_are_there(run):
+    page = (run.folder / "results/report.html").read_text()
+    finding = run.folder.joinpath("results/summary.txt").read_text().split(": ", 1)[1].split("(")[0]
+    assert " ".join(finding.split()) in page
+    figures = list((run.folder / "results/figures").glob("*.svg"))
+    assert page.count("<img") == len(figures) > 20
+    links = set(re.findall(r'href="([^"#:]+)"', page))
+    assert {"tables/digits_defenses.csv", "claims.md"} <= links
+    assert any(link.startswith("digits/fc/l1_0.5/ppb_4/unaware/") for link in links), "the strongest attack's JSON"
+    assert [link for link in links if not (run.folder / "results" / link).is_file()] == []
+
+
+@needs_chromium
+@pytest.mark.parametrize("width", [400, 1400])
+def test_the_page_is_in_order_in_a_browser(run, width):
+    check(run.folder / "results/report.html", width)
+
+
+def test_snakemakes_own_report_holds_the_page(run):
+    done = run.run("all", "--report", "results/provenance.html")
     assert done.returncode == 0, done.stdout + done.stderr
-    report = (run.folder / "results/report.html").read_text()
-    for name in ("claims.html", "figures/samia_vs_others.png", "tables/digits.html", "tables/digits_defenses.html"):
-        assert f'"results/{name}": {{"name"' in report, "shown, not only named as a rule's output"
+    report = (run.folder / "results/provenance.html").read_text()
+    assert '"results/report.html": {"name"' in report, "shown, not only named as a rule's output"
 
 
 @pytest.mark.parametrize("folder", ["t" * 120, 'it\'s "ü" ' + "ü" * 60])

@@ -1,4 +1,4 @@
-"""The claims, tested over a scope's results: a table, a text, a page, a summary for the terminal; and the effects."""
+"""The claims, tested over a scope's results: a table, a text, a summary for the terminal; and the effects."""
 
 from job import logged
 
@@ -6,7 +6,6 @@ from miaprune.extensions import register
 from miaprune.files import write_text
 from miaprune.report import claims, summary, tables
 from miaprune.report.effects import effects
-from miaprune.report.page import page
 
 register(snakemake.config)
 
@@ -17,9 +16,5 @@ with logged(snakemake.log[0]):
     tables.write_csv(snakemake.output.csv, claims.claims_table(verdicts))
     tables.write_csv(snakemake.output.effects, effects(attacks))
     markdown = claims.claims_markdown(verdicts, guessing, tables.source(attacks))
-    for path, text in (
-        (snakemake.output.md, markdown),
-        (snakemake.output.page, page(markdown)),
-        (snakemake.output.summary, summary.summary(attacks, verdicts, guessing)),
-    ):
-        write_text(path, text)
+    write_text(snakemake.output.md, markdown)
+    write_text(snakemake.output.summary, summary.summary(attacks, verdicts, guessing))

@@ -33,7 +33,7 @@ from miaprune.report.figures.defenses import defense_effect, frontier, frontier_
 from miaprune.report.figures.mismatch import transfer
 from miaprune.report.figures.roc import roc
 from miaprune.report.figures.signals import gaps_per_class, margin_distributions, signal_distributions
-from miaprune.report.figures.style import STYLE, WIDTH, save, styled
+from miaprune.report.figures.style import STYLE, WIDTH, as_svg, save, styled
 
 __all__ = [
     "ATTACK_MARKS",
@@ -41,6 +41,7 @@ __all__ = [
     "STYLE",
     "WIDTH",
     "accuracy_vs_sparsity",
+    "as_svg",
     "defense_effect",
     "effects",
     "frontier",

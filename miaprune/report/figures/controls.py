@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from miaprune import grid
 from miaprune.report.figures.captions import failures, finish, plural, seeds
-from miaprune.report.figures.means import SEVERAL, averaged, bars, how_often, interval, largest, results_behind
+from miaprune.report.figures.means import SEVERAL, averaged, bars, how_often, interval, results_behind
 from miaprune.report.figures.style import (
     BAND,
     BLACK,
@@ -27,7 +27,7 @@ from miaprune.report.figures.style import (
     styled,
     write_failed,
 )
-from miaprune.report.tables import PLACE
+from miaprune.report.tables import PLACE, largest
 
 PRUNED, UNTUNED, RANDOM = "pruned", grid.UNTUNED, grid.RANDOM
 LINES: dict[str, dict[str, Any]] = {

@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from miaprune import grid
 from miaprune.grid import PPB_STRENGTH
 from miaprune.report.figures.captions import counts, finish
-from miaprune.report.figures.means import averaged, bars, how_often, interval, largest
+from miaprune.report.figures.means import averaged, bars, how_often, interval
 from miaprune.report.figures.style import (
     BAND,
     BLACK,
@@ -31,7 +31,7 @@ from miaprune.report.figures.style import (
     styled,
     write_failed,
 )
-from miaprune.report.tables import controls
+from miaprune.report.tables import controls, largest
 
 DEFENSE_MARKS = {"ppb": ("o", BLUE), "adv": ("s", ORANGE), "dp": ("^", GREEN)}
 STRENGTHS = {"ppb": "λ", "adv": "θ", "dp": "σ"}

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from scipy.special import stdtrit
 
-from miaprune.report.tables import PLACE, over_seeds
+from miaprune.report.tables import over_seeds
 
 SEVERAL = 3
 """Of so many results on a mean's interval is drawn."""
@@ -62,13 +62,6 @@ def bars(
     if there.any():
         draw = axes.hlines if across else axes.vlines
         draw(at.to_numpy(float)[there], low[there], high[there], color=color, linewidth=width, zorder=1.9)
-
-
-def largest(rows: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """Of each victim and adversary in a table averaged over seeds: the row of the attack with the largest mean."""
-    versions = [*PLACE, "defense", "strength", "adversary"]
-    best = rows.sort_values(measure, ascending=False, kind="stable").drop_duplicates(versions)
-    return best.sort_index()
 
 
 def how_often(rows: pd.DataFrame, measure: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import math
 import textwrap
@@ -14,7 +15,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from miaprune.files import whole
+from miaprune.files import whole, write_text
 
 WIDTH = 7.0
 """Inches: the width of a printed page's text."""
@@ -41,6 +42,7 @@ STYLE: Any = {
     "grid.linewidth": 0.5,
     "pdf.fonttype": 42,  # text in the PDF can be searched and edited
     "savefig.dpi": 200,
+    "svg.hashsalt": "miaprune",  # else ids are drawn anew each time
 }
 
 GUESSING: dict[str, Any] = {"color": GREY, "linewidth": 0.9, "linestyle": ":"}
@@ -108,8 +110,27 @@ def write_failed(axes: Axes, names: Mapping[float, Sequence[str]]) -> None:
 
 
 def save(figure: Figure, path: str | Path) -> None:
-    """Write ``path``.pdf and ``path``.png, each whole or not at all; the same figure gives the same bytes."""
-    metadata: dict[str, dict[str, Any]] = {"pdf": {"CreationDate": None}, "png": {"Software": None}}
-    for suffix, facts in metadata.items():
-        with whole(f"{path}.{suffix}") as temporary, styled():
-            figure.savefig(temporary, format=suffix, metadata=facts)
+    """Write ``path``.pdf, .png and .svg, each whole or not at all; the same figure gives the same bytes.
+
+    The SVG, which is for a web page, has the panels alone: `miaprune.report.page.picture` finds title and caption in
+    its metadata.
+    """
+    with styled():
+        for suffix, facts in (("pdf", {"CreationDate": None}), ("png", {"Software": None})):
+            with whole(f"{path}.{suffix}") as temporary:
+                figure.savefig(temporary, format=suffix, metadata=facts)
+    write_text(f"{path}.svg", as_svg(figure))
+
+
+def as_svg(figure: Figure) -> str:
+    """A figure's panels as SVG, drawn the larger for its title and its caption, which stand in the metadata only."""
+    title, caption = figure.get_suptitle(), figure.get_supxlabel()
+    facts: Any = {"Title": title, "Description": " ".join(caption.split()), "Date": None}
+    text = io.StringIO()
+    with styled():
+        figure.suptitle("", in_layout=False)
+        figure.supxlabel("", in_layout=False)
+        figure.savefig(text, format="svg", metadata=facts)
+        figure.suptitle(title, in_layout=True)
+        figure.supxlabel(caption, in_layout=True)
+    return text.getvalue()

@@ -1,0 +1,73 @@
+"""What a run found, shortly: how well the strongest attack does, before pruning and after, and with a defence."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from miaprune.grid import FINETUNED, RANDOM, UNTUNED
+from miaprune.report.tables import failures, largest, matched, over_seeds, strongest, undefended
+
+LEAST, MOST = "leaks least", "leaks most"
+"""Of several settings: that where the strongest attack's AUC is smallest, and that where it is largest."""
+
+
+def answer(attacks: pd.DataFrame) -> pd.DataFrame:
+    """The strongest attack by AUC on each network's original, finetuned, pruned and defended versions.
+
+    ``attacks`` is an attacks table. A row is one of `over_seeds`, of the matched adversary: for a defended version the
+    adaptive one. More columns: ``version`` ("original", "finetuned", "pruned" or "defended"), ``which`` (`LEAST` and
+    `MOST` where there are several settings of a version, else empty), ``settings``, how many there are, and
+    ``failed_settings``, of how many no attack says anything. If that is so of all, ``auc`` is NaN in the version's one
+    row. The other controls are left out.
+    """
+    rows = over_seeds(attacks[attacks["adversary"] == "matched"])
+    rows = rows[(rows["tuning"] != UNTUNED) & (rows["pruner"] != RANDOM)]
+    defended, tuned, unpruned = rows["defense"].notna(), rows["tuning"].notna(), rows["pruner"].isna()
+    rows = rows.assign(version="pruned")
+    for version, here in (("original", unpruned), (FINETUNED, tuned), ("defended", defended)):
+        rows["version"] = rows["version"].mask(here, version)
+    best = largest(rows, "auc")
+    found = []
+    for _, network in best.groupby(["dataset", "model"], sort=False):
+        for version in ("original", FINETUNED, "pruned", "defended"):
+            mine = network[network["version"] == version].sort_values("auc", kind="stable")  # those that failed last
+            counted = mine.assign(settings=len(mine), failed_settings=int(mine["auc"].isna().sum()), which="")
+            sound = counted[counted["auc"].notna()]
+            if len(sound) > 1:
+                found += [sound.iloc[:1].assign(which=LEAST), sound.iloc[-1:].assign(which=MOST)]
+            else:
+                found.append(sound if len(sound) else counted.iloc[:1])
+    return pd.concat(found, ignore_index=True)
+
+
+def findings(attacks: pd.DataFrame) -> list[str]:
+    """For each (dataset, model) the strongest attack's AUC before pruning and after, and on the control `FINETUNED`."""
+    sentences, finetuned, best = [], matched(attacks[attacks["tuning"] == FINETUNED]), answer(attacks)
+    for (dataset, model), rows in undefended(attacks).groupby(["dataset", "model"], sort=False):
+        mine, failed = best[(best["dataset"] == dataset) & (best["model"] == model)], failures(rows)
+        said = [
+            _reached(mine[mine["version"] == "original"], "before pruning"),
+            _reached(mine[mine["version"] == "pruned"], "after"),
+        ]
+        found = (
+            f"the strongest attack tells members from non-members with an AUC of "
+            f"{' and of '.join(filter(None, said))}. A coin toss has 0.50."
+            if any(said)
+            else "no attack says anything."
+        )
+        alike = finetuned[(finetuned["dataset"] == dataset) & (finetuned["model"] == model)]
+        if len(alike):
+            found += f" Fine-tuned alike, the original without pruning has {strongest(alike)}."
+        sentences.append(f"{dataset}, {model}: {found}" + (f" {failed}." if failed else ""))
+    return sentences
+
+
+def _reached(rows: pd.DataFrame, when: str) -> str:
+    """What the strongest attack reaches on a version, in words; empty where no attack says anything."""
+    if rows.empty or rows["auc"].isna().all():
+        return ""
+    low, high = rows.iloc[0], rows.iloc[-1]
+    top = f"{high['auc']:.2f} ({high['attack']}"
+    if len(rows) == 1:
+        return f"{top}) {when}" if high["version"] == "original" else f"{top}) {when} ({high['variant']})"
+    return f"{low['auc']:.2f} to {top} on {high['variant']}) {when}"
