@@ -26,7 +26,7 @@ def refused(workflow, *arguments):
     [
         ("results/digits/fc/l1_0.5/samja.json", "unknown attack 'samja': did you mean 'samia'?"),
         ("results/digits/fc/two_four_0.7/samia.json", "two_four has one sparsity; write two_four_0.5"),
-        ("results/tables/digits_defenses.html", "config.yaml's grid has nothing for it; it has"),
+        ("results/tables/digits_defenses.csv", "config.yaml's grid has nothing for it; it has"),
     ],
 )
 def test_a_target_that_does_not_exist(workflow, target, message):

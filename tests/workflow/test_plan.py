@@ -50,7 +50,7 @@ def submissions(workflow, *arguments):
     jobs = re.findall(r"^(?:\[.*\] Group job (\S+) .*|rule (\w+):)$", done.stdout + done.stderr, flags=re.M)
     here = [(ROOT / name).read_text() for name in ("Snakefile", "rules/report.smk")]  # targets, and localrule: True
     local = [*re.findall(r"^rule (\w+):", "\n".join(here), flags=re.M)]
-    local += [f"{name}{scope}" for name in ("figures", "scored_records") for scope in ("", "_demo")]
+    local += [f"{name}{scope}" for name in ("figures", "scored_records", "page") for scope in ("", "_demo")]
     return sorted(group or rule for group, rule in jobs if rule not in local)
 
 
