@@ -15,8 +15,8 @@ TARGETS = ("attacks", "defenses", "transfer", "results/tables/attacks.csv")
 
 
 def config():
-    """One of each: two sparsities, a defended setting with both its adversaries, and mismatched adversaries."""
-    small = small_config() | {"keep_checkpoints": False, "sparsities": [0.5, 0.7], "transfer": "all"}
+    """One of each: two sparsities, a defended setting with both its adversaries, mismatched ones, further references."""
+    small = small_config() | {"keep_checkpoints": False, "sparsities": [0.5, 0.7], "transfer": "all", "references": 6}
     small["parts"] = {"all": {}, "one": {"sparsities": [0.7]}}
     small["defenses"] = [{"defense": "ppb", "strengths": [4], "part": "one", "adversaries": ["adaptive", "unaware"]}]
     return small
@@ -62,6 +62,9 @@ def test_one_submission_per_setting_and_few_more(run):
     expected.update({f"{victim.dataset}/{victim.model}/mismatched" for victim, name in attacked if "shadows_" in name})
     # The first wildcard is the folder of the seed, and the first seed has none.
     expected.update({f"train_wildcards__{victim.dataset}_{victim.model}" for victim, _ in attacked})
+    # Of references beyond the shadows: the originals' training, a setting's pruning and margins, and the attacks.
+    expected.update({f"train_references_wildcards__{victim.dataset}_{victim.model}_5-12" for victim, _ in attacked})
+    expected.update({f"{victim.path}/references{chunk}" for victim, _ in attacked for chunk in ("", "/5-12")})
     expected["prepare_wildcards_digits"] = 1
     # a comment is rule_, the group or the rule, and the group's rules or the wildcards
     submitted = collections.Counter(
