@@ -262,6 +262,8 @@ def dataset(
     """
     if kind not in (IMAGE, TABLE):
         raise GridError(f"dataset {name!r}: its kind is {kind!r}; write kind='table' or kind='image'")
+    if bool(mean) != bool(std):
+        raise GridError(f"dataset {name!r}: of mean and std it has one; give both or neither")
 
     def register(function: T) -> T:
         sides = tuple(shape) if shape else None
@@ -273,12 +275,12 @@ def dataset(
 
 
 def subset(name: str, of: str, records: int) -> None:
-    """Register ``records`` records of another data set as one of its own."""
+    """Register ``records`` records of another data set as one of its own, which comes from where that comes from."""
     whole = DATASETS[known("dataset", of, DATASETS)]
     if whole.records is not None and records > whole.records:
         raise GridError(f"{name}: {records} records of {of}, which has {whole.records}")
     facts = whole.kind, whole.classes, whole.shape, records, whole.scale, whole.mean, whole.std
-    _enter("dataset", DATASETS, DatasetEntry(name, None, None, *facts, of))
+    _enter("dataset", DATASETS, DatasetEntry(name, None, whole.extension, *facts, of))
 
 
 def dataset_of_file(
@@ -386,7 +388,7 @@ RESERVED = {
     "dataset": ("tables", "figures", "logs", "benchmarks", "states", "demo"),
     "pruner": ("original", "finetuned"),
     "defense": ("untuned", "unaware", "references", "attackers", "scores"),
-    "attack": ("samia", "nn", "cheap", "reference", "records", "members"),
+    "attack": ("cheap", "reference", "records", "members"),
 }
 """Names that mean something else in the same place of a path, of a file or of a rule."""
 
@@ -433,11 +435,10 @@ def _enter(kind: str, table: dict[str, Any], entry: Entry, parameters: Sequence[
     name = entry.name
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise GridError(f"{kind} {name!r}: a name is letters, digits and _, and begins with a letter")
-    reserved = name in RESERVED.get(kind, ()) and entry.extension is not None
     if name in table and table[name] != entry:
         where = f"in {table[name].extension.path}" if table[name].extension else "already"
         raise GridError(f"{kind} {name!r} exists {where}; choose another name")
-    if reserved or name.startswith(("seed_", "shadows_")):
+    if name in RESERVED.get(kind, ()) or name.startswith(("seed_", "shadows_")):
         raise GridError(f"{kind} {name!r}: results have something else of that name; choose another one")
     if parameters and callable(entry.source):
         for each, needed in parameters_of(entry.source).items():

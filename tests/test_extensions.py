@@ -92,6 +92,7 @@ def test_a_file_is_run_once_until_it_changes(lab, tmp_path):
         ("dataset('my-wards', kind='table')(print)", "'my-wards': a name is letters, digits and _"),
         ("dataset('wards', kind='tables')", "dataset 'wards': its kind is 'tables'; write kind='table'"),
         ("pruner('p', unit='neurons')", "its unit is 'neurons'; write 'weights', 'filters' or 'channels'"),
+        ("dataset('d', kind='table', mean=[0])", "dataset 'd': of mean and std it has one; give both or neither"),
         ("attack('a', sees='weights')", "it sees 'weights'; write sees='signals' or sees='margins'"),
         (
             "@model('m', takes=[])\ndef m(shape): 0",
@@ -277,11 +278,21 @@ def test_a_part_of_a_data_set_goes_where_the_whole_does():
     [
         ({"of": "cifar1", "records": 60}, "unknown dataset 'cifar1': did you mean 'cifar10'?"),
         ({"of": "digits", "records": 1798}, "mine: 1798 records of digits, which has 1797"),
+        ({"file": "a.csv", "kind": "table"}, None),
         ({"of": "digits"}, "own_datasets.mine has of; give of and records, or file and kind"),
         ({"file": "a.csv"}, "own_datasets.mine has file; give"),
         ({"file": "a.csv", "kind": "table", "mean": [0]}, "own_datasets.mine has file, kind, mean; give"),
     ],
 )
 def test_an_own_data_set_that_cannot_be(own, message):
-    said = refused(registered, {"mine": own})
-    assert re.match(re.escape(message), said)
+    if message is None:
+        assert "dataset 'tables': results have something else of that name" in refused(registered, {"tables": own})
+    else:
+        assert re.match(re.escape(message), refused(registered, {"mine": own}))
+
+
+def test_a_part_of_a_users_data_set_comes_from_the_users_file(lab):
+    lab("dataset('wards', kind='table')(lambda: 0)")
+    extensions.register({"extensions": ["my_lab.py"], "own_datasets": {"half": {"of": "wards", "records": 100}}})
+    assert catalog.digests_of([catalog.DATASETS["half"]]).keys() == {"half"}
+    assert Setting.parse("half/fc/l1_0.5")

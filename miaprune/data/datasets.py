@@ -204,7 +204,8 @@ def prepare(name: str, data_dir: str | Path, out: str | Path, download: bool = T
     where = copy.path if copy else entry.file or name
     if fault := _unlike(entry, inputs, labels) or _fault(name, classes, inputs, labels):
         raise DatasetError(f"{where}: {fault}")
-    if fault := None if entry.records else own.too_little(inputs, labels):
+    users = entry.extension or entry.file
+    if users and (fault := own.too_little(inputs, labels)):
         raise DatasetError(f"{where}: {fault}")
     mean, std = entry.mean, entry.std
     packed = not mean and own.bits(inputs)

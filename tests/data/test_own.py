@@ -27,7 +27,8 @@ def prepared(tmp_path):
 
     def make(found, kind="table", **facts):
         catalog.DATASETS.pop("mine", None)
-        catalog.dataset("mine", kind=kind, **facts)(lambda: found)
+        with catalog.registering(catalog.Extension("my_lab.py", "0")):
+            catalog.dataset("mine", kind=kind, **facts)(lambda: found)
         prepare("mine", tmp_path, tmp_path / "out")
         return load(tmp_path / "out")
 
@@ -106,7 +107,7 @@ BAD[3, 1] = np.nan
         ((NUMBERS, LABELS - 1), {"classes": 3}, "class -1 found (14 of 40 records), but mine has 3 classes from 0 on"),
         ((BAD, LABELS), {}, "inputs of 1 of 40 records are no finite numbers; take these records or features out"),
         ((NUMBERS, 0 * LABELS), {}, "all records are of class 0; a classifier needs two or more"),
-        ((NUMBERS, 0 * LABELS), {"classes": 2}, "all records are of class 0; a classifier needs two or more"),
+        ((NUMBERS, 0 * LABELS), {"classes": 2, "records": N}, "all records are of class 0; a classifier needs two or"),
         ((NUMBERS[:15], LABELS[:15]), {}, "15 records, but a split needs 16 or more"),
         ((NUMBERS, LABELS[1:]), {}, "inputs [40, 3], labels [39]"),
         ((NUMBERS[:, :0], LABELS), {}, "inputs have no features"),
