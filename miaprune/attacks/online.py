@@ -24,9 +24,9 @@ Online = Callable[[Told, Told, np.ndarray], np.ndarray]
 def told(margins: np.ndarray, members: np.ndarray) -> tuple[Told, Told]:
     """What references say of records that they have trained on (IN), and of those that they have not (OUT).
 
-    Where all references are OUT for a record, their margins moved by the mean difference stand in for the IN ones; where
-    all are IN, the same the other way. That difference, of the mean IN margin and the mean OUT margin, is averaged over
-    the records that have both.
+    Where all references are OUT for a record, their margins moved by the mean difference stand in for the IN ones;
+    where all are IN, the same the other way. That difference, of the mean IN margin and the mean OUT margin, is
+    averaged over the records that have both.
 
     Raises
     ------
@@ -68,7 +68,7 @@ def _variances(heard: Told, own: bool) -> np.ndarray:
 
 
 def rmia(inside: Told, outside: Told, margins: np.ndarray) -> np.ndarray:
-    """log p - log p(x), where p(x) is the mean of the mean IN and the mean OUT posterior (Zarifzadeh et al., ICML 2024).
+    """log p - log p(x), p(x) being the mean of the mean IN and the mean OUT posterior (Zarifzadeh et al., ICML 2024).
 
     As in the offline form the published score, a share of population records, is an increasing function of this one.
     """

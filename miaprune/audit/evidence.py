@@ -193,8 +193,8 @@ def fault_of(kind: Kind, outputs: np.ndarray, labels: np.ndarray, first: int = 0
         low, high = outputs[wrong].min(), outputs[wrong].max()
         hint = "; are they logits? Then name them so" if low < 0 or high > 1 + ROUNDING else ""
         return (
-            f"record {first + wrong}: posteriors from {low:.4g} to {high:.4g} with the sum {sums[wrong]:.6g}; they must "
-            f"be 0 or more and sum to 1{hint}"
+            f"record {first + wrong}: posteriors from {low:.4g} to {high:.4g} with the sum {sums[wrong]:.6g}; they "
+            f"must be 0 or more and sum to 1{hint}"
         )
     if kind == "logits" and right.all():
         return f"logits that are 0 or more and sum to 1 in record {first} and those after it; name them posteriors"

@@ -17,9 +17,9 @@ REFERENCES, SPARSITY, SEED = 8, 0.7, 7
 EPOCHS, BATCH = 20, 128
 
 README = """\
-What a network on scikit-learn's digits (with noise) said of 1797 records, half of them its training data; what the same
-network said after pruning {sparsity:.0%} of its weights (l1) and training on; and what {references} references of each said, each
-trained on a half of the records of its own. Audit it, in the folder above this one:
+What a network on scikit-learn's digits with noise said of 1797 records, half of them its training data; what it said
+after {sparsity:.0%} of its weights were pruned (l1) and it was trained on; and what {references} references of each
+said, each trained on a random half of the records. Audit it:
 
 miaprune audit original={folder}/original.npz pruned={folder}/pruned.npz \\
   --references original={folder}/references_original.npz \\

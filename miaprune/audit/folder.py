@@ -143,8 +143,8 @@ def _leak(name: str, found: Found) -> str:
     finds = f" It finds {' and '.join(rates)}." if rates else ""
     verdict = "" if best["auc_ci"][0] > 0.5 else " The interval holds 0.5: no leak is shown."
     return (
-        f"{name}: the strongest of {len(found.results)} attacks, {found.strongest}, tells members from non-members with "
-        f"an AUC of {best['auc']:.3f} {_interval(best['auc_ci'])}.{finds}{verdict}"
+        f"{name}: the strongest of {len(found.results)} attacks, {found.strongest}, tells members from non-members "
+        f"with an AUC of {best['auc']:.3f} {_interval(best['auc_ci'])}.{finds}{verdict}"
     )
 
 
@@ -173,8 +173,8 @@ READING = (
     "on these records, so its AUC is on the high side, the more so the fewer records there are. Thresholds and "
     "networks are cross-fitted on the audited records, which takes an auditor who knows the members; attacks with "
     "references are calibrated on each of the first five references in turn where references have members. Versions "
-    "are compared by a paired bootstrap, each by its own strongest attack. Intervals treat records as independent: with "
-    "duplicates or several records of one person among them they are too narrow. They say nothing of what another "
+    "are compared by a paired bootstrap, each by its own strongest attack. Intervals treat records as independent: "
+    "with duplicates or several records of one person among them they are too narrow. They say nothing of what another "
     "training run would give."
 )
 """How to read the numbers."""

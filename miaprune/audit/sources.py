@@ -296,7 +296,8 @@ def _of_safetensors(path: Path, of_references: bool) -> Iterator[Piece]:
             part, shape = slices[name], shapes[name]
             for k in range(shape[0]) if of_references else [None]:
                 for first in range(0, shape[-2], size):
-                    yield part[first : first + size] if k is None else part[k : k + 1, first : first + size][0]
+                    last = min(first + size, shape[-2])
+                    yield part[first:last] if k is None else part[k : k + 1, first:last][0]
 
         large = {name: rows(name) for name in wanted if name not in small}
         yield from _sliced(kind, shapes[kind], large, small.get("labels"), small["members"])
@@ -317,6 +318,8 @@ def _of_table(path: Path, of_references: bool) -> Iterator[Piece]:
         raise ValueError(f"{len(sensitivities)} columns of sensitivities, but {len(outputs)} of {kind}")
     whole = [name for name in ("label", "member", "reference") if name in columns]
     for batch in batches([*whole, *outputs, *sensitivities], _rows_at_a_time(len(outputs))):
+        if not len(batch):
+            continue
         yield Piece(
             kind,
             _matrix(batch, outputs),
@@ -353,7 +356,7 @@ def _matrix(batch: Any, names: list[str]) -> np.ndarray:
     """Columns of numbers of a pandas table, [b, C]."""
     for name in names:
         if batch[name].dtype.kind not in "fiu":
-            raise ValueError(f"column {name} is no column of numbers, but holds such as {batch[name].iloc[0]!r}")
+            raise ValueError(f"column {name} is text, such as {batch[name].iloc[0]!r}; it must be numbers")
     values = batch[names].to_numpy(np.float64 if batch[names[0]].dtype.itemsize > 4 else np.float32)
     return np.ascontiguousarray(values)
 
