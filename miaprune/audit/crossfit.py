@@ -21,13 +21,13 @@ FOLDS = 5
 logger = logging.getLogger(__name__)
 
 
-def folds(labels: np.ndarray, members: np.ndarray, seed: int) -> np.ndarray:
+def folds(labels: np.ndarray, members: np.ndarray, seed: int, count: int = FOLDS) -> np.ndarray:
     """The fold of each record, int64 [n]: drawn, with each class's members and non-members spread evenly.
 
-    There are `FOLDS`, or as many as the smaller of members and non-members has records.
+    There are ``count``, or as many as the smaller of members and non-members has records.
     """
     inside = int(members.sum())
-    count = min(FOLDS, inside, len(members) - inside)
+    count = min(count, inside, len(members) - inside)
     drawn = np.random.default_rng(seed).permutation(len(labels))
     order = drawn[np.lexsort((labels[drawn], members[drawn]))]
     fold = np.empty(len(labels), np.int64)

@@ -29,8 +29,9 @@ EPOCHS = {"samia": 1, "nn": 10, "nn_top3": 10, "nn_cls": 10}
 BLINDMI = {"top": 3, "batch": 1000}
 """Options of attacks: the recipe `fast` of ``config.yaml``, and BlindMI's there."""
 
-FITTED_ON = 20_000
-"""A network is fitted on at most so many records of the other folds, half of them members."""
+FITTED_ON = 10_000
+"""A network is fitted on at most so many records of the other folds, half of them members; where a half of the records
+has as many, two folds do."""
 
 BLINDMI_RECORDS, SAMIA_NUMBERS = 100_000, 10_000_000
 """BlindMI is left out above so many records, SAMIA above so many sensitivities: they would take most of an hour."""
@@ -193,12 +194,13 @@ def _scored(
         return attack(name).score({}, signals, BLINDMI, seed, "cpu"), None, {"by": None}, None
     if name not in EPOCHS:
         return crossfit.score(attack(name), signals, fold, {}, seed)[0], None, crossed, None
-    options = RECIPE | {"epochs": EPOCHS[name]}
-    with _one_thread():
-        values, learnt = crossfit.score(attack(name), signals, fold, options, seed, FITTED_ON)
     inside = int(signals.members.sum())
-    fitted_on = min(FITTED_ON, 2 * min(inside, len(signals) - inside))
-    return values, None, crossed | {"fitted_on_at_most": fitted_on}, learnt
+    if min(inside, len(signals) - inside) >= FITTED_ON:
+        fold = crossfit.folds(signals.labels, signals.members, seed, 2)
+    with _one_thread():
+        values, learnt = crossfit.score(attack(name), signals, fold, RECIPE | {"epochs": EPOCHS[name]}, seed, FITTED_ON)
+    of_networks = {"folds": int(fold.max()) + 1, "fitted_on_at_most": FITTED_ON}
+    return values, None, crossed | of_networks, learnt
 
 
 @contextmanager

@@ -267,5 +267,5 @@ def test_references_in_a_table_come_one_after_the_other(tmp_path):
     path = write(tmp_path / "references.csv", "logits", logits, labels, members)
     frame = pd.read_csv(path).sort_values(["label", "reference"], kind="stable")
     frame.to_csv(path, index=False)
-    with pytest.raises(FileError, match="one reference after the other|but the versions have"):
+    with pytest.raises(FileError, match=r"one reference after the other|but the versions have"):
         sources.read_references(path, labels)
