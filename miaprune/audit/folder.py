@@ -7,15 +7,16 @@ import os
 import re
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from miaprune.audit.running import Audit, Found
 from miaprune.files import FileError, save_tensors, write_text
 from miaprune.report.results import FPRS, flat, write_json
-from miaprune.report.tables import to_markdown, write_csv
+
+if TYPE_CHECKING:  # what is wrong with a folder is to be said at once
+    import pandas as pd
 
 MARKER = "audit.json"
 MADE_BY = "miaprune audit"
@@ -84,6 +85,8 @@ TOP = (MARKER, "attacks.csv", "exposed.csv", "roc.pdf", "roc.png", "report.html"
 
 
 def _fill(folder: Path, audit: Audit) -> None:
+    from miaprune.report.tables import write_csv
+
     files = list(TOP)
     for name, found in audit.versions.items():
         for attack, result in found.results.items():
@@ -182,6 +185,8 @@ READING = (
 
 def attacks_table(audit: Audit) -> pd.DataFrame:
     """A row for each version and attack, as `miaprune.report.results.flat` has it, after the version's name."""
+    import pandas as pd
+
     rows = [
         {"version": name} | flat(result) for name, found in audit.versions.items() for result in found.results.values()
     ]
@@ -190,6 +195,8 @@ def attacks_table(audit: Audit) -> pd.DataFrame:
 
 def exposed(audit: Audit) -> pd.DataFrame:
     """The records that each version's strongest attack is surest about, a row each, and their rank in the first."""
+    import pandas as pd
+
     n = len(audit.members)
     ranks = {}
     for name, found in audit.versions.items():
@@ -235,6 +242,7 @@ def _figure(path: Path, audit: Audit) -> None:
 def report(audit: Audit) -> str:
     """The report as a web page; the figure lies beside it."""
     from miaprune.report.page import page
+    from miaprune.report.tables import to_markdown
 
     versions = "\n".join(f"* {sentence}" for sentence in answer(audit))
     table = attacks_table(audit)
