@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the same names, for type checkers and the documentation
-    from miaprune import grid, metrics
+    from miaprune import audit, grid, metrics
     from miaprune.attacks import attack as get_attack
     from miaprune.attacks.base import Attack
     from miaprune.data.datasets import Dataset
@@ -44,6 +44,7 @@ __all__ = [
     "Signals",
     "Split",
     "achieved_sparsity",
+    "audit",
     "build_defense",
     "build_model",
     "derive_seed",
@@ -63,7 +64,7 @@ __all__ = [
     "train_roles",
 ]
 
-_MODULES = ("grid", "metrics")
+_MODULES = ("audit", "grid", "metrics")
 
 _PLACES = {
     "attacks": {"get_attack": "attack"},

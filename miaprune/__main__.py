@@ -90,6 +90,7 @@ def _audit(given: argparse.Namespace) -> int:
     logger = logging.getLogger("miaprune")  # and no other: matplotlib says more than anybody wants to know
     logger.setLevel(logging.INFO)
     logger.addHandler(logging.StreamHandler())
+    logging.getLogger("miaprune.attacks").setLevel(logging.ERROR)  # a network's refits: what counts is in its result
     versions = {}
     for name, path in files.items():
         versions[name] = read_version(path)

@@ -82,12 +82,17 @@ def of_posteriors(
 
 
 def query(model: nn.Module, inputs: np.ndarray, labels: np.ndarray, members: np.ndarray, seed: int = 7) -> Version:
-    """A version by asking a network, for posteriors, sensitivities and margins, in eval mode on the CPU.
+    """A version by asking a network, for posteriors, sensitivities and margins, where it is; leaves it in eval mode.
 
     Parameters
     ----------
     model : from float32 [b, ...] to logits [b, C], C being the largest label + 1 at least.
     inputs : float [n, ...], as the model takes them.
+    labels, members : int [n], 0-based, and bool [n].
+
+    Raises
+    ------
+    ValueError : on what no attack can take.
     """
     import torch
 
@@ -95,13 +100,15 @@ def query(model: nn.Module, inputs: np.ndarray, labels: np.ndarray, members: np.
     from miaprune.data.splits import Split
     from miaprune.signals import measure
 
-    model = model.cpu().eval()
+    inside = as_members(members)
+    if fault := fault_of_members(inside):
+        raise ValueError(fault)
+    device = next(model.parameters()).device
     tensor = torch.as_tensor(inputs, dtype=torch.float32)
     with torch.inference_mode():
-        classes = model(tensor[:2]).shape[1]
+        classes = model.eval()(tensor[:2].to(device)).shape[1]
     mean, std = torch.tensor(0.0), torch.tensor(1.0)
-    data = Dataset("the model", tensor, torch.as_tensor(labels), classes, mean, std)
-    inside = np.asarray(members, dtype=bool)
+    data = Dataset("the model", tensor, torch.as_tensor(as_labels(labels)), classes, mean, std).to(device)
     split = Split(np.flatnonzero(inside), np.empty(0, np.int64), np.flatnonzero(~inside))
     margins = np.empty(len(inside), np.float32)
     measured = measure(model, data, split, DRAWS, EPSILON, seed, margins=margins)
