@@ -1,7 +1,7 @@
 """How long `miaprune audit` takes, and how much memory, by the number of records: python benchmarks/audit.py FOLDER.
 
-Makes posteriors of two versions and logits of references, all drawn, in FOLDER (7 GB at the full size), audits them in a process of its
-own, prints a row of a table, and removes what it made.
+Makes posteriors of two versions and logits of references, all drawn, in FOLDER (7 GB at the full size), audits them in
+a process of its own, prints a row of a table, and removes what it made.
 """
 
 from __future__ import annotations

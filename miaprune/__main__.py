@@ -83,7 +83,7 @@ def _audit(given: argparse.Namespace) -> int:
 
     import logging
 
-    from miaprune.audit.folder import answer, write
+    from miaprune.audit.folder import answer, caveats, write
     from miaprune.audit.running import check_alike, run
     from miaprune.audit.sources import read_references, read_version
 
@@ -99,14 +99,8 @@ def _audit(given: argparse.Namespace) -> int:
     read = {path: read_references(path, versions[first].signals.labels) for path in dict.fromkeys(references.values())}
     found = run(versions, {name: read[path] for name, path in references.items()}, given.seed)
     folder = write(found, given.out)
-    for sentence in answer(found):
+    for sentence in (*answer(found), *caveats(found)):
         print(textwrap.fill(sentence, 100, subsequent_indent="  "))
-    for name, of_version in found.versions.items():
-        for why in dict.fromkeys(of_version.not_run.values()):
-            attacks = ", ".join(attack for attack, said in of_version.not_run.items() if said == why)
-            print(textwrap.fill(f"{name}: not run: {attacks}: {why}", 100, subsequent_indent="  "))
-        for note in of_version.notes:
-            print(textwrap.fill(f"{name}: {note}", 100, subsequent_indent="  "))
     print(f"{folder / 'report.html'}")
     return 0
 

@@ -244,19 +244,49 @@ def report(audit: Audit) -> str:
     from miaprune.report.page import page
     from miaprune.report.tables import to_markdown
 
-    versions = "\n".join(f"* {sentence}" for sentence in answer(audit))
     table = attacks_table(audit)
-    columns = ["version", "attack", "accuracy", "auc", "auc_ci_lo", "auc_ci_hi", *(f"tpr_at_fpr_{f}" for f in FPRS)]
-    said = [
-        f"{name}: {attack} was not run: {why}."
-        for name, found in audit.versions.items()
-        for attack, why in found.not_run.items()
-    ]
-    said += [f"{name}: {note}" for name, found in audit.versions.items() for note in found.notes]
-    lacking = "\n".join(f"* {sentence}" for sentence in said)
-    return page(
-        f"# Membership audit: {', '.join(audit.versions)}\n\n{versions}\n\n{READING}\n\n"
-        f"![ROC curves](roc.png)\n\n## Attacks\n\n{to_markdown(table[columns])}\n"
-        f"## Most exposed records\n\nThe first ten of each version; `exposed.csv` has more.\n\n"
-        f"{to_markdown(exposed(audit).query('rank <= 10'))}\n## What was not run, and what to know\n\n{lacking}\n"
-    )
+    places = {name: place for place, name in enumerate(audit.versions)}
+    table = table.assign(place=table["version"].map(places)).sort_values(["place", "auc"], ascending=[True, False])
+    columns = ["version", "attack", "accuracy", "auc", "auc_ci_lo", "auc_ci_hi", *(f"tpr_at_fpr_{fpr}" for fpr in FPRS)]
+    text = f"""# Membership audit: {", ".join(audit.versions)}
+
+{_list(answer(audit))}
+
+{READING}
+
+![ROC curves](roc.png)
+
+## Attacks
+
+The strongest of each version first. A rate is empty where it would stand on no false positive.
+
+{to_markdown(table[columns])}
+
+## Most exposed records
+
+The first ten of each version; `exposed.csv` has more, `scores.safetensors` all.
+
+{to_markdown(exposed(audit).query("rank <= 10"))}
+
+## What was not run, and what to know
+
+{_list(caveats(audit))}
+"""
+    return page(text).replace("<img ", '<img style="max-width: 48em" ')
+
+
+def caveats(audit: Audit) -> list[str]:
+    """What was not run and why, what learnt nothing, and what to know of the evidence, in sentences."""
+    said = []
+    for name, found in audit.versions.items():
+        for why in dict.fromkeys(found.not_run.values()):
+            attacks = ", ".join(attack for attack, reason in found.not_run.items() if reason == why)
+            said.append(f"{name}: not run: {attacks}: {why}.")
+        if failed := [attack for attack, result in found.results.items() if result["failed"]]:
+            said.append(f"{name}: learnt nothing, and do not count: {', '.join(failed)}.")
+        said += [f"{name}: {note}" for note in found.notes]
+    return said
+
+
+def _list(sentences: list[str]) -> str:
+    return "\n".join(f"* {sentence}" for sentence in sentences)

@@ -99,7 +99,7 @@ def test_a_difference_is_said_as_its_interval_allows(audit, ends, said):
 
 def test_the_report_names_what_was_not_run(audit):
     text = folders.report(audit)
-    assert "original: lira was not run: no references." in text
+    assert "original: not run: base, rmia, lira, lira_t, lira_online, rmia_online: no references." in text
     assert re.search(r"<title>Membership audit: original, pruned</title>", text)
 
 
