@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the same names, for type checkers and the documentation
-    from miaprune import grid, metrics
+    from miaprune import audit, grid, metrics
     from miaprune.attacks import attack as get_attack
     from miaprune.attacks.base import Attack
     from miaprune.catalog import MODELS, PRUNERS, attack, dataset, defense, model, pruner
@@ -45,6 +45,7 @@ __all__ = [
     "Split",
     "achieved_sparsity",
     "attack",
+    "audit",
     "build_defense",
     "build_model",
     "dataset",
@@ -68,7 +69,7 @@ __all__ = [
     "train_roles",
 ]
 
-_MODULES = ("grid", "metrics")
+_MODULES = ("audit", "grid", "metrics")
 
 _PLACES = {
     "attacks": {"get_attack": "attack"},

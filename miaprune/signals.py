@@ -36,7 +36,7 @@ class Signals:
     posteriors : np.ndarray
         float32 [n, C], softmax of the logits; rows sum to 1.
     sensitivities : np.ndarray
-        float32 [n, C], mean absolute change of each posterior per unit of input noise.
+        float32 [n, C], mean absolute change of each posterior per unit of input noise; [n, 0] where nobody measured it.
     labels : np.ndarray
         int64 [n], true class, 0-based; other integers are converted.
     members : np.ndarray
@@ -74,6 +74,10 @@ class Signals:
         """Whether the predicted class is the true one, bool [n]."""
         return self.posteriors.argmax(axis=1) == self.labels
 
+    def at(self, index: np.ndarray | slice) -> Signals:
+        """Those of the records at ``index``, int64, bool or a slice."""
+        return Signals(*(getattr(self, field)[index] for field in Signals.__dataclass_fields__))
+
     def __len__(self) -> int:
         return len(self.labels)
 
@@ -91,7 +95,8 @@ def _fault(signals: Signals) -> str | None:
             return f"{name} are {type(array).__name__}; they must be a NumPy array"
     posteriors, sensitivities, labels, members = named.values()
     n = len(posteriors) if posteriors.ndim else 0
-    if posteriors.ndim != 2 or sensitivities.shape != posteriors.shape or {labels.shape, members.shape} != {(n,)}:
+    agree = posteriors.ndim == 2 and sensitivities.shape in (posteriors.shape, (n, 0))
+    if not agree or {labels.shape, members.shape} != {(n,)}:
         shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in named.items())
         return f"shapes that do not agree: {shapes}"
     if labels.dtype.kind not in "iu" or members.dtype != bool:

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from miaprune.audit import of_logits, references
 from miaprune.signals import Signals
 
 TRUE = 2.0  # by which the logit of the true class is higher, of a non-member
@@ -31,3 +32,25 @@ def best_scores(signals, member_boost, labels=True):
     if labels:
         return z[np.arange(len(z)), signals.labels]
     return np.logaddexp.reduce((TRUE + member_boost) * z, axis=1) - np.logaddexp.reduce(TRUE * z, axis=1)
+
+
+class Evidence:
+    """Logits of records, some harder than others; those of a model's members are higher for the label by ``gain``."""
+
+    def __init__(self, n=400, classes=4, k=8, seed=0):
+        self.rng = np.random.default_rng(seed)
+        self.labels, self.hard = self.rng.integers(0, classes, n), self.rng.normal(0, 2, n)
+        self.members, self.theirs = self.rng.random(n) < 0.5, self.rng.random((k, n)) < 0.5
+        self.classes = classes
+
+    def logits(self, members, gain):
+        said = self.rng.normal(size=(len(members), self.classes))
+        said[np.arange(len(members)), self.labels] += 2 + self.hard + gain * members
+        return said
+
+    def version(self, gain):
+        return of_logits(self.logits(self.members, gain), self.labels, self.members)
+
+    def references(self, gain, members=None):
+        theirs = self.theirs if members is None else members
+        return references(np.stack([self.logits(own, gain) for own in theirs]), self.labels, theirs)

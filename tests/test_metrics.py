@@ -214,3 +214,43 @@ def test_bad_input_is_refused_in_one_line(metric):
         metric(np.array([np.nan, 1.0]), np.array([True, False]))
     with pytest.raises(ValueError, match="members and non-members; got 2 and 0"):
         metric(np.array([0.0, 1.0]), np.array([True, True]))
+
+
+def test_paired_differences_are_those_of_the_metrics():
+    rng = np.random.default_rng(0)
+    members = rng.random(400) < 0.4
+    first, other = (np.round(rng.normal(size=400) + gain * members, 1) for gain in (0.5, 1.5))  # with ties
+    found = metrics.paired_differences(first, other, members, 0.05, 0)
+    assert found["auc"] == pytest.approx(metrics.auc(other, members) - metrics.auc(first, members))
+    assert found["tpr"] == pytest.approx(
+        metrics.tpr_at_fpr(other, members, 0.05) - metrics.tpr_at_fpr(first, members, 0.05)
+    )
+    assert found["auc_ci"][0] > 0
+
+
+def test_paired_intervals_are_those_of_a_plain_bootstrap(monkeypatch):
+    monkeypatch.setattr(metrics, "PAIRED_RESAMPLES", 2000)
+    rng = np.random.default_rng(1)
+    members = np.arange(120) < 50
+    shared = rng.normal(size=120) + members
+    first, other = shared + 0.3 * rng.normal(size=120), shared + 0.3 * rng.normal(size=120)
+    found = metrics.paired_differences(first, other, members, 0.1, 0)
+    aucs, tprs = [], []
+    for _ in range(2000):
+        index = np.concatenate([rng.integers(0, 50, 50), rng.integers(50, 120, 70)])
+        aucs.append(metrics.auc(other[index], members[index]) - metrics.auc(first[index], members[index]))
+        tprs.append(
+            metrics.tpr_at_fpr(other[index], members[index], 0.1)
+            - metrics.tpr_at_fpr(first[index], members[index], 0.1)
+        )
+    assert found["auc_ci"] == pytest.approx(np.percentile(aucs, [2.5, 97.5]), abs=0.006)
+    assert found["tpr_ci"] == pytest.approx(np.percentile(tprs, [2.5, 97.5]), abs=0.04)
+    unpaired = np.hypot(*(np.subtract(*metrics.auc_interval(each, members)) for each in (first, other)))
+    assert np.ptp(found["auc_ci"]) < unpaired / 1.5  # the same records for both: closer than two intervals
+
+
+def test_a_difference_that_is_none_is_none():
+    members = np.arange(60) < 30
+    scores = np.random.default_rng(0).normal(size=60)
+    found = metrics.paired_differences(scores, 2 * scores + 1, members, 0.01, 0)
+    assert found == {"auc": 0.0, "auc_ci": [0.0, 0.0], "tpr": None, "tpr_ci": None}

@@ -41,8 +41,7 @@ def sample(shadows: Signals, seed: int) -> Signals:
     """At most `RECORDS` of the records, members and non-members as they come."""
     if len(shadows) <= RECORDS:
         return shadows
-    index = np.random.default_rng(seed).choice(len(shadows), RECORDS, replace=False)
-    return Signals(*(getattr(shadows, field)[index] for field in Signals.__dataclass_fields__))
+    return shadows.at(np.random.default_rng(seed).choice(len(shadows), RECORDS, replace=False))
 
 
 def best_threshold_auc(name: str, shadows: Signals) -> float:

@@ -76,7 +76,6 @@ def attack_result(
     failed : what learnt nothing, of "attack" and `miaprune.grid.ROLES`: then the result decides nothing (section 7).
     references : of an attack with reference models, how many there were.
     """
-    members = victim.members
     facts = {
         "train_accuracy": model["train_accuracy"],
         "test_accuracy": model["test_accuracy"],
@@ -90,14 +89,7 @@ def attack_result(
         "setting": _named(setting, adversary),
         "attack": attack,
         "seed": seed,
-        "accuracy": metrics.accuracy(scores, members),
-        "accuracy_ci": list(metrics.bootstrap_interval(scores, members, bootstrap_seed)),
-        "auc": metrics.auc(scores, members),
-        "auc_ci": list(metrics.auc_interval(scores, members)),
-        "tpr_at_fpr": {fpr: metrics.at_fpr(scores, members, float(fpr), bootstrap_seed) for fpr in FPRS},
-        "roc": metrics.roc_points(scores, members),
-        "members": int(members.sum()),
-        "non_members": int((~members).sum()),
+        **measured(scores, victim.members, bootstrap_seed),
         "references": references,
         "trained": False if failed else True if fits else None,
         "failed": list(failed),
@@ -111,6 +103,24 @@ def attack_result(
             "attack": {key: attacker.get(key) for key in STAGE_KEYS},
         },
         "versions": versions(),
+    }
+
+
+def measured(scores: np.ndarray, members: np.ndarray, seed: int, called: np.ndarray | None = None) -> dict[str, Any]:
+    """What scores float [n] tell of membership: the part of a result that needs nothing else.
+
+    ``called``, bool [n], is who is called a member, where that is not everybody with a score of 0 or more.
+    """
+    decided = scores if called is None else np.where(called, 0.0, -1.0)
+    return {
+        "accuracy": metrics.accuracy(decided, members),
+        "accuracy_ci": list(metrics.bootstrap_interval(decided, members, seed)),
+        "auc": metrics.auc(scores, members),
+        "auc_ci": list(metrics.auc_interval(scores, members)),
+        "tpr_at_fpr": {fpr: metrics.at_fpr(scores, members, float(fpr), seed) for fpr in FPRS},
+        "roc": metrics.roc_points(scores, members),
+        "members": int(members.sum()),
+        "non_members": int((~members).sum()),
     }
 
 

@@ -15,7 +15,7 @@ TARGETS = ("attacks", "defenses", "transfer", "results/tables/attacks.csv")
 
 
 def config():
-    """One of each: two sparsities, a defended setting with both its adversaries, mismatched ones, further references."""
+    """Of each one: two sparsities, a defended setting and both its adversaries, mismatched ones, further references."""
     small = small_config() | {"keep_checkpoints": False, "sparsities": [0.5, 0.7], "transfer": "all", "references": 6}
     small["parts"] = {"all": {}, "one": {"sparsities": [0.7]}}
     small["defenses"] = [{"defense": "ppb", "strengths": [4], "part": "one", "adversaries": ["adaptive", "unaware"]}]

@@ -15,7 +15,7 @@ from miaprune.report.figures.style import BLACK, BLUE, GREEN, GREY, GUESSING, OR
 from miaprune.report.scores import Scores
 
 KINDS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
-    "reference models": (grid.REFERENCE_ATTACKS, {"color": BLACK, "linestyle": "-"}),
+    "reference models": ((*grid.REFERENCE_ATTACKS, "lira_online", "rmia_online"), {"color": BLACK, "linestyle": "-"}),
     "SAMIA": (("samia",), {"color": VERMILLION, "linestyle": "--"}),
     "other networks": (("nn", "nn_top3", "nn_cls"), {"color": BLUE, "linestyle": "-."}),
     "thresholds": (grid.THRESHOLD_ATTACKS, {"color": GREEN, "linestyle": ":"}),
@@ -24,9 +24,24 @@ KINDS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
 """Kinds of attacks, of which the one with the largest AUC is drawn; so is that of what users add, in grey."""
 
 
+CAPTION = (
+    "The share of members that an attack finds against the share of non-members that it accuses wrongly, both axes "
+    "logarithmic: the further left, the surer it must be. Of attacks with reference models, of SAMIA, of other "
+    "networks, of thresholds and of BlindMI the one with the largest AUC is drawn, its AUC beside its name, with a "
+    "95 % bootstrap band. Dotted diagonal: guessing. Curves begin at one false positive."
+)
+"""How to read the curves."""
+
+OF_A_RUN = "The matched adversary's. Of pruned and of defended models: the one that leaks most by AUC. One seed"
+"""Whose curves a run draws."""
+
+
 @styled()
-def roc(victims: Mapping[str, Scores], title: str) -> Figure:
-    """True against false positive rate, a panel per victim (by its label) and a curve per kind of attack."""
+def roc(victims: Mapping[str, Scores], title: str, whose: str = OF_A_RUN) -> Figure:
+    """True against false positive rate, a panel per victim (by its label) and a curve per kind of attack.
+
+    ``whose`` ends the caption, followed by the number of records.
+    """
     figure, places = panels(len(victims), 3, 2.3, "true positive rate", "no victim", sharey=True)
     lowest = 1.0
     for axes, (label, scores) in zip(places, victims.items(), strict=True):
@@ -57,10 +72,6 @@ def roc(victims: Mapping[str, Scores], title: str) -> Figure:
     finish(
         figure,
         title,
-        "The share of members that an attack finds against the share of non-members that it accuses wrongly, both axes "
-        "logarithmic: the further left, the surer it must be. Of attacks with reference models, of SAMIA, of other "
-        "networks, of thresholds and of BlindMI the one with the largest AUC is drawn, its AUC beside its name, with a "
-        "95 % bootstrap band; the matched adversary's. Of pruned and of defended models: the one that leaks most by "
-        f"AUC. Dotted diagonal: guessing. Curves begin at one false positive. One seed; {records}.",
+        f"{CAPTION} {whose}; {records}.",
     )
     return figure
