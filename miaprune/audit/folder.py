@@ -247,7 +247,7 @@ def report(audit: Audit, roc: str) -> str:
 
     said = page.picture(roc, "roc.svg")
     sections = [
-        page.Section("What attackers find", [said]),
+        page.Section("At few false alarms", [said]),
         page.Section("Attacks", [_attacks(audit)]),
         page.Section("Most exposed records", [_exposed(audit)]),
         page.Section("What was not run, and what to know", [_list(caveats(audit))]),
