@@ -74,8 +74,8 @@ class Signals:
         """Whether the predicted class is the true one, bool [n]."""
         return self.posteriors.argmax(axis=1) == self.labels
 
-    def at(self, index: np.ndarray) -> Signals:
-        """Those of the records at ``index``, int64 or bool."""
+    def at(self, index: np.ndarray | slice) -> Signals:
+        """Those of the records at ``index``, int64, bool or a slice."""
         return Signals(*(getattr(self, field)[index] for field in Signals.__dataclass_fields__))
 
     def __len__(self) -> int:

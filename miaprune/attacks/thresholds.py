@@ -88,16 +88,21 @@ def _fit_global(value: Value, shadows: Signals, options: Options, seed: int, dev
     return {"thresholds": np.full(shadows.classes, best_threshold(value(shadows), shadows.members))}
 
 
+def class_thresholds(values: np.ndarray, labels: np.ndarray, members: np.ndarray, classes: int) -> np.ndarray:
+    """`best_threshold` of each class, float64 [classes]; that of all records where one lacks members or non-members.
+
+    ``values`` float [n], ``labels`` int [n], ``members`` bool [n].
+    """
+    thresholds = np.full(classes, best_threshold(values, members))
+    for label in range(classes):
+        here = labels == label
+        if members[here].any() and not members[here].all():
+            thresholds[label] = best_threshold(values[here], members[here])
+    return thresholds
+
+
 def _fit_per_class(value: Value, shadows: Signals, options: Options, seed: int, device: str) -> Fitted:
-    """A threshold per class; the global one for a class that lacks members or non-members."""
-    fitted = _fit_global(value, shadows, options, seed, device)
-    values = value(shadows)
-    for label in range(shadows.classes):
-        here = shadows.labels == label
-        members = shadows.members[here]
-        if members.any() and not members.all():
-            fitted["thresholds"][label] = best_threshold(values[here], members)
-    return fitted
+    return {"thresholds": class_thresholds(value(shadows), shadows.labels, shadows.members, shadows.classes)}
 
 
 def _score(value: Value, fitted: Fitted, victim: Signals, options: Options, seed: int, device: str) -> np.ndarray:
@@ -112,20 +117,17 @@ def _score_correct(fitted: Fitted, victim: Signals, options: Options, seed: int,
     return np.where(victim.correct, 1.0, -1.0)
 
 
-def _per_class(value: Value) -> Attack:
-    return Attack(partial(_fit_per_class, value), partial(_score, value))
-
-
-def _global(value: Value) -> Attack:
-    return Attack(partial(_fit_global, value), partial(_score, value))
-
+PER_CLASS: dict[str, Value] = {
+    "conf": confidence,
+    "xent": negative_entropy,
+    "mentr": negative_modified_entropy,
+}
+GLOBAL: dict[str, Value] = {"top1_conf": top1, "conf_global": confidence}
+"""What the attacks with a threshold a class, and those with one for all records, look at."""
 
 THRESHOLD: dict[str, Attack] = {
-    "conf": _per_class(confidence),
-    "xent": _per_class(negative_entropy),
-    "mentr": _per_class(negative_modified_entropy),
-    "top1_conf": _global(top1),
-    "conf_global": _global(confidence),
+    **{name: Attack(partial(_fit_per_class, value), partial(_score, value)) for name, value in PER_CLASS.items()},
+    **{name: Attack(partial(_fit_global, value), partial(_score, value)) for name, value in GLOBAL.items()},
     "corr": Attack(_fit_nothing, _score_correct),
 }
 """The threshold attacks, in the order of ``grid.THRESHOLD_ATTACKS``; no options, nothing drawn."""

@@ -12,11 +12,14 @@ import numpy as np
 
 from miaprune.attacks.base import Attack, Options
 from miaprune.attacks.checks import trained
-from miaprune.attacks.thresholds import best_threshold
+from miaprune.attacks.thresholds import Value, best_threshold, class_thresholds
 from miaprune.grid import derive_seed
 from miaprune.signals import Signals
 
 FOLDS = 5
+
+PIECE = 100_000
+"""Records whose values are computed at a time."""
 
 logger = logging.getLogger(__name__)
 
@@ -35,19 +38,17 @@ def folds(labels: np.ndarray, members: np.ndarray, seed: int, count: int = FOLDS
     return fold
 
 
-def score(
-    attack: Attack, signals: Signals, fold: np.ndarray, options: Options, seed: int, most: int | None = None
+def network(
+    attack: Attack, signals: Signals, fold: np.ndarray, options: Options, seed: int, most: int
 ) -> tuple[np.ndarray, bool]:
-    """Scores float64 [n] by attacks fitted on the other folds, and whether each of them is trained.
+    """Scores float64 [n] by networks fitted on the other folds, and whether each of them is trained.
 
-    With ``most``, for networks, each is fitted on as many members as non-members, together at most so many, drawn.
+    Each is fitted on as many members as non-members of those, together at most ``most``, drawn.
     """
     scores, learnt = np.empty(len(signals)), True
     for k in range(fold.max() + 1):
         of_fold = derive_seed(seed, "fold", str(k))
-        others = np.flatnonzero(fold != k)
-        if most is not None:
-            others = balanced(others, signals.members, most, of_fold)
+        others = balanced(np.flatnonzero(fold != k), signals.members, most, of_fold)
         fitted = attack.fit(signals.at(others), options, of_fold, "cpu")
         learnt &= trained(fitted)
         here = np.flatnonzero(fold == k)
@@ -61,6 +62,22 @@ def balanced(records: np.ndarray, members: np.ndarray, most: int, seed: int) -> 
     size = min(most // 2, *map(len, groups))
     rng = np.random.default_rng(seed)
     return np.sort(np.concatenate([rng.choice(group, size, replace=False) for group in groups]))
+
+
+def values_of(value: Value, signals: Signals) -> np.ndarray:
+    """Values float64 [n], in pieces: of a million records of 100 classes an entropy takes gigabytes at once."""
+    pieces = range(0, len(signals), PIECE)
+    return np.concatenate([value(signals.at(slice(first, first + PIECE))) for first in pieces])
+
+
+def threshold_per_class(values: np.ndarray, signals: Signals, fold: np.ndarray) -> np.ndarray:
+    """Scores float64 [n] of values float64 [n], larger for members: less what is best on the class's other folds."""
+    scores = np.empty(len(values))
+    for k in range(fold.max() + 1):
+        others, here = fold != k, fold == k
+        thresholds = class_thresholds(values[others], signals.labels[others], signals.members[others], signals.classes)
+        scores[here] = values[here] - thresholds[signals.labels[here]]
+    return scores
 
 
 def one_threshold(values: np.ndarray, members: np.ndarray, fold: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -188,17 +188,21 @@ def _scored(
             return values, None, calibration, None
         values, called = crossfit.one_threshold(values, signals.members, fold)
         return values, called, calibration | crossed, None
-    if name in ONE_THRESHOLD:
-        return *crossfit.one_threshold(ONE_THRESHOLD[name](signals), signals.members, fold), crossed, None
+    if name in thresholds.GLOBAL:
+        values = crossfit.values_of(thresholds.GLOBAL[name], signals)
+        return *crossfit.one_threshold(values, signals.members, fold), crossed, None
+    if name in thresholds.PER_CLASS:
+        values = crossfit.values_of(thresholds.PER_CLASS[name], signals)
+        return crossfit.threshold_per_class(values, signals, fold), None, crossed, None
     if name in ("corr", "blindmi"):
         return attack(name).score({}, signals, BLINDMI, seed, "cpu"), None, {"by": None}, None
-    if name not in EPOCHS:
-        return crossfit.score(attack(name), signals, fold, {}, seed)[0], None, crossed, None
     inside = int(signals.members.sum())
     if min(inside, len(signals) - inside) >= FITTED_ON:
         fold = crossfit.folds(signals.labels, signals.members, seed, 2)
     with _one_thread():
-        values, learnt = crossfit.score(attack(name), signals, fold, RECIPE | {"epochs": EPOCHS[name]}, seed, FITTED_ON)
+        values, learnt = crossfit.network(
+            attack(name), signals, fold, RECIPE | {"epochs": EPOCHS[name]}, seed, FITTED_ON
+        )
     of_networks = {"folds": int(fold.max()) + 1, "fitted_on_at_most": FITTED_ON}
     return values, None, crossed | of_networks, learnt
 
@@ -217,10 +221,6 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-ONE_THRESHOLD = {"top1_conf": thresholds.top1, "conf_global": thresholds.confidence}
-"""Values of attacks that have one threshold for all records."""
 
 
 def _with_references(name: str, version: Version, told: References) -> tuple[np.ndarray, dict[str, Any]]:

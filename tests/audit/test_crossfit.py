@@ -5,7 +5,7 @@ import pytest
 from synthetic import make_signals
 
 from miaprune import metrics
-from miaprune.attacks import attack
+from miaprune.attacks import attack, thresholds
 from miaprune.attacks.base import Attack
 from miaprune.attacks.thresholds import best_threshold
 from miaprune.audit import crossfit
@@ -34,17 +34,35 @@ def test_no_record_is_scored_by_what_was_fitted_on_it():
 
     def fit(seen, options, seed, device):
         fitted_on.append(set(seen.posteriors[:, 0].tolist()))
+        assert seen.members.sum() * 2 == len(seen) <= 40
         return {}
 
     def score(fitted, asked, options, seed, device):
         assert not fitted_on[-1] & set(asked.posteriors[:, 0].tolist())
-        assert len(fitted_on[-1]) + len(asked) == 103
         return asked.posteriors[:, 0].astype(float)
 
     fold = crossfit.folds(signals.labels, signals.members, 0)
-    scores, trained = crossfit.score(Attack(fit, score), signals, fold, {}, 0)
+    scores, trained = crossfit.network(Attack(fit, score), signals, fold, {}, 0, 40)
     np.testing.assert_array_equal(scores, signals.posteriors[:, 0])  # every record at its own place
     assert len(fitted_on) == crossfit.FOLDS and trained
+
+
+def test_a_threshold_per_class_is_the_attack_s_fitted_on_the_other_folds():
+    signals = make_signals(200, 5, 1, member_boost=1.0)
+    fold = crossfit.folds(signals.labels, signals.members, 0)
+    for name, value in thresholds.PER_CLASS.items():
+        scores = crossfit.threshold_per_class(crossfit.values_of(value, signals), signals, fold)
+        for k in range(5):
+            fitted = attack(name).fit(signals.at(fold != k), {}, 0, "cpu")
+            here = signals.at(fold == k)
+            np.testing.assert_array_equal(scores[fold == k], attack(name).score(fitted, here, {}, 0, "cpu"))
+
+
+def test_values_in_pieces_are_the_values(monkeypatch):
+    monkeypatch.setattr(crossfit, "PIECE", 7)
+    signals = make_signals(50, 5, 0)
+    expected = thresholds.negative_entropy(signals)
+    np.testing.assert_array_equal(crossfit.values_of(thresholds.negative_entropy, signals), expected)
 
 
 def test_an_attack_that_remembers_learns_nothing_of_noise():
@@ -52,7 +70,8 @@ def test_an_attack_that_remembers_learns_nothing_of_noise():
     signals = make_signals(400, 100, 1)
     fold = crossfit.folds(signals.labels, signals.members, 0)
     conf = attack("conf")
-    crossed = metrics.accuracy(crossfit.score(conf, signals, fold, {}, 0)[0], signals.members)
+    values = crossfit.values_of(thresholds.confidence, signals)
+    crossed = metrics.accuracy(crossfit.threshold_per_class(values, signals, fold), signals.members)
     seen = metrics.accuracy(conf.score(conf.fit(signals, {}, 0, "cpu"), signals, {}, 0, "cpu"), signals.members)
     assert seen > 0.63 and crossed < 0.57
 
