@@ -12,6 +12,7 @@ import hashlib
 import math
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,6 +41,9 @@ FORMATS = (".npz", ".safetensors", ".csv", ".parquet")
 
 PIECE = 8_000_000
 """Numbers that are read at a time: 32 MB of float32."""
+
+DAMAGED = (zipfile.BadZipFile, zlib.error, SafetensorError)
+"""What a format's own library raises on a file that is not as it should be."""
 
 COLUMNS: dict[Kind, str] = {"logits": "logit", "posteriors": "p"}
 
@@ -166,8 +170,8 @@ def _faults(path: Path) -> Iterator[None]:
         yield
     except FileError:
         raise
-    except (ValueError, OSError, zipfile.BadZipFile, SafetensorError) as error:
-        raise FileError(f"{path}: {str(error).splitlines()[0]}") from None
+    except (ValueError, OSError, EOFError, NotImplementedError, *DAMAGED) as error:
+        raise FileError(f"{path}: {str(error).splitlines()[0] if str(error) else 'damaged'}") from None
     except MemoryError:
         raise FileError(f"{path}: larger than the memory") from None
 

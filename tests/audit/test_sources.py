@@ -241,6 +241,17 @@ def test_a_truncated_file_is_one_line(tmp_path):
         assert str(error.value).startswith(f"{path}: ") and "\n" not in str(error.value)
 
 
+def test_every_damaged_byte_is_one_line_or_harmless(tmp_path):
+    path = write(tmp_path / "version.npz", "logits", *said()[:3])
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 13):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :])
+        try:
+            sources.read_version(path)
+        except FileError as error:
+            assert str(error).startswith(f"{path}: ") and "\n" not in str(error)
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
