@@ -115,7 +115,7 @@ def bootstrap_interval(scores: np.ndarray, members: np.ndarray, seed: int) -> tu
 
 
 PAIRED_RESAMPLES = 1_000
-"""Bootstrap resamples of `paired_differences`, which draws the records themselves: 40 s of a million."""
+"""Bootstrap resamples of `paired_differences`, which draws the records themselves: of a million 0.09 s of CPU each."""
 
 
 def paired_differences(
