@@ -153,7 +153,7 @@ def train(
     model = Stack(models) if together else models[0]
     on_gpu = device.type == "cuda"
     # Before the optimiser: its fused kernel wants moments laid out like their parameters.
-    if objective.by_loss and not together:  # gradients of single records gain nothing from it
+    if not together:
         channels_last(model)
     train_index = [torch.from_numpy(split.train).to(device) for split in splits]
     dev = torch.stack([torch.from_numpy(split.dev).to(device) for split in splits])
