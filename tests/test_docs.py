@@ -57,7 +57,9 @@ def test_commands_name_cells_and_keys_that_exist(name):
     config = yaml.safe_load((ROOT / "config.yaml").read_text())
     commands = re.sub(r"\\\n\s*", "", PAGES[name])
     cells = re.findall(r"results/\w+/\w+/(?:original|\w+_[\d.]+)/\w+\.json", commands)
-    if name != "docs/extending.md":  # its names are registered by its own code, which workflow/test_extensions.py runs
+    if (
+        name != "docs/extending.md"
+    ):  # its names are registered by its own code, which workflow/test_runs_with_extensions.py runs
         configuration.check_targets(cells, "results", "data", config["attacks"], config["seeds"][0], [])
     for line in re.findall(r"snakemake .*--config (.*)", commands):
         for key in re.findall(r"(?:^|[\s'\"])(\w+)=", line):

@@ -25,7 +25,7 @@ TESTED = (
     "RandomForestClassifier",
     "weights_only",
 )
-"""A word of each block, by which its test below finds it; those of extending.md are in test_extensions.py."""
+"""A word of each block, by which its test below finds it; those of extending.md are in test_runs_with_extensions.py."""
 
 
 def block(word):
