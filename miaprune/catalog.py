@@ -393,7 +393,7 @@ RESERVED = {
 """Names that mean something else in the same place of a path, of a file or of a rule."""
 
 _running: Extension | None = None
-"""The user's file that registers, if it is one."""
+"""The user's file that registers; None for what is built in, below."""
 
 
 @contextmanager
@@ -507,3 +507,5 @@ for _name in ("conf", "xent", "mentr", "top1_conf", "conf_global", "corr"):
 attack("blindmi", family="cheap")("miaprune.attacks.blindmi:BLINDMI")
 for _name in ("base", "rmia", "lira", "lira_t"):
     attack(_name, sees=MARGINS, family="reference")("miaprune.attacks.references:ATTACKS")
+
+_running = Extension("a program that imports miaprune", "")  # what is registered from here on, and by no file

@@ -38,12 +38,14 @@ class Autocast(nn.Module):
 
 
 def channels_last(model: nn.Module) -> None:
-    """Lay out a model's images and filters as its convolutions compute quickest; values are what they were.
+    """Lay out a built-in model's images and filters as its convolutions compute quickest; values are what they were.
 
+    Other models stay as they are: in one that views its images as rows they would raise an error.
     A step of ResNet-18 in bfloat16 takes an H100 2.2 ms so, 3.4 otherwise. On two cores of an Intel Xeon `cnn` was
     evaluated 1.8 times as fast and trained 1.1 to 1.4 times, ResNet-18 1.2 and 1.03 times (docs/performance.md).
     """
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if getattr(model, "any_layout", False):
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 class Captured:

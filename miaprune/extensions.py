@@ -57,4 +57,6 @@ def run(path: str) -> None:
         hint = "; it finds what is installed, no files beside it" if isinstance(error, ModuleNotFoundError) else ""
         raise GridError(f"{extension.place(error)}: {said}{hint}") from error
     if not catalog.registered_by(extension):
-        raise GridError(f"extensions: {path} registers nothing; decorate what is to have a name, as by @model")
+        raise GridError(
+            f'extensions: {path} registers nothing; decorate what is to have a name, as by @model("my_net")'
+        )

@@ -27,9 +27,10 @@ from miaprune.catalog import prunes as prunes
 from miaprune.catalog import takes as takes
 from miaprune.catalog import unit as unit
 
-NEURAL_ATTACKS = tuple(name for name, entry in ATTACKS.items() if entry.network)
-REFERENCE_ATTACKS = tuple(name for name, entry in ATTACKS.items() if entry.sees == "margins")
-THRESHOLD_ATTACKS = tuple(name for name, entry in ATTACKS.items() if entry.family == "cheap" and name != "blindmi")
+_BUILT_IN = {name: entry for name, entry in ATTACKS.items() if entry.extension is None}
+NEURAL_ATTACKS = tuple(name for name, entry in _BUILT_IN.items() if entry.network)
+REFERENCE_ATTACKS = tuple(name for name, entry in _BUILT_IN.items() if entry.sees == "margins")
+THRESHOLD_ATTACKS = tuple(name for name, entry in _BUILT_IN.items() if entry.family == "cheap" and name != "blindmi")
 """Built-in attacks, by what they are."""
 
 FINETUNED, UNTUNED, RANDOM = "finetuned", "untuned", "random"

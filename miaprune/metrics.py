@@ -124,7 +124,7 @@ def paired_differences(
     """By how much scores ``other`` of the same records tell more than ``first``: AUC, and TPR at ``fpr``.
 
     A dict of "auc" and "tpr", differences, and "auc_ci" and "tpr_ci", their 95 % percentile bootstrap intervals.
-    Members and non-members are resampled separately, and the same ones for both scores. As in `at_fpr` the rate is None
+    Members and non-members are resampled separately, and the same ones for both scores. The rate is None
     where ``fpr`` is less than one of the non-members.
     """
     _check(first, members)

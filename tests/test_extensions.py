@@ -225,6 +225,14 @@ GAP = """
 """
 
 
+def test_what_a_program_registers_is_no_built_in():
+    @catalog.model("mine", takes=["location"])
+    def mine(classes, input_shape):
+        return nn.Sequential(nn.Linear(*input_shape, 8), nn.LayerNorm(8), nn.Linear(8, classes))
+
+    assert models.build("mine", (446,), 30, 0)(torch.zeros(2, 446)).shape == (2, 30)
+
+
 def test_an_attack_is_a_family_of_its_own_and_scores_like_any(lab):
     lab(GAP.format(fit="{'at': 0.5}", score="victim.confidence - fitted['at']"))
     victim = make_signals(60, 4, 0)

@@ -47,7 +47,7 @@ def told(margins: np.ndarray, members: np.ndarray) -> tuple[Told, Told]:
 
 
 def lira(inside: Told, outside: Told, margins: np.ndarray) -> np.ndarray:
-    """Logarithm of N(margin; IN) / N(margin; OUT), two normal distributions (Carlini et al., S&P 2022, equations 3, 4).
+    """Logarithm of N(margin; IN) / N(margin; OUT), two normal distributions (Carlini et al., S&P 2022, equation 3).
 
     Means are the record's own. Below `OWN_VARIANCES` references one IN and one OUT variance, pooled within records, are
     all records'; from there on each record has its own, where two references or more tell it.

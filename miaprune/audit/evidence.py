@@ -166,16 +166,20 @@ def as_members(members: np.ndarray) -> np.ndarray:
     members = np.asarray(members)
     if members.dtype == bool:
         return members
-    if members.dtype.kind not in "iu" or not np.isin(members, (0, 1)).all():
+    if members.dtype.kind not in "iuf" or not np.isin(members, (0, 1)).all():
         raise ValueError(f"members are {members.dtype} and not only 0 and 1; they must be true or false")
     return members.astype(bool)
+
+
+LEAST = 10
+"""Members, and non-members, without which no interval holds."""
 
 
 def fault_of_members(members: np.ndarray) -> str | None:
     """Why no attack can be measured on these."""
     inside = int(members.sum())
-    if min(inside, len(members) - inside) < 2:
-        return f"{inside} members and {len(members) - inside} non-members; an audit needs two or more of each"
+    if min(inside, len(members) - inside) < LEAST:
+        return f"{inside} members and {len(members) - inside} non-members; an audit needs {LEAST} or more of each"
     return None
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.special import ndtri
 
 from miaprune.audit.running import Audit, Found
 from miaprune.files import FileError, save_tensors, write_text
@@ -32,7 +33,7 @@ WHOSE = "Each version is a panel"
 
 def check_name(name: str) -> None:
     """Raise `ValueError` unless a version may be called so: a folder has its name."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name) or name in TOP:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", name) or name in TOP:
         raise ValueError(f"{name!r}: a version's name has letters, digits, _, - and . only, such as pruned_0.7")
 
 
@@ -41,7 +42,7 @@ def check_folder(folder: str | Path) -> Path:
     folder = Path(folder).resolve()
     if folder.exists() and not folder.is_dir():
         raise FileError(f"{folder}: a file; name a folder")
-    parent = next(each for each in folder.parents if each.exists())
+    parent = next((each for each in folder.parents if each.exists()), folder)
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise FileError(f"{folder}: cannot be made in {parent}, where you may not write")
     if not folder.exists():
@@ -63,6 +64,8 @@ def write(audit: Audit, folder: str | Path) -> Path:
     An audit that lies there is replaced. Raises `FileError` if it is anything else; then, and if writing fails, the
     folder stays as it was.
     """
+    for name in audit.versions:
+        check_name(name)
     folder = check_folder(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
@@ -109,6 +112,7 @@ def summary(audit: Audit) -> dict[str, Any]:
     """What `MARKER` says, but for the files."""
     of_versions = {}
     for name, found in audit.versions.items():
+        told = [each["provenance"]["references"] for each in found.results.values() if each["provenance"]["references"]]
         best = found.results[found.strongest]
         of_versions[name] = {
             "strongest": found.strongest,
@@ -116,6 +120,7 @@ def summary(audit: Audit) -> dict[str, Any]:
             "not_run": found.not_run,
             "notes": found.notes,
             **best["provenance"],
+            "references": told[0] if told else None,
         }
     members = int(audit.members.sum())
     return {
@@ -133,7 +138,10 @@ def answer(audit: Audit) -> list[str]:
     """What the audit found, in sentences."""
     said = [_leak(name, found) for name, found in audit.versions.items()]
     first = next(iter(audit.versions))
-    said += [_change(first, name, difference) for name, difference in audit.differences.items()]
+    for name, difference in audit.differences.items():
+        said.append(_change(first, name, difference))
+        if len(difference["of"]) < max(len(audit.versions[each].sound) for each in (first, name)):
+            said[-1] += f" Compared are the {len(difference['of'])} attacks that were run on both."
     return said
 
 
@@ -146,7 +154,14 @@ def _leak(name: str, found: Found) -> str:
         if (rate := best["tpr_at_fpr"][fpr])["tpr"] is not None
     ]
     finds = f" It finds {' and '.join(rates)}." if rates else ""
-    verdict = "" if best["auc_ci"][0] > 0.5 else " The interval holds 0.5: no leak is shown."
+    low, high = best["auc_ci"]
+    # The best of several is above 0.5 by chance more often than one is: Bonferroni's interval, wide enough for all.
+    widened = best["auc"] - (best["auc"] - low) * ndtri(1 - 0.025 / len(found.sound)) / ndtri(0.975)
+    verdict = ""
+    if high < 0.5:
+        verdict = " That is below 0.5: are members and non-members swapped?"
+    elif widened <= 0.5:
+        verdict = f" No leak is shown: by chance the best of {len(found.sound)} attacks is as good."
     return (
         f"{name}: the strongest of {len(found.results)} attacks, {found.strongest}, tells members from non-members "
         f"with an AUC of {best['auc']:.3f} {_interval(best['auc_ci'])}.{finds}{verdict}"
@@ -294,7 +309,11 @@ def _exposed(audit: Audit) -> page.Table:
     from miaprune.report import page
 
     rows = exposed(audit).query("rank <= 10")
-    return page.Table(rows, text="The first ten of each version; `exposed.csv` has more, `scores.safetensors` all.")
+    text = (
+        "Those that each version's strongest attack is surest about: 1 % of the records, ten at most here and "
+        f"{EXPOSED} in `exposed.csv`. `scores.safetensors` has every record's score."
+    )
+    return page.Table(rows, text=text)
 
 
 def caveats(audit: Audit) -> list[str]:

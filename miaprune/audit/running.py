@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 
 from miaprune import grid, metrics
 from miaprune.attacks import attack, thresholds
+from miaprune.attacks.references import in_turn
 from miaprune.audit import crossfit
 from miaprune.audit.evidence import References, Version
 from miaprune.margins import TEST, TRAIN, UNSEEN, Margins
@@ -68,10 +69,18 @@ class Found:
     notes: list[str]
 
     @property
+    def sound(self) -> list[str]:
+        """The attacks that were run and learnt something, if they learn."""
+        return [name for name, result in self.results.items() if not result["failed"]]
+
+    @property
     def strongest(self) -> str:
-        """The attack with the largest AUC of those that are trained."""
-        sound = [name for name, result in self.results.items() if not result["failed"]]
-        return max(sound, key=lambda name: float(self.results[name]["auc"]))
+        """The attack with the largest AUC of the sound ones."""
+        return self.strongest_of(self.sound)
+
+    def strongest_of(self, attacks: Sequence[str]) -> str:
+        """The one of these with the largest AUC."""
+        return max(attacks, key=lambda name: float(self.results[name]["auc"]))
 
 
 @dataclass(frozen=True)
@@ -84,7 +93,7 @@ class Audit:
         By the version's name, the first one what the others are compared with.
     differences : dict[str, dict[str, Any]]
         By the other versions' names, the strongest attack there against the strongest on the first version:
-        `miaprune.metrics.paired_differences`.
+        `miaprune.metrics.paired_differences`, of the attacks that were sound ("of") on both.
     labels, members : np.ndarray
         int64 and bool [n].
     seed : int
@@ -112,7 +121,11 @@ def run(
     ------
     ValueError : if versions or references are not of the same records, or there are too few members or non-members.
     """
+    if not versions:
+        raise ValueError("no version; give one by a name, such as {'original': ...}")
     by_version = references if isinstance(references, Mapping) else dict.fromkeys(versions, references)
+    for name in by_version:
+        grid.known("version", name, versions)
     first = next(iter(versions.values())).signals
     for name, version in versions.items():
         check_alike(next(iter(versions)), first, name, version.signals)
@@ -167,7 +180,7 @@ def _attacked(name: str, version: Version, references: References | None, seed: 
             "versions": versions(),
         }
         logger.info(f"{name}: {each}: AUC {results[each]['auc']:.4f}" + (", learnt nothing" if learnt is False else ""))
-    return Found(results, scores, not_run, _notes(version, references))
+    return Found(results, scores, not_run, _notes(version, references, not_run))
 
 
 WITH_REFERENCES = (*grid.REFERENCE_ATTACKS, *ONLINE_ATTACKS)
@@ -240,8 +253,7 @@ def _with_references(name: str, version: Version, told: References) -> tuple[np.
     seen = _seen(version, told)
     fitted = attack(name).fit(seen, {}, 0, "cpu")
     calibration: dict[str, Any] = {"a": float(fitted["a"])} if "a" in fitted else {}
-    victims = told.members[: grid.SHADOWS]
-    turns_there = len(told.margins) > 1 and (victims.any(axis=1) & ~victims.all(axis=1)).any()
+    turns_there = bool(in_turn(seen))
     return attack(name).score(fitted, seen, {}, 0, "cpu"), calibration | {"by": IN_TURN if turns_there else None}
 
 
@@ -284,7 +296,7 @@ def _not_run(signals: Signals, told: References | None) -> dict[str, str]:
     return found
 
 
-def _notes(version: Version, told: References | None) -> list[str]:
+def _notes(version: Version, told: References | None, not_run: Mapping[str, str]) -> list[str]:
     """What a reader of a version's numbers must know of the evidence."""
     signals, notes = version.signals, []
     if version.saturated:
@@ -303,6 +315,10 @@ def _notes(version: Version, told: References | None) -> list[str]:
             "No reference has trained on an audited record: offline attacks only, RMIA's a is 0.3, and thresholds are "
             "cross-fitted."
         )
+        return notes
+    if told.margins[told.members].mean() < told.margins[~told.members].mean():
+        notes.append("References know their members less well than other records: are their members swapped?")
+    if set(WITH_REFERENCES) <= set(not_run):
         return notes
     for lacking, kind in ((~told.members.any(axis=0), "trained on"), (told.members.all(axis=0), "left out by")):
         if lacking.any():
@@ -325,7 +341,15 @@ def _facts(signals: Signals) -> dict[str, Any]:
 
 
 def _difference(first: Found, other: Found, members: np.ndarray, seed: int) -> dict[str, Any]:
-    attacks = {"first": first.strongest, "other": other.strongest}
-    scores = first.scores[first.strongest], other.scores[other.strongest]
-    of_pair = grid.derive_seed(seed, "differences")
-    return {"attacks": attacks} | metrics.paired_differences(*scores, members, float(FPR), of_pair)
+    """Each by its strongest attack of those that were sound on both, or more evidence would pass for a larger leak."""
+    both = [name for name in first.sound if name in other.sound]
+    attacks = {"first": first.strongest_of(both), "other": other.strongest_of(both)}
+    scores = first.scores[attacks["first"]], other.scores[attacks["other"]]
+    found = metrics.paired_differences(*scores, members, float(FPR), grid.derive_seed(seed, "differences"))
+    rates = (
+        each.results[name]["tpr_at_fpr"][FPR]["tpr"]
+        for each, name in zip((first, other), attacks.values(), strict=True)
+    )
+    if None in rates:  # many scores are equal, and no number stands on no record
+        found |= {"tpr": None, "tpr_ci": None}
+    return {"attacks": attacks, "of": both} | found

@@ -92,7 +92,7 @@ def read_version(path: str | Path) -> Version:
     """One version of the audited model; raises `FileError` on what no attack can take."""
     path, said, margins, saturated, first = check_path(path), [], [], 0, 0
     with _faults(path):
-        for piece in _pieces(path, of_references=False):
+        for piece in _pieces(path, None):
             if piece.labels is None:
                 raise ValueError(_lacking(path, "labels"))
             labels = as_labels(piece.labels)
@@ -119,7 +119,7 @@ def read_references(path: str | Path, labels: np.ndarray) -> References:
     margins: list[np.ndarray] = []
     members: list[np.ndarray] = []
     with _faults(path):
-        for piece in _pieces(path, of_references=True):
+        for piece in _pieces(path, n):
             rows = np.arange(first, first + len(piece.outputs))
             true = labels[rows % n]
             if piece.labels is not None and (other := as_labels(piece.labels) != true).any():
@@ -154,13 +154,16 @@ def source_of(path: Path) -> dict[str, Any]:
         return {"file": path.name, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
-def _pieces(path: Path, of_references: bool) -> Iterator[Piece]:
-    """The file's records, in pieces; raises `ValueError` on what is wrong, without the path."""
+def _pieces(path: Path, asked: int | None) -> Iterator[Piece]:
+    """The file's records, in pieces; raises `ValueError` on what is wrong, without the path.
+
+    Of references ``asked`` is how many records the versions have; None of a version.
+    """
     if path.suffix.lower() == ".npz":
-        return _of_npz(path, of_references)
+        return _of_npz(path, asked)
     if path.suffix.lower() == ".safetensors":
-        return _of_safetensors(path, of_references)
-    return _of_table(path, of_references)
+        return _of_safetensors(path, asked)
+    return _of_table(path, asked is not None)
 
 
 @contextmanager
@@ -189,13 +192,15 @@ def _kind(path: Path, names: Mapping[str, Any]) -> Kind:
     kinds = [kind for kind in COLUMNS if kind in names]
     if not kinds:
         raise ValueError(_lacking(path, "outputs"))
+    if len(kinds) > 1:
+        raise ValueError("logits and posteriors; give one of the two")
     return kinds[0]
 
 
-def _check_shapes(shapes: Mapping[str, tuple[int, ...]], kind: Kind, of_references: bool) -> None:
+def _check_shapes(shapes: Mapping[str, tuple[int, ...]], kind: Kind, asked: int | None) -> None:
     """Raise `ValueError` unless the arrays' shapes agree."""
-    outputs, axes = shapes[kind], "[K, n, C]" if of_references else "[n, C]"
-    if len(outputs) != (3 if of_references else 2):
+    outputs, axes = shapes[kind], "[n, C]" if asked is None else f"[K, {asked}, C]"
+    if len(outputs) != (2 if asked is None else 3) or asked not in (None, outputs[-2]):
         hint = "; one probability a record is not enough: give both classes'" if len(outputs) == 1 else ""
         raise ValueError(f"{kind} {list(outputs)}; they must be {axes}{hint}")
     expected = {"members": outputs[:-1], "labels": outputs[-2:-1], "sensitivities": outputs}
@@ -225,7 +230,7 @@ def _rows_at_a_time(classes: int) -> int:
     return max(1, PIECE // max(1, classes))
 
 
-def _of_npz(path: Path, of_references: bool) -> Iterator[Piece]:
+def _of_npz(path: Path, asked: int | None) -> Iterator[Piece]:
     """Compressed or not, an array is read as a stream."""
     with zipfile.ZipFile(path) as archive:
         names = {name.removesuffix(".npy"): name for name in archive.namelist()}
@@ -239,10 +244,10 @@ def _of_npz(path: Path, of_references: bool) -> Iterator[Piece]:
                 shapes[name], _, dtype = _header(file)
                 if dtype.hasobject:
                     raise ValueError(f"{name} are Python objects, a pickle, which is never read; save numbers")
-        if of_references:
+        if asked is not None:
             wanted = [name for name in wanted if name != "sensitivities"]
             shapes.pop("sensitivities", None)
-        _check_shapes(shapes, kind, of_references)
+        _check_shapes(shapes, kind, asked)
         small = {}
         for name in {"labels", "members"} & set(wanted):
             with archive.open(names[name]) as file:
@@ -277,18 +282,18 @@ def _streamed(archive: zipfile.ZipFile, name: str, size: int) -> Iterator[np.nda
             yield np.frombuffer(raw, dtype).reshape(here, classes)
 
 
-def _of_safetensors(path: Path, of_references: bool) -> Iterator[Piece]:
+def _of_safetensors(path: Path, asked: int | None) -> Iterator[Piece]:
     with safe_open(path, framework="np") as file:
         names = set(file.keys())
         kind = _kind(path, dict.fromkeys(names))
         if "members" not in names:
             raise ValueError(_lacking(path, "members"))
         wanted = [str(name) for name in (kind, "labels", "members", "sensitivities") if name in names]
-        if of_references:
+        if asked is not None:
             wanted = [name for name in wanted if name != "sensitivities"]
         slices = {name: file.get_slice(name) for name in wanted}
         shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
-        _check_shapes(shapes, kind, of_references)
+        _check_shapes(shapes, kind, asked)
         for name, part in slices.items():
             if part.get_dtype() == "BF16":
                 raise ValueError(f"{name} are bfloat16, which NumPy lacks; save float32")
@@ -298,7 +303,7 @@ def _of_safetensors(path: Path, of_references: bool) -> Iterator[Piece]:
         def rows(name: str) -> Iterator[np.ndarray]:
             """An array's rows counted through; no piece has rows of two references."""
             part, shape = slices[name], shapes[name]
-            for k in range(shape[0]) if of_references else [None]:
+            for k in range(shape[0]) if asked is not None else [None]:
                 for first in range(0, shape[-2], size):
                     last = min(first + size, shape[-2])
                     yield part[first:last] if k is None else part[k : k + 1, first:last][0]
@@ -310,9 +315,7 @@ def _of_safetensors(path: Path, of_references: bool) -> Iterator[Piece]:
 def _of_table(path: Path, of_references: bool) -> Iterator[Piece]:
     table = _csv if path.suffix.lower() == ".csv" else _parquet
     columns, batches = table(path)
-    kind = next((kind for kind, stem in COLUMNS.items() if f"{stem}0" in columns), None)
-    if kind is None:
-        raise ValueError(_lacking(path, "outputs"))
+    kind = _kind(path, {kind: stem for kind, stem in COLUMNS.items() if f"{stem}0" in columns})
     for name in ["member", *(["reference"] if of_references else ["label"])]:
         if name not in columns:
             raise ValueError(_lacking(path, name))
@@ -349,8 +352,16 @@ def _column(batch: Any, name: str) -> np.ndarray:
     if column.isna().any():
         raise ValueError(f"row {column.index[column.isna()][0]}: no {name}")
     if column.dtype == object or str(column.dtype) == "str":
-        raise ValueError(f"column {name} is text, such as {column.iloc[0]!r}; it must be {_ASKED[name]}")
+        raise ValueError(f"{_text(column)}; it must be {_ASKED[name]}")
     return column.to_numpy()
+
+
+def _text(column: Any) -> str:
+    """Where a column of a pandas table has text, and which."""
+    import pandas as pd
+
+    place = pd.to_numeric(column, errors="coerce").isna().to_numpy().argmax()
+    return f"row {column.index[place]}: {column.name} is {column.iloc[place]!r}"
 
 
 _ASKED = {"label": "0, 1, ...", "member": "0 and 1, or true and false", "reference": "0, 1, ..."}
@@ -360,7 +371,7 @@ def _matrix(batch: Any, names: list[str]) -> np.ndarray:
     """Columns of numbers of a pandas table, [b, C]."""
     for name in names:
         if batch[name].dtype.kind not in "fiu":
-            raise ValueError(f"column {name} is text, such as {batch[name].iloc[0]!r}; it must be numbers")
+            raise ValueError(f"{_text(batch[name])}; it must be a number")
     values = batch[names].to_numpy(np.float64 if batch[names[0]].dtype.itemsize > 4 else np.float32)
     return np.ascontiguousarray(values)
 
@@ -368,7 +379,9 @@ def _matrix(batch: Any, names: list[str]) -> np.ndarray:
 def _csv(path: Path) -> tuple[list[str], Any]:
     import pandas as pd
 
-    columns = [str(name) for name in pd.read_csv(path, nrows=0).columns]
+    columns = [str(name) for name in pd.read_csv(path, nrows=1, header=None, dtype=str).iloc[0]]
+    if twice := [name for name in columns if name != "nan" and columns.count(name) > 1]:
+        raise ValueError(f"two columns {twice[0]}")
 
     def batches(names: list[str], size: int) -> Iterator[Any]:
         yield from pd.read_csv(path, usecols=names, chunksize=size)

@@ -95,7 +95,11 @@ def arrays(entry: DatasetEntry, found: Any) -> tuple[np.ndarray, np.ndarray, lis
         return inputs, labels, []
     if labels.ndim != 1:
         raise DatasetError(f"{entry.name}: labels {list(labels.shape)}; give one label for each record")
-    missing = labels != labels if labels.dtype.kind == "f" else np.array([each is None for each in labels.tolist()])
+    missing = (
+        labels != labels
+        if labels.dtype.kind == "f"
+        else np.array([each is None or each != each for each in labels.tolist()])
+    )
     if missing.any():
         raise DatasetError(f"{entry.name}: labels of {np.count_nonzero(missing)} of {len(labels)} records are missing")
     names, numbered = np.unique(labels.astype(str) if labels.dtype == object else labels, return_inverse=True)

@@ -87,6 +87,7 @@ def _unfilled(name: str, input_shape: tuple[int, ...], classes: int) -> nn.Modul
     """A built-in model with tensors not yet set: their own draws, not wanted here, take VGG-16 three seconds."""
     with torch.device("meta"):
         model: nn.Module = MODELS[name](input_shape, classes)
+    model.any_layout = True  # type: ignore[assignment]  # miaprune.devices.channels_last
     return model.to_empty(device="cpu")
 
 

@@ -165,7 +165,7 @@ class DifferentialPrivacy:
 
     def backward(self, model: nn.Module, x: Tensor, y: Tensor) -> None:
         for module in model.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
                 module.eval()
         kept = masks(model)
         total = self.clipped_sum(model, x, y)

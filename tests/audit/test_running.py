@@ -10,6 +10,7 @@ from synthetic import Evidence, make_signals
 
 from miaprune import grid, metrics
 from miaprune.audit import References, Version, of_logits, query, run, running
+from miaprune.audit import folder as folders
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -78,6 +79,33 @@ def test_a_larger_leak_is_found_and_the_difference_said(evidence):
     audit = run({"original": evidence.version(0.5), "pruned": evidence.version(2.0)}, evidence.references(2.0))
     assert audit.differences["pruned"]["auc_ci"][0] > 0
     assert audit.differences["pruned"]["attacks"]["other"] in running.WITH_REFERENCES  # records differ in difficulty
+
+
+def test_more_evidence_on_one_version_is_no_difference(evidence):
+    evidence = Evidence(n=1500)
+    audit = run(
+        {"original": evidence.version(0.5), "pruned": evidence.version(0.5)}, {"pruned": evidence.references(0.5)}
+    )
+    assert audit.versions["pruned"].strongest in running.WITH_REFERENCES
+    assert not set(audit.differences["pruned"]["of"]) & set(running.WITH_REFERENCES)
+    low, high = audit.differences["pruned"]["auc_ci"]
+    assert low < 0 < high
+    assert "attacks that were run on both" in folders.answer(audit)[-1]
+
+
+def test_swapped_members_of_references_are_noted(evidence):
+    evidence = Evidence(n=600)
+    told = evidence.references(2.0)
+    swapped = References(told.margins, ~told.members, told.source)
+    notes = [run({"v": evidence.version(2.0)}, each).versions["v"].notes for each in (told, swapped)]
+    assert ["swapped" in " ".join(said) for said in notes] == [False, True]
+
+
+def test_a_name_of_no_version_is_refused(evidence):
+    with pytest.raises(ValueError, match="unknown version 'prund': did you mean 'pruned'"):
+        run({"pruned": evidence.version(0.5)}, {"prund": evidence.references(0.5)})
+    with pytest.raises(ValueError, match="no version"):
+        run({})
 
 
 def test_the_strongest_attack_is_none_that_failed(evidence):

@@ -146,6 +146,7 @@ BAD = {
     ),
     "members that are numbers": (changed(members=np.full(N, 2)), "members are int64 and not only 0 and 1"),
     "whole numbers": (changed(posteriors=np.eye(4, dtype=int)[np.zeros(N, int)]), "posteriors are int64"),
+    "logits and posteriors": (changed() | {"logits": np.zeros((N, C))}, "one of the two"),
     "Python objects": (changed(labels=lambda x: x.astype(object)), "a pickle, which is never read"),
 }
 
@@ -173,12 +174,13 @@ BAD_TABLES = {
     "no column member": (as_csv(member=None), "no column member"),
     "no posteriors": (as_csv(**{f"p{c}": None for c in range(C)}), "no column p0, p1"),
     "a class is missing": (as_csv(p1=None), "no column p1, but p3"),
-    "text for numbers": (as_csv(p1=["x"] * N), "column p1 is text, such as 'x'"),
-    "text for labels": (as_csv(label=["cat"] * N), "column label is text, such as 'cat'"),
+    "text for numbers": (as_csv(p1=["x"] * N), "row 0: p1 is 'x'; it must be a number"),
+    "text for labels": (as_csv(label=["cat"] * N), "row 0: label is 'cat'"),
     "float labels": (as_csv(label=np.full(N, 0.5)), "labels are float64"),
     "a label is missing": (as_csv(label=[None] + [0] * (N - 1)), "row 0: no label"),
     "a posterior is missing": (as_csv(p1=[None] + [0.0] * (N - 1)), "record 0: posteriors with NaN"),
-    "members are yes and no": (as_csv(member=["yes"] * N), "column member is text, such as 'yes'"),
+    "members are yes and no": (as_csv(member=["yes"] * N), "row 0: member is 'yes'"),
+    "two columns of a name": (as_csv().replace("p1", "p0", 1), "two columns p0"),
     "only a header": (as_csv().splitlines()[0], "no records"),
     "no table": ("a,b\n1,2,3\n4,5,6,7\n", "no column p0"),
     "no text": (b"\xff\xfe\x00\x01\xf0", "can't decode byte"),
@@ -255,9 +257,12 @@ def test_every_damaged_byte_is_one_line_or_harmless(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"logits": lambda x: x[:, :-1], "members": lambda x: x[:, :-1]}, "no multiple of the 50"),
+        (
+            {"logits": lambda x: x[:, :-1], "members": lambda x: x[:, :-1]},
+            r"logits \[3, 49, 4\]; they must be \[K, 50, C\]",
+        ),
         ({"members": lambda x: x[0]}, r"members \[50\] do not fit logits \[3, 50, 4\]"),
-        ({"logits": lambda x: x[0]}, r"they must be \[K, n, C\]"),
+        ({"logits": lambda x: x[0]}, r"they must be \[K, 50, C\]"),
         ({"labels": lambda x: (x + 1) % C}, "record 0 of reference 0: label"),
         ({"logits": lambda x: x * np.nan}, "record 0: logits with NaN"),
     ],

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from miaprune import grid
+from miaprune.devices import channels_last
 from miaprune.networks import models
 
 IMAGE = (3, 32, 32)
@@ -82,3 +83,12 @@ def test_a_loaded_model_has_the_weights_of_the_checkpoint_and_none_of_its_memory
 def test_a_layer_whose_beginning_nobody_fixed_is_refused():
     with pytest.raises(TypeError, match=r"initialise knows no LayerNorm; say in its module"):
         models.initialise(nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2)), torch.Generator())
+
+
+def test_only_a_built_in_model_is_laid_out_anew():
+    """A user's may view its images as rows, which raises an error where channels come last."""
+    own = nn.Conv2d(3, 4, 3)
+    for model, there in ((own, False), (models.build("cnn", (3, 8, 8), 10, 0), True)):
+        channels_last(model)
+        weight = next(p for p in model.parameters() if p.dim() == 4)
+        assert weight.is_contiguous(memory_format=torch.channels_last) == there
