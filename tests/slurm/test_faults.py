@@ -16,18 +16,15 @@ POISONED = "digits/fc/l1_0.9"
 # Added to the folder's copy of the library: a setting that always fails.
 FAILING = """
 
-_healthy = PRUNERS["l1"]
+_healthy = l1
 
 
-def _failing(model, sparsity):
+def l1(model, sparsity):
     import pathlib
 
     if sparsity == 0.9 and pathlib.Path("poisoned").exists():
         raise ValueError("poisoned")
     _healthy(model, sparsity)
-
-
-PRUNERS["l1"] = _failing
 """
 # And a fine-tuning that saves its state in its third epoch and goes no further while the file `held` is there: however
 # fast the machine, a fault finds it at work. It takes too much memory if it is told to.

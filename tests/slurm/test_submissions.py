@@ -7,7 +7,7 @@ import signal
 import pytest
 from cluster import wait_for
 from oncluster import results
-from runner import small_config
+from runner import ROOT, small_config
 
 from miaprune import grid
 
@@ -15,8 +15,9 @@ TARGETS = ("attacks", "defenses", "transfer", "results/tables/attacks.csv")
 
 
 def config():
-    """Of each one: two sparsities, a defended setting and both its adversaries, mismatched ones, further references."""
+    """Of each one: a defended setting and its two adversaries, mismatched ones, further references, a user's attack."""
     small = small_config() | {"keep_checkpoints": False, "sparsities": [0.5, 0.7], "transfer": "all", "references": 6}
+    small |= {"extensions": [str(ROOT / "tests/slurm/my_lab.py")], "attacks": [*small["attacks"], "gap"]}
     small["parts"] = {"all": {}, "one": {"sparsities": [0.7]}}
     small["defenses"] = [{"defense": "ppb", "strengths": [4], "part": "one", "adversaries": ["adaptive", "unaware"]}]
     return small
@@ -48,6 +49,8 @@ def test_results_are_a_local_runs_byte_for_byte_but_for_checkpoints_that_are_not
     assert len(expected) > 20
     assert found.keys() == expected.keys()
     assert [name for name in expected if expected[name] != found[name]] == []
+    attacked = grid.attacked(grid.settings(config()), config())
+    assert len([name for name in expected if name.endswith("/gap.json")]) == len(attacked)
 
 
 def test_ctrl_c_leaves_nothing_in_the_queue(run):
