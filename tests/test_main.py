@@ -68,7 +68,7 @@ def test_an_audit_from_files_to_a_report(files, monkeypatch, capsys):
         (["original=model.pt", "--out", "out"], "model.pt: a checkpoint or a pickle"),
         (["original=original.npz", "--references", "other=references.npz", "--out", "out"], "no version other"),
         (["original=original.npz", "--references", "none.npz", "--out", "out"], "none.npz: no such file"),
-        (["original=original.npz", "--references", "pruned.npz", "--out", "out"], "they must be [K, n, C]"),
+        (["original=original.npz", "--references", "pruned.npz", "--out", "out"], "they must be [K, 300, C]"),
         (["original=original.npz", "--out", "."], "has model.pt, which no audit wrote"),
         (["original=original.npz", "--out", "pruned.npz"], "a file"),
         (["original=original.npz", "pruned=other.npz", "--out", "out"], "its members differ from those of original"),

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.special import ndtri
 
 from miaprune.audit.running import Audit, Found
 from miaprune.files import FileError, save_tensors, write_text
@@ -154,6 +153,8 @@ def _leak(name: str, found: Found) -> str:
         if (rate := best["tpr_at_fpr"][fpr])["tpr"] is not None
     ]
     finds = f" It finds {' and '.join(rates)}." if rates else ""
+    from scipy.special import ndtri
+
     low, high = best["auc_ci"]
     # The best of several is above 0.5 by chance more often than one is: Bonferroni's interval, wide enough for all.
     widened = best["auc"] - (best["auc"] - low) * ndtri(1 - 0.025 / len(found.sound)) / ndtri(0.975)

@@ -17,7 +17,7 @@ TARGETS = ("attacks", "defenses", "transfer", "results/tables/attacks.csv")
 def config():
     """Of each one: a defended setting and its two adversaries, mismatched ones, further references, a user's attack."""
     small = small_config() | {"keep_checkpoints": False, "sparsities": [0.5, 0.7], "transfer": "all", "references": 6}
-    small |= {"extensions": [str(ROOT / "tests/slurm/my_lab.py")], "attacks": [*small["attacks"], "gap"]}
+    small |= {"extensions": [str(ROOT / "tests/slurm/my_lab.py")], "attacks": [*small["attacks"], "rmia", "gap"]}
     small["parts"] = {"all": {}, "one": {"sparsities": [0.7]}}
     small["defenses"] = [{"defense": "ppb", "strengths": [4], "part": "one", "adversaries": ["adaptive", "unaware"]}]
     return small
@@ -71,7 +71,7 @@ def test_one_submission_per_setting_and_few_more(run):
     expected["prepare_wildcards_digits"] = 1
     # a comment is rule_, the group or the rule, and the group's rules or the wildcards
     submitted = collections.Counter(
-        re.fullmatch(r"rule_(.*?)(_attack_.*|_mismatched)?", job["Comment"])[1]
+        re.fullmatch(r"rule_(.*?)(_attack_.*|_mismatched|_prune_references.*|_reference_margins)?", job["Comment"])[1]
         for job in run.jobs()
         if not job["State"].startswith("CANCELLED")
     )
