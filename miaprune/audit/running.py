@@ -12,7 +12,6 @@ import numpy as np
 
 from miaprune import grid, metrics
 from miaprune.attacks import attack, thresholds
-from miaprune.attacks.references import in_turn
 from miaprune.audit import crossfit
 from miaprune.audit.evidence import References, Version
 from miaprune.margins import TEST, TRAIN, UNSEEN, Margins
@@ -239,6 +238,7 @@ def _one_thread() -> Iterator[None]:
 def _with_references(name: str, version: Version, told: References) -> tuple[np.ndarray, dict[str, Any]]:
     """Scores float64 [n], and how they are calibrated: "by" is None where the references can't do it."""
     from miaprune.attacks import online
+    from miaprune.attacks.references import in_turn
 
     if name in ONLINE_ATTACKS:
         score, margins = online.ATTACKS[name], version.margins.astype(np.float64)
