@@ -43,8 +43,9 @@ def run(on_cluster, local):
 def test_results_are_a_local_runs_byte_for_byte_but_for_checkpoints_that_are_not_kept(run, local):
     found, expected = results(run.folder), local()
     pruned = [name for name in expected if "/original/" not in name]
-    checkpoints = {name for name in pruned if name.endswith(tuple(f"/{role}.safetensors" for role in grid.ROLES))}
-    assert len(checkpoints) == 3 * len(grid.ROLES)
+    models = tuple(f"/{name}.safetensors" for name in (*grid.ROLES, "models"))  # the last: further references
+    checkpoints = {name for name in pruned if name.endswith(models)}
+    assert len(checkpoints) == 3 * len(models)
     expected = {name: content for name, content in expected.items() if name not in checkpoints}
     assert len(expected) > 20
     assert found.keys() == expected.keys()
