@@ -195,8 +195,8 @@ READING = (
     "networks are cross-fitted on the audited records, which takes an auditor who knows the members; attacks with "
     "references are calibrated on each of the first five references in turn where references have members. Versions "
     "are compared by a paired bootstrap, each by the strongest of the attacks that were run on both. Intervals treat "
-    "records as independent: with duplicates or several records of one person among them they are too narrow. They say nothing of what another "
-    "training run would give."
+    "records as independent: with duplicates or several records of one person among them they are too narrow. They "
+    "say nothing of what another training run would give."
 )
 """How to read the numbers."""
 
