@@ -1,7 +1,9 @@
 """What an audit leaves is whole, its own, and agrees with itself."""
 
+import copy
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -84,6 +86,23 @@ def test_the_answer_says_the_numbers_of_the_strongest_attacks(audit):
     best = audit.versions["pruned"].results[audit.versions["pruned"].strongest]
     assert f"AUC of {best['auc']:.3f} [{best['auc_ci'][0]:.3f}, {best['auc_ci'][1]:.3f}]" in leaks[1]
     assert leaks[2].startswith("pruned leaks more than original: the difference in AUC is +")
+
+
+@pytest.mark.parametrize(
+    ("auc", "ends", "said"),
+    [
+        (0.6, [0.58, 0.62], ""),
+        (0.6, [0.505, 0.695], "No leak is shown: by chance the best of 5 attacks is as good."),  # alone it would be one
+        (0.6, [0.49, 0.71], "No leak is shown"),
+        (0.4, [0.35, 0.45], "are members and non-members swapped?"),
+    ],
+)
+def test_that_a_version_leaks_is_said_where_the_best_of_so_many_attacks_is_not_chance(audit, auc, ends, said):
+    found = copy.deepcopy(audit.versions["pruned"])
+    for result in found.results.values():
+        result |= {"auc": auc, "auc_ci": ends}
+    verdict = folders.answer(replace(audit, versions={"pruned": found}, differences={}))[0].partition("].")[2]
+    assert said in verdict and ("leak" in verdict or "swapped" in verdict) == bool(said)
 
 
 @pytest.mark.parametrize(

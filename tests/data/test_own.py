@@ -83,7 +83,13 @@ def test_moments_of_more_than_one_part():
 
 @pytest.mark.parametrize(
     ("labels", "names"),
-    [(["b", "c", "a"], ["a", "b", "c"]), ([5, 7, 1], ["1", "5", "7"]), (["b", None, "a"], None), ([1.0, 2, 0.5], "")],
+    [
+        (["b", "c", "a"], ["a", "b", "c"]),
+        ([5, 7, 1], ["1", "5", "7"]),
+        (["b", None, "a"], None),
+        (["b", float("nan"), "a"], None),  # as pandas reads a gap among texts
+        ([1.0, 2, 0.5], ""),
+    ],
 )
 def test_labels_are_numbered_as_they_sort(prepared, labels, names):
     given = np.array(labels, object if isinstance(labels[0], str) else None)[LABELS]
