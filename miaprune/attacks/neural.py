@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim import SGD, AdamW, Optimizer
+from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, OneCycleLR
 
 from miaprune import metrics
 from miaprune.attacks import checks
@@ -22,7 +24,6 @@ from miaprune.attacks.networks import Samia, mlp
 from miaprune.devices import Captured
 from miaprune.grid import derive_seed
 from miaprune.signals import Signals
-from miaprune.training.optim import SGD, Adam, Optimizer, one_cycle
 
 SCORE_BATCH = 1024
 """Records that are scored at a time; of more than 100 classes fewer, as SAMIA's attention grows with their square."""
@@ -76,14 +77,16 @@ def inputs_of(features: Features, signals: Signals, device: str) -> Inputs:
     return lambda index: features(*(tensor[index] for tensor in held))
 
 
-def optimisers(model: nn.Module, recipe: Options) -> list[tuple[Optimizer, float]]:
-    """The recipe's optimisers, each with what the recipe's rate is multiplied by for its parameters (see `WIDE`)."""
+def optimiser(model: nn.Module, recipe: Options, on_gpu: bool = False) -> Optimizer:
+    """The recipe's optimiser; AdamW's rate is lower for wide matrices (see `WIDE`)."""
+    lr, decay = recipe["lr"], recipe["weight_decay"]
     if recipe["optimizer"] == "sgd":
-        return [(SGD(model.parameters(), recipe["weight_decay"], recipe["momentum"]), 1.0)]
-    groups: dict[float, list[Tensor]] = {}
+        return SGD(model.parameters(), lr, recipe["momentum"], weight_decay=decay, fused=True)
+    by_share: dict[float, list[Tensor]] = {}
     for p in model.parameters():
-        groups.setdefault(min(1.0, WIDE / p.shape[1]) if p.dim() == 2 else 1.0, []).append(p)
-    return [(Adam(group, recipe["weight_decay"], decoupled=True), share) for share, group in groups.items()]
+        by_share.setdefault(min(1.0, WIDE / p.shape[1]) if p.dim() == 2 else 1.0, []).append(p)
+    groups = [{"params": group, "lr": lr * share} for share, group in by_share.items()]
+    return AdamW(groups, weight_decay=decay, fused=True, capturable=on_gpu)
 
 
 def epochs_of(recipe: Options, steps_per_epoch: int) -> int:
@@ -91,11 +94,13 @@ def epochs_of(recipe: Options, steps_per_epoch: int) -> int:
     return max(recipe["epochs"], -(-recipe.get("least_steps", 0) // steps_per_epoch))
 
 
-def learning_rate(recipe: Options, step: int, steps_per_epoch: int) -> float:
-    """At step 0, 1, ...: one cycle, or divided by 10 at each of the recipe's ``milestones`` (epochs)."""
+def schedule(optimizer: Optimizer, recipe: Options, steps_per_epoch: int) -> LRScheduler:
+    """One cycle, or a tenth of the rate from each of the recipe's ``milestones`` (epochs) on."""
     if recipe["optimizer"] == "sgd":
-        return float(recipe["lr"]) * 0.1 ** sum(step >= m * steps_per_epoch for m in recipe["milestones"])
-    return one_cycle(step, epochs_of(recipe, steps_per_epoch) * steps_per_epoch, recipe["lr"])
+        return MultiStepLR(optimizer, [m * steps_per_epoch for m in recipe["milestones"]])
+    peaks = [group["lr"] for group in optimizer.param_groups]
+    steps = epochs_of(recipe, steps_per_epoch) * steps_per_epoch
+    return OneCycleLR(optimizer, peaks, total_steps=steps, cycle_momentum=False)
 
 
 def train(build: Build, inputs: Inputs, y: Tensor, recipe: Options, seed: int) -> nn.Module:
@@ -108,22 +113,24 @@ def train(build: Build, inputs: Inputs, y: Tensor, recipe: Options, seed: int) -
         torch.manual_seed(seed)
         model = _build(build, inputs, y.device)
         batches = -(-len(y) // recipe["batch_size"])
-        optimizers = optimisers(model, recipe)
-        rate = torch.zeros((), dtype=torch.float32 if y.is_cuda else torch.float64, device=y.device)
+        optimizer = optimiser(model, recipe, on_gpu=y.is_cuda)
+        rates = schedule(optimizer, recipe, batches)
+        if y.is_cuda:  # a captured step reads its rates from the card
+            for group in optimizer.param_groups:
+                group["lr"] = torch.tensor(group["lr"], device=y.device)
 
         def take(index: Tensor) -> None:
-            for optimizer, _ in optimizers:
-                optimizer.zero_grad()
+            optimizer.zero_grad()
             F.cross_entropy(model(inputs(index)), y[index]).backward()
-            for optimizer, share in optimizers:
-                optimizer.step(rate * share if y.is_cuda else rate.item() * share)
+            optimizer.step()
 
         take_step = Captured(take) if y.is_cuda else take
         model.train()
         for step in range(epochs_of(recipe, batches) * batches):
             if step % batches == 0:
                 order = torch.randperm(len(y)).to(y.device).tensor_split(batches)
-            rate.fill_(learning_rate(recipe, step, batches))
+            if step:
+                rates.step()
             take_step(order[step % batches])
     return model.eval()
 

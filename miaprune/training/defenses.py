@@ -15,8 +15,7 @@ from miaprune.grid import derive_seed
 from miaprune.networks.models import initialise
 from miaprune.networks.pruning import masks
 from miaprune.training.objectives import CrossEntropy, Objective
-from miaprune.training.optim import Adam
-from miaprune.training.resume import pack, unpack
+from miaprune.training.resume import load_optimizer, optimizer_state, pack, unpack
 
 if TYPE_CHECKING:
     from miaprune.data.datasets import Dataset
@@ -79,7 +78,7 @@ class AdversarialRegularisation(CrossEntropy):
                 nn.Linear(256, 128), nn.ReLU(), nn.Linear(128, 2),
             )  # fmt: skip
         self.inference = initialise(inference, self.generator).to(device)
-        self.optimizer, self.inference_lr = Adam(self.inference.parameters(), weight_decay=0.0), inference_lr
+        self.optimizer = torch.optim.Adam(self.inference.parameters(), inference_lr, fused=True)
 
     def _membership_loss(self, logits: Tensor, y: Tensor, members: Tensor) -> Tensor:
         features = torch.cat([logits.softmax(1), F.one_hot(y, self.data.classes)], dim=1)
@@ -98,7 +97,7 @@ class AdversarialRegularisation(CrossEntropy):
                 logits = model(self.data.batch(index))
             self.optimizer.zero_grad()
             self._membership_loss(logits, self.data.labels[index], members).backward()
-            self.optimizer.step(self.inference_lr)
+            self.optimizer.step()
         model.train()
 
     def backward(self, model: nn.Module, x: Tensor, y: Tensor) -> None:
@@ -111,14 +110,14 @@ class AdversarialRegularisation(CrossEntropy):
         return pack(
             {
                 "inference": self.inference.state_dict(),
-                "optimizer": self.optimizer.state(),
+                "optimizer": optimizer_state(self.optimizer),
                 "draws": {"inference": self.generator.get_state()},
             }
         )
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
         self.inference.load_state_dict(unpack(tensors, "inference"))
-        self.optimizer.load_state(unpack(tensors, "optimizer"))
+        load_optimizer(self.optimizer, unpack(tensors, "optimizer"))
         self.generator.set_state(tensors["draws/inference"])
 
 

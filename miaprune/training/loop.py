@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from miaprune.devices import Autocast, Captured, channels_last
 from miaprune.networks.stack import Stack, unstack
 from miaprune.training.objectives import Objective
-from miaprune.training.optim import Adam
-from miaprune.training.resume import Slot, State, pack, unpack
+from miaprune.training.resume import Slot, State, load_optimizer, optimizer_state, pack, unpack
 from miaprune.training.stopping import span
 
 if TYPE_CHECKING:
@@ -64,7 +63,7 @@ class Run:
     """A training under way: all that its next step depends on. Lists have an entry for each model of a stack."""
 
     model: nn.Module
-    optimizer: Adam
+    optimizer: torch.optim.Adam
     objective: Objective
     generators: list[torch.Generator]  # draw the batches
     device: torch.device
@@ -84,7 +83,7 @@ class Run:
             draws["cuda"] = torch.cuda.get_rng_state(self.device)
         tensors = {
             "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state(),
+            "optimizer": optimizer_state(self.optimizer),
             "objective": self.objective.state(),
             "draws": draws,
             "best": pack({str(i): best for i, best in enumerate(self.best)}),
@@ -94,7 +93,7 @@ class Run:
 
     def load(self, state: State) -> None:
         self.model.load_state_dict(unpack(state.tensors, "model"))
-        self.optimizer.load_state(unpack(state.tensors, "optimizer"))
+        load_optimizer(self.optimizer, unpack(state.tensors, "optimizer"))
         self.objective.load_state(unpack(state.tensors, "objective"))
         draws, best = unpack(state.tensors, "draws"), unpack(state.tensors, "best")
         for i, generator in enumerate(self.generators):
@@ -160,7 +159,13 @@ def train(
     dev = dev if together else dev[0]
     run = Run(
         model,
-        Adam(model.parameters(), recipe["weight_decay"]),
+        torch.optim.Adam(
+            model.parameters(),
+            recipe["learning_rate"],
+            weight_decay=recipe["weight_decay"],
+            fused=True,
+            capturable=on_gpu,
+        ),
         objective,
         [torch.Generator().manual_seed(seed) for seed in seeds],
         device,
@@ -174,7 +179,7 @@ def train(
     def step(batch: Tensor) -> None:
         run.optimizer.zero_grad()
         objective.backward(forward, inputs(data, batch), data.labels[batch])
-        run.optimizer.step(recipe["learning_rate"])
+        run.optimizer.step()
 
     def between() -> None:  # batches of an evaluation, each up to half a minute of an image network on a CPU
         if slot and slot.states.due:

@@ -26,6 +26,7 @@ from miaprune.training.stopping import Stopped, on_stop
 
 if TYPE_CHECKING:  # `forget_finished` is called by who has no need of torch
     from torch import Tensor
+    from torch.optim import Optimizer
 
 
 def file_digest(path: str | Path) -> str:
@@ -267,3 +268,18 @@ def pack(groups: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
 def unpack(tensors: Mapping[str, Tensor], group: str) -> dict[str, Tensor]:
     """One of the groups that `pack` put together; empty if it was."""
     return {name.removeprefix(f"{group}/"): t for name, t in tensors.items() if name.startswith(f"{group}/")}
+
+
+def optimizer_state(optimizer: Optimizer) -> dict[str, Tensor]:
+    """What an optimiser of torch's keeps of each parameter, ``index/name``; nothing before its first step."""
+    return pack({str(i): kept for i, kept in optimizer.state_dict()["state"].items()})
+
+
+def load_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Put back what `optimizer_state` gave, laid out like the parameters, as fused kernels demand."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    state = {
+        i: {name: (p.detach() if t.dim() else t).clone().copy_(t) for name, t in unpack(tensors, str(i)).items()}
+        for i, p in enumerate(parameters)
+    }
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state if tensors else {}})

@@ -104,7 +104,14 @@ def test_same_seed_same_scores_and_another_seed_others(name):
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_recipes_set_the_learning_rate_they_describe(recipe):
     options = RECIPES[recipe] | ({"epochs": 5} if recipe == "fast" else {})
-    rates = [neural.learning_rate(options, step, 20) for step in range(20 * options["epochs"])]
+    optimizer, rates = neural.optimiser(torch.nn.Linear(3, 2), options), []
+    schedule = neural.schedule(optimizer, options, 20)
+    for step in range(20 * neural.epochs_of(options, 20)):
+        if step:
+            schedule.step()
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+    assert min(rates) == rates[-1]
     assert max(rates) == pytest.approx(options["lr"])
     if recipe == "paper":
         assert [rates[20 * e] for e in (0, 49, 50, 74, 75, 99)] == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4, 1e-5, 1e-5])
@@ -185,13 +192,14 @@ def test_it_comes_near_the_best_possible_auc(name, classes, boost, records, step
 
 
 def test_adams_rate_is_lower_for_a_matrix_of_many_inputs_and_sgds_is_not():
-    model = networks.Samia((3, 100))
-    by_share = {share: optimizer.parameters for optimizer, share in neural.optimisers(model, RECIPES["fast"])}
-    assert by_share.keys() == {1.0, 0.1}
-    assert [p is model.head[0].weight for p in by_share[0.1]] == [True]
-    assert len(by_share[1.0]) == len([*model.parameters()]) - 1
-    assert [share for _, share in neural.optimisers(networks.Samia((3, 10)), RECIPES["fast"])] == [1.0]
-    assert [share for _, share in neural.optimisers(model, RECIPES["paper"])] == [1.0]
+    def rates(classes, recipe):
+        optimizer = neural.optimiser(networks.Samia((3, classes)), RECIPES[recipe])
+        return {group["lr"] / RECIPES[recipe]["lr"]: group["params"] for group in optimizer.param_groups}
+
+    by_share = rates(100, "fast")
+    assert by_share.keys() == {1.0, 0.1} and [p.shape for p in by_share[0.1]] == [(64, 6400)]
+    assert len(by_share[1.0]) == len([*networks.Samia((3, 100)).parameters()]) - 1
+    assert rates(10, "fast").keys() == rates(100, "paper").keys() == {1.0}
 
 
 def test_the_head_lives_at_100_classes():

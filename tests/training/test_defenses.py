@@ -81,7 +81,7 @@ def test_every_defence_of_the_grid_is_built_from_the_shipped_config(digits):
 def test_no_option_is_dropped(digits):
     adv = objective_of(digits, "adv", 3.0, inference_steps=5, inference_lr=0.25, recipe=RECIPE | {"batch_size": 17})
     assert (adv.strength, adv.inference_steps, adv.batch_size) == (3.0, 5, 17)
-    assert adv.inference_lr == 0.25
+    assert adv.optimizer.param_groups[0]["lr"] == 0.25
     dp = objective_of(digits, "dp", 3.0, clip=0.25, delta=1e-3, chunk=5)
     assert (dp.noise_multiplier, dp.clip, dp.delta, dp.chunk) == (3.0, 0.25, 1e-3, 5)
     assert objective_of(digits, "ppb", 3.0).strength == 3.0
@@ -195,7 +195,7 @@ def test_adv_steps_the_inference_model_before_every_batch_of_every_epoch(digits)
     objective.data = Recorder(digits)
     steps = []
     step = objective.optimizer.step
-    objective.optimizer.step = lambda lr: (steps.append(1), step(lr))
+    objective.optimizer.step = lambda: (steps.append(1), step())
     trained(digits, objective, "fc", recipe=RECIPE)
     assert len(steps) == len(objective.data.asked) == 3 * BATCHES * RECIPE["epochs"]
     size = RECIPE["batch_size"]

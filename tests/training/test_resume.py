@@ -174,6 +174,30 @@ def test_a_signal_lets_the_step_end_and_its_state_be_saved(digits, tmp_path):
     )
 
 
+def test_an_optimisers_state_goes_on_laid_out_like_its_parameters():
+    """As fused kernels demand of models in channels-last; files hold tensors by rows."""
+
+    def steps(conv, optimizer, count):
+        for _ in range(count):
+            optimizer.zero_grad()
+            conv(x).square().sum().backward()
+            optimizer.step()
+
+    x = torch.randn(2, 3, 8, 8).to(memory_format=torch.channels_last)
+    whole, again = (torch.nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last) for _ in range(2))
+    first, second = (torch.optim.Adam(conv.parameters(), 1e-2, fused=True) for conv in (whole, again))
+    assert resume.optimizer_state(first) == {}
+    steps(whole, first, 3)
+    again.load_state_dict(whole.state_dict())
+    kept = {name: tensor.contiguous() for name, tensor in resume.optimizer_state(first).items()}
+    resume.load_optimizer(second, kept)
+    assert not kept["0/exp_avg"].is_contiguous(memory_format=torch.channels_last)
+    assert second.state[again.weight]["exp_avg"].stride() == again.weight.stride()
+    for conv, optimizer in ((whole, first), (again, second)):
+        steps(conv, optimizer, 3)
+    assert torch.equal(whole.weight, again.weight) and torch.equal(whole.bias, again.bias)
+
+
 def test_a_short_training_writes_nothing(digits, tmp_path):
     states = states_in(tmp_path, every=240)
     trained(tmp_path, digits, CASES[0], states.slot("victim"))
