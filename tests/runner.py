@@ -71,7 +71,7 @@ class Workflow:
 def small_config():
     """The repository's configuration cut down to one small setting and a few epochs of everything.
 
-    The originals train long enough for SAMIA to find in one epoch what they leak: a network that did not is fitted anew.
+    The originals train long enough for SAMIA to find in an epoch what they leak: one that does not is fitted anew.
     """
     config = yaml.safe_load((ROOT / "config.yaml").read_text()) | SMALL
     for stage, epochs in (("training", 10), ("finetuning", 2)):
