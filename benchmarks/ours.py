@@ -6,6 +6,7 @@ import argparse
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -82,21 +83,40 @@ class Cell:
     attacks: dict[str, dict[str, Any]]  # results by attack
 
 
-def snakemake(folder: Path, config: Mapping[str, Any], *targets: str) -> float:
-    """Run the workflow in ``folder``; returns its wall-clock seconds."""
+def run(command: Sequence[str], seconds: float | None = None) -> int:
+    """Run a command with this checkout's miaprune; returns its exit status.
+
+    At the limit of ``seconds`` it is stopped with all that it has started, and `subprocess.TimeoutExpired` is raised
+    once it has ended; likewise at Ctrl-C and at SIGTERM, where that raises an exception. All of them get SIGINT: at
+    SIGTERM Snakemake lets running jobs end, and so does a job under SLURM.
+    """
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    with subprocess.Popen(
+        command,
+        env=os.environ | {"PYTHONPATH": path},
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+    ) as process:
+        try:
+            return process.wait(seconds)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGINT)
+            process.wait()  # `with` does not at Ctrl-C
+            raise
+
+
+def run_workflow(folder: Path, config: Mapping[str, Any], *targets: str, seconds: float | None = None) -> int:
+    """Run the workflow in ``folder`` for at most so many ``seconds``, as `run` does; returns its exit status."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(dict(config)))
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder)]
-    command += ["--profile", str(ROOT / "profiles/local"), *targets, "--quiet", "all"]
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))  # this checkout's miaprune
+    return run([*command, "--profile", str(ROOT / "profiles/local"), *targets, "--quiet", "all"], seconds)
+
+
+def snakemake(folder: Path, config: Mapping[str, Any], *targets: str) -> float:
+    """Run the workflow in ``folder``; returns its wall-clock seconds."""
     started = time.perf_counter()
-    with subprocess.Popen(command, env=os.environ | {"PYTHONPATH": path}) as process:
-        try:
-            failed = process.wait()
-        except SystemExit:  # told to stop: Snakemake ends its running jobs and starts no more; SIGINT it may ignore
-            process.terminate()
-            raise
-    if failed:
+    if run_workflow(folder, config, *targets):
         sys.exit("error: the workflow failed; its own words are above")
     return time.perf_counter() - started
 

@@ -300,7 +300,7 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_run(tmp_path, cap
 
 def test_a_benchmark_that_is_stopped_stops_its_workflow(tmp_path, monkeypatch):
     snakemake, started, told = (tmp_path / name for name in ("python", "started", "told"))
-    script = f"trap 'kill $!; touch {told}; exit' TERM; sleep 60 & touch {started}; wait"
+    script = f"trap 'kill $!; touch {told}; exit' INT; sleep 60 & touch {started}; wait"
     snakemake.write_text(f"#!/bin/sh\n{script}\n")
     snakemake.chmod(0o755)
     monkeypatch.setattr(ours.sys, "executable", str(snakemake))
