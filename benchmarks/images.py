@@ -4,7 +4,8 @@
     python benchmarks/images.py --device cpu --cells digits/cnn noisy_digits/cnn     # only that it runs
 
 Runs the tests that are marked gpu and then the real workflow, step by step, and stops when the time is up; then it
-prints tables of what is there. The same command goes on where it stopped. What is run: see `steps`.
+prints tables of what is there. The same command goes on where it stopped; after a kill -9 the workflow's lock has to go
+first (docs/runs.md). Where a machine is taken away, give it fewer minutes than are left. What is run: see `steps`.
 """
 
 from __future__ import annotations
@@ -56,8 +57,9 @@ def steps(first: str, *further: str) -> dict[str, list[str]]:
 def tests(done: Path, seconds: float) -> str:
     """Run the tests that are marked gpu, once: ``done`` keeps how they ended."""
     if not done.exists():
-        failed = ours.run([sys.executable, "-m", "pytest", "-m", "gpu", str(ours.ROOT / "tests")], seconds)
         done.parent.mkdir(parents=True, exist_ok=True)
+        done.write_text("stopped")  # unless they come to their end
+        failed = ours.run([sys.executable, "-m", "pytest", "-m", "gpu", str(ours.ROOT / "tests")], seconds)
         done.write_text("failed" if failed else "passed")
     return done.read_text()
 
@@ -172,7 +174,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     ours.writable(parser, "--output", args.output)
     ours.each_once(parser, "--cells", args.cells)
-    began, machine, folder = time.monotonic(), ours.machine(args.device), args.results_dir.resolve()
+    began, folder = time.monotonic(), args.results_dir.resolve()
     planned = steps(*args.cells)
     models = [model for step in planned.values() for model in step]
     try:
@@ -183,6 +185,7 @@ def main(argv: list[str] | None = None) -> int:
             ours.prepared(cell.split("/")[0], args.data_dir)
     except (ConfigError, FileError, grid.GridError) as error:
         sys.exit(f"error: {error}")
+    machine = ours.machine(args.device)
     changes = {"device": args.device, "data_dir": str(args.data_dir.resolve()), "results_dir": str(folder)}
     config, limit = ours.configuration(changes), 60 * args.minutes
     todo = {step: partial(attacks, folder, config, of) for step, of in planned.items()}

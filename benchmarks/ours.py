@@ -110,7 +110,7 @@ def run_workflow(folder: Path, config: Mapping[str, Any], *targets: str, seconds
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(dict(config)))
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder)]
-    return run([*command, "--profile", str(ROOT / "profiles/local"), *targets, "--quiet", "all"], seconds)
+    return run([*command, "--profile", str(ROOT / "profiles/local"), *targets, "--quiet", "rules", "progress"], seconds)
 
 
 def snakemake(folder: Path, config: Mapping[str, Any], *targets: str) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -73,7 +74,9 @@ class Captured:
         if self.taken[size] < WARM_UP:
             current = torch.cuda.current_stream()
             self.stream.wait_stream(current)
-            with torch.cuda.stream(self.stream):
+            with torch.cuda.stream(self.stream), warnings.catch_warnings():
+                # torch's optimisers warn of a step that is not captured: the next ones are.
+                warnings.filterwarnings("ignore", "This instance was constructed with capturable=True")
                 self.step(held)
             current.wait_stream(self.stream)
         else:

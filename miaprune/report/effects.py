@@ -66,6 +66,7 @@ def effects(attacks: pd.DataFrame) -> pd.DataFrame:
         as_l1 = pd.MultiIndex.from_frame(at.assign(variant=at["variant"].str.replace(RANDOM, "l1")))
         for effect, after, before in (
             ("finetuned - original", finetuned, of_the_same_original(original, finetuned)),
+            ("pruned - original", pruned, of_the_same_original(original, pruned)),
             ("pruned - finetuned", pruned, of_the_same_original(finetuned, pruned)),
             ("untuned - original", untuned, of_the_same_original(original, untuned)),
             ("l1 - random", pruned.reindex(as_l1).set_axis(drawn.index), drawn),

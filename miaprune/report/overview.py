@@ -70,6 +70,7 @@ EFFECTS_TEXT = """\
 Differences of the largest AUC of any attack (`auc`) and of the largest TPR at 1 % FPR, in points: above 0 is more leak.
 
 * *finetuned - original*: what further training does
+* *pruned - original*: what pruning and the further training do together
 * *pruned - finetuned*: what pruning itself does
 * *untuned - original*: what pruning does before fine-tuning
 * *l1 - random*: what the choice of weights does

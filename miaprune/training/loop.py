@@ -151,7 +151,7 @@ def train(
     starts = [f"{name}: " for name in names] or [""] * len(models)
     model = Stack(models) if together else models[0]
     on_gpu = device.type == "cuda"
-    # Before the optimiser: its fused kernel wants moments laid out like their parameters.
+    # Before the first step: the fused kernel wants moments laid out like their parameters.
     if not together:
         channels_last(model)
     train_index = [torch.from_numpy(split.train).to(device) for split in splits]
@@ -164,7 +164,7 @@ def train(
             recipe["learning_rate"],
             weight_decay=recipe["weight_decay"],
             fused=True,
-            capturable=on_gpu,
+            capturable=captured([objective], device),
         ),
         objective,
         [torch.Generator().manual_seed(seed) for seed in seeds],

@@ -282,4 +282,4 @@ def load_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
         i: {name: (p.detach() if t.dim() else t).clone().copy_(t) for name, t in unpack(tensors, str(i)).items()}
         for i, p in enumerate(parameters)
     }
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": state if tensors else {}})
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})

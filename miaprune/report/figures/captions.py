@@ -53,8 +53,8 @@ def precision(rows: pd.DataFrame, measure: str = "accuracy", bars: str = "Bars")
 
 
 def seeds(rows: pd.DataFrame) -> str:
-    """What one point or cell is, by the column ``seeds`` of a table averaged over them."""
-    seeds = sorted(set(rows["seeds"]))
+    """What one point or cell is, of a table averaged over seeds: of those whose result had not failed."""
+    seeds = sorted({int(n) for n in results_behind(rows) if n})
     return "a single seed" if seeds == [1] else f"the mean over {' or '.join(map(str, seeds)) or 'no'} seeds"
 
 
