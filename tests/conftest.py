@@ -1,5 +1,7 @@
 """Small inputs that tests share, and the switch for tests that need a GPU."""
 
+import logging
+
 import hypothesis
 import pytest
 import torch
@@ -17,6 +19,17 @@ def pytest_collection_modifyitems(items):
         for item in items:
             if item.get_closest_marker("gpu"):
                 item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture(autouse=True)
+def levels():
+    """Programs set what is logged: put it back."""
+    loggers = [logging.getLogger(name) for name in ("miaprune", "miaprune.attacks")]
+    before = [(logger, logger.level, [*logger.handlers]) for logger in loggers]
+    yield
+    for logger, level, handlers in before:
+        logger.setLevel(level)
+        logger.handlers[:] = handlers
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """The benchmarks' code on tiny data, so that it cannot rot. Nothing here asserts a time."""
 
-import logging
 import re
 import signal
 import subprocess
@@ -46,10 +45,8 @@ def data():
 def quick(monkeypatch):
     monkeypatch.setattr(baseline, "WORKERS", 0)
     monkeypatch.setattr(neural, "REFITS", 0)
-    logger, threads, tf32 = logging.getLogger("miaprune"), torch.get_num_threads(), torch.backends.cudnn.allow_tf32
-    level = logger.level
+    threads, tf32 = torch.get_num_threads(), torch.backends.cudnn.allow_tf32
     yield  # a benchmark sets its process up as a job's; the next tests are in it too
-    logger.setLevel(level)
     torch.set_num_threads(threads)
     torch.backends.cudnn.allow_tf32 = tf32
 

@@ -27,6 +27,7 @@ def lab(tmp_path_factory):
     config = small_config()
     for block in YAML[:3]:
         config |= yaml.safe_load(block)
+    config["training"] |= {"epochs": config["finetuning"]["epochs"]}
     workflow = Workflow(folder, config | {"attacks": ["conf", "gap"], "sparsities": [0.5]})
     done = workflow.run(TABLE, f"{CELL}/unaware/gap.json", f"{CELL}/scores.safetensors")
     assert done.returncode == 0, done.stdout + done.stderr
