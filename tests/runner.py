@@ -1,4 +1,4 @@
-"""Run the real workflow as a user would, in a folder of its own."""
+"""Run the real workflow in a folder of its own: as a user would, but for the imports, see `FORKS`."""
 
 import copy
 import multiprocessing
@@ -11,6 +11,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import jobs
 import yaml
 
 ROOT = Path(__file__).parents[1]
@@ -28,9 +29,10 @@ SMALL = {
 }
 
 
-# Two thirds of a dry run's time are the imports: runs are forks of a process that has Snakemake imported.
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["snakemake.cli"])
+"""Imports are most of the time of a dry run and of a small job: `snakemake` and its jobs are forks of a process that
+has them done. A run that a test stops or kills is started from `Workflow.command`, as a user's is."""
+FORKS.set_forkserver_preload(["snakemake.cli", "pandas", "scipy.stats", "torch._dynamo"])
 
 
 def _main(arguments, folder, environment, files):
@@ -43,6 +45,9 @@ def _main(arguments, folder, environment, files):
     here = [str(ROOT / name) for name in ("tests", "workflow", "workflow/scripts", "benchmarks")]
     sys.path[:] = [path for path in sys.path if path not in here]  # pytest's own
     sys.argv = [SNAKEMAKE, *arguments]
+    os.environ[jobs.ADDRESS] = str(Path(files[1]).with_name("jobs"))
+    jobs.serve(os.environ[jobs.ADDRESS])
+    sys.executable = jobs.__file__  # what Snakemake starts a job's script by
     from snakemake.cli import main
 
     main()

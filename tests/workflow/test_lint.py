@@ -8,20 +8,20 @@ import subprocess
 
 import pytest
 import yaml
-from runner import ROOT, SNAKEMAKE
+from runner import ROOT, snakemake
 
 # The environment is the .venv that requirements.lock pins for every rule alike.
 ACCEPTED = {"Specify a conda environment or container for each rule."}
 
 
 def test_snakemake_lint_finds_nothing_else():
-    done = subprocess.run([SNAKEMAKE, "--lint"], cwd=ROOT, capture_output=True, text=True)
+    done = snakemake(["--lint"], ROOT)
     assert "Lints for rule" in done.stderr + done.stdout, "the lint ran"
     assert set(re.findall(r"^    \* (.*?):$", done.stderr + done.stdout, flags=re.M)) <= ACCEPTED
 
 
 def rules():
-    done = subprocess.run([SNAKEMAKE, "--list-rules"], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = snakemake(["--list-rules"], ROOT)
     return set(done.stdout.split())
 
 
@@ -37,7 +37,7 @@ def test_the_makefiles_snakemake_commands_parse(target):
     line = next(line for line in made.replace("\\\n", " ").splitlines() if "snakemake --profile" in line)
     command = re.search(r"\S*snakemake --profile.*", line).group(0).split("||")[0].replace("$seed", "7")
     arguments = [word for word in shlex.split(command)[1:] if word not in ("--report", "results/demo/provenance.html")]
-    done = subprocess.run([SNAKEMAKE, *arguments, "--list-rules"], cwd=ROOT, capture_output=True, text=True)
+    done = snakemake([*arguments, "--list-rules"], ROOT)
     assert done.returncode == 0, done.stderr
 
 
@@ -49,7 +49,7 @@ def test_on_a_terminal_make_shows_progress():
     piped = subprocess.run(dry, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert "--logger rich" in shown and "--logger" not in piped
     arguments = shlex.split(next(line for line in shown.splitlines() if "snakemake" in line))[1:]
-    done = subprocess.run([SNAKEMAKE, *arguments, "--list-rules"], cwd=ROOT, capture_output=True, text=True)
+    done = snakemake([*arguments, "--list-rules"], ROOT)
     assert done.returncode == 0 and "attack_samia" in done.stdout, done.stderr
     os.close(ours)
     os.close(terminal)

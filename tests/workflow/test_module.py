@@ -1,11 +1,8 @@
 """Our workflow as a module of a larger one: its own configuration and results, its rules under a prefix or not."""
 
-import os
-import subprocess
-
 import pytest
 import yaml
-from runner import ROOT, SNAKEMAKE, small_config
+from runner import ROOT, small_config, snakemake
 
 pytestmark = pytest.mark.workflow
 
@@ -32,9 +29,7 @@ def larger(folder, prefix, *arguments):
     only |= {"attacks": ["conf"], "finetuning": only["training"]}
     (folder / "config.yaml").write_text(yaml.safe_dump({"miaprune": str(ROOT), "mia": only}))
     (folder / "Snakefile").write_text(LARGER.format(prefix=prefix))
-    command = [SNAKEMAKE, "--cores", "2", "--nocolor", *arguments]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    return snakemake(["--cores", "2", "--nocolor", *arguments], folder)
 
 
 def test_a_rule_of_the_larger_workflow_takes_our_results(tmp_path):
@@ -51,6 +46,6 @@ def test_without_a_prefix_all_is_ours_and_a_wrong_configuration_is_one_line(tmp_
     done = larger(tmp_path, "", "all", "--dry-run")
     assert done.returncode == 0 and "privacy/digits/fc/l1_0.5/conf.json" in done.stdout + done.stderr
     (tmp_path / "config.yaml").write_text((tmp_path / "config.yaml").read_text().replace("fc", "fcc"))
-    done = subprocess.run([SNAKEMAKE, "-n", "all"], cwd=tmp_path, capture_output=True, text=True)
+    done = snakemake(["-n", "all"], tmp_path)
     assert done.returncode != 0
     assert "unknown model 'fcc': did you mean 'fc'?" in done.stderr
