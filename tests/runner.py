@@ -32,7 +32,20 @@ SMALL = {
 FORKS = multiprocessing.get_context("forkserver")
 """Imports are most of the time of a dry run and of a small job: `snakemake` and its jobs are forks of a process that
 has them done. A run that a test stops or kills is started from `Workflow.command`, as a user's is."""
-FORKS.set_forkserver_preload(["snakemake.cli", "pandas", "scipy.stats", "torch._dynamo"])
+FORKS.set_forkserver_preload(
+    [
+        "snakemake.cli",
+        "snakemake.report.html_reporter",
+        "snakemake_logger_plugin_rich",
+        "smart_open",
+        "jsonschema",
+        "pandas",
+        "scipy.stats",
+        "matplotlib.figure",
+        "matplotlib.backends.backend_agg",
+        "torch._dynamo",
+    ]
+)
 
 
 def _main(arguments, folder, environment, files):
