@@ -13,6 +13,7 @@ from scipy.special import betaincinv
 
 from miaprune import grid
 from miaprune.report import claims as paper
+from miaprune.report import claims_text as words
 from miaprune.report.answer import answer, findings
 from miaprune.report.claims import STRONGEST, Claim
 from miaprune.report.page import Link, Part, Picture, Section, Table
@@ -178,7 +179,7 @@ def _answer(
         }
     )
     table = table if len(said) > 1 else table.drop(columns=["data set", "model"])
-    warned = [paper.warning(guessing)] if guessing else []
+    warned = [words.warning(guessing)] if guessing else []
     return [*first, *warned, Table(table, "In numbers"), READING, source]
 
 
@@ -190,7 +191,7 @@ def _verdicts(claims: Sequence[Claim]) -> list[str]:
             question, against = ASKED[claim.number]
             verdict = PLAIN.get(claim.verdict, f"**{claim.verdict.capitalize()}**")
             said.append(
-                f"{question} {verdict}: the strongest attack's AUC, pruned minus {against}, is {paper.above_0(claim)}."
+                f"{question} {verdict}: the strongest attack's AUC, pruned minus {against}, is {words.above_0(claim)}."
             )
     if any(paper.TOO_FEW.capitalize() in sentence for sentence in said):
         said.append(f"A verdict needs {paper.MIN_ORIGINALS} originals, each a data set, a model and a seed.")
@@ -203,22 +204,22 @@ def _claims(claims: Sequence[Claim]) -> Section:
     for claim in claims:
         if claim.scope == "all" and (claim.number != 4 or claim.measure == STRONGEST):
             seen = claim.verdict.capitalize() if claim.settings else "Nothing to compare"
-            named = f"claim {claim.number}{paper.NAMED[claim.measure]}"
-            statements.append(f"* **{seen}**: {named}, {claim.statement}{paper.against(claim)}.\n")
+            named = f"claim {claim.number}{words.NAMED[claim.measure]}"
+            statements.append(f"* **{seen}**: {named}, {claim.statement}{words.against(claim)}.\n")
         if claim.settings + claim.left_out and (claim.scope == "all" or not one_data_set):
             rows.append(_claim(claim))
     table = [Table(pd.DataFrame(rows), "The differences that decide")] if rows else []
-    return Section("The paper's claims", ["".join(statements), paper.RULE, *table])
+    return Section("The paper's claims", ["".join(statements), words.RULE, *table])
 
 
 def _claim(claim: Claim) -> dict[str, Any]:
-    by = paper.NAMED.get(claim.measure, f", by {claim.measure}").removeprefix(", by ") or "SAMIA's accuracy"
+    by = words.NAMED.get(claim.measure, f", by {claim.measure}").removeprefix(", by ") or "SAMIA's accuracy"
     row = {
         "claim": f"{claim.number}, by {by}",
         "adversary": claim.adversary,
         "data set": claim.scope,
         "verdict": claim.verdict,
-        "mean difference (points)": f"{claim.effect:+.2f}\n{paper.interval_text(claim.interval)}",
+        "mean difference (points)": f"{claim.effect:+.2f}\n{words.interval_text(claim.interval)}",
         "sign flips p": f"{claim.sign_flip_p:.2g}",
         "above 0": claim.holds,
         "settings": claim.settings,
@@ -229,7 +230,7 @@ def _claim(claim: Claim) -> dict[str, Any]:
         "cost in test accuracy (points)": "",
     }
     if not math.isnan(claim.cost):
-        row["cost in test accuracy (points)"] = f"{claim.cost:+.2f}\n{paper.interval_text(claim.cost_interval)}"
+        row["cost in test accuracy (points)"] = f"{claim.cost:+.2f}\n{words.interval_text(claim.cost_interval)}"
     return row if claim.settings else row | {"mean difference (points)": FAILED, "sign flips p": ""}
 
 

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import pandas as pd
 
 from miaprune.report.answer import findings
-from miaprune.report.claims import NAMED, STRONGEST, Claim, above_0, against, left_and_cost, left_out, warning
+from miaprune.report.claims import STRONGEST, Claim
+from miaprune.report.claims_text import NAMED, above_0, against, left_and_cost, left_out, warning
 from miaprune.report.tables import SEVERAL, controls_table, defense_table, paper_table, precision, source
 
 WIDTH = 110

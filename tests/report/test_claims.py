@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from miaprune import catalog, grid
-from miaprune.report import claims, summary, tables
+from miaprune.report import claims, claims_text, summary, tables
 
 LEVELS = ("0.5", "0.6", "0.7", "0.8", "0.9")
 
@@ -273,7 +273,7 @@ def test_claim_4_compares_with_the_original_fine_tuned_alike():
     assert [c.effect for c in alone.values()] == pytest.approx([2.0, -8.0, 2.0])
     assert [c.verdict for c in alone.values()] == ["supported", "refuted", "supported"]
     assert "conf has a larger AUC" in alone["conf auc"].statement
-    text = claims.claims_markdown(claims.evaluate(pd.DataFrame(table)))
+    text = claims_text.markdown(claims.evaluate(pd.DataFrame(table)))
     assert "## Claim 4, by the strongest attack: refuted" in text
     assert "| conf auc | 5 | 5 | 0 | 0 | -8.00 | -8.00 to -8.00 | 1 | refuted |" in text
     shown = summary.summary(pd.DataFrame(table), claims.evaluate(pd.DataFrame(table)))
@@ -300,7 +300,7 @@ def test_without_controls_claim_4_is_not_spoken_of():
     found = claims.evaluate(table)
     assert {c.measure for c in found if c.number == 4} == {claims.STRONGEST, claims.SAMIA}
     assert "Claim 4" not in summary.summary(table, found)
-    assert "one attack at a time" not in claims.claims_markdown(found)
+    assert "one attack at a time" not in claims_text.markdown(found)
 
 
 @pytest.mark.parametrize(
@@ -322,7 +322,7 @@ def test_nothing_to_compare_is_too_few(table):
     ]
     assert {(c.settings, c.verdict) for c in found} == {(0, "too few to tell")}
     assert math.isnan(found[0].effect)
-    assert "no setting has the results" in claims.claims_markdown(found)
+    assert "no setting has the results" in claims_text.markdown(found)
 
 
 def test_an_empty_table_is_too_few():
@@ -385,14 +385,14 @@ def test_the_table_has_a_row_per_claim_and_scope(tmp_path):
 
 
 def test_the_text_says_what_was_claimed_seen_and_decided():
-    text = claims.claims_markdown(claims.evaluate(pd.DataFrame(over_seeds([61, 62, 63, 64, 65]))), source="Seed 7.")
+    text = claims_text.markdown(claims.evaluate(pd.DataFrame(over_seeds([61, 62, 63, 64, 65]))), source="Seed 7.")
     assert "\n\nSeed 7.\n\n## Claim 1: supported\n\nClaimed: pruning makes membership inference easier" in text
     assert "above 0 in 5 of 5 settings; the mean over 5 originals (5 seeds) is +3.00 points" in text
     assert "(95 % interval +1.80 to +4.20); sign flips p = 0.031" in text
     assert "| location | 5 | 5 | 5 | 0 | +3.00 | +1.80 to +4.20 | 0.031 | supported |" in text
     assert "## Claim 2: too few to tell" in text
     assert "## Claim 3, unaware adversary: too few to tell" in text
-    one = claims.claims_markdown(claims.evaluate(pd.DataFrame(family([61, 62]))))
+    one = claims_text.markdown(claims.evaluate(pd.DataFrame(family([61, 62]))))
     assert "the mean over 1 original is +1.50 points (95 % interval none from one original)" in one
 
 
@@ -401,7 +401,7 @@ def test_the_text_says_what_ppb_leaves_and_costs():
     for i, seed in enumerate(range(7, 12), 1):
         table += family([70], seed=seed) + ppb([70 - i], cost=2.0, seed=seed)
         table += ppb([70], cost=2.0, adversary="unaware", seed=seed)
-    text = claims.claims_markdown(claims.evaluate(pd.DataFrame(table)))
+    text = claims_text.markdown(claims.evaluate(pd.DataFrame(table)))
     assert "## Claim 3, adaptive adversary: supported\n\nClaimed: PPB (strength 4) protects pruned models" in text
     assert "than without, against an adversary who knows of it.\n" in text
     assert (
@@ -426,7 +426,7 @@ def test_the_strongest_attack_decides_beside_samia():
     for claim in (beyond(table, 1, claims.STRONGEST), beyond(table, 3, claims.STRONGEST, "adaptive")):
         assert (claim.settings, claim.effect, claim.verdict) == (5, 0.0, "not shown")
     assert beyond(table, 3, claims.STRONGEST, "adaptive").left == pytest.approx(95.0)
-    text = claims.claims_markdown(claims.evaluate(pd.DataFrame(table)))
+    text = claims_text.markdown(claims.evaluate(pd.DataFrame(table)))
     assert "## Claim 3, adaptive adversary, by the strongest attack: not shown" in text
     assert "with PPB the strongest attack still has an AUC of 95.00 % on average (guessing: 50 %)" in text
 
@@ -464,11 +464,11 @@ def test_models_that_learnt_nothing_are_named_before_the_verdicts():
     )
     for text, verdicts in (
         (summary.summary(plain, found, guessing), "\n\nClaim 1"),
-        (claims.claims_markdown(found, guessing), "\n\n## Claim 1"),
+        (claims_text.markdown(found, guessing), "\n\n## Claim 1"),
     ):
         said = text.split(verdicts)[0].rpartition("\n\n")[2]
         assert said.startswith("Models that learnt nothing") and said.endswith("(1 of 6) and 2 more settings.")
-    assert "learnt nothing" not in summary.summary(plain, found) + claims.claims_markdown(found)
+    assert "learnt nothing" not in summary.summary(plain, found) + claims_text.markdown(found)
 
 
 # --- networks that learnt nothing
@@ -491,7 +491,7 @@ def test_a_failed_attack_moves_no_claim_and_is_counted():
     marked = evaluate(failing(family([62, 63, 64, 65, 50]), worst))[1, "all"]
     assert (marked.settings, marked.holds, marked.left_out) == (sound.settings, sound.holds, 1)
     assert (marked.effect, marked.sign_flip_p) == (sound.effect, sound.sign_flip_p)
-    text = claims.claims_markdown(claims.evaluate(pd.DataFrame(failing(family([62, 63, 64, 65, 50]), worst))))
+    text = claims_text.markdown(claims.evaluate(pd.DataFrame(failing(family([62, 63, 64, 65, 50]), worst))))
     assert "1 more failed and left out, as a network of theirs learnt nothing" in text
 
 
@@ -525,7 +525,7 @@ def test_claim_2_says_how_many_other_attacks_failed():
     claim = evaluate(table)[2, "all"]
     assert (claim.settings, claim.holds, claim.left_out) == (2, 2, 0), "there is corr"
     text = "Others: conf, corr. Left out as failed, because a network learnt nothing: 1 of 4 results"
-    assert claim.detail.endswith(text) and text in claims.claims_markdown(claims.evaluate(pd.DataFrame(table)))
+    assert claim.detail.endswith(text) and text in claims_text.markdown(claims.evaluate(pd.DataFrame(table)))
 
 
 def test_where_every_attack_failed_nothing_is_said_of_it():

@@ -4,7 +4,7 @@ from job import logged
 
 from miaprune.extensions import register
 from miaprune.files import write_text
-from miaprune.report import claims, summary, tables
+from miaprune.report import claims, claims_text, summary, tables
 from miaprune.report.effects import effects
 
 register(snakemake.config)
@@ -15,6 +15,6 @@ with logged(snakemake.log[0]):
     verdicts = claims.evaluate(attacks)
     tables.write_csv(snakemake.output.csv, claims.claims_table(verdicts))
     tables.write_csv(snakemake.output.effects, effects(attacks))
-    markdown = claims.claims_markdown(verdicts, guessing, tables.source(attacks))
+    markdown = claims_text.markdown(verdicts, guessing, tables.source(attacks))
     write_text(snakemake.output.md, markdown)
     write_text(snakemake.output.summary, summary.summary(attacks, verdicts, guessing))
