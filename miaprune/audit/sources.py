@@ -9,21 +9,17 @@ records in the same order. Files are read in pieces: of references only margins 
 from __future__ import annotations
 
 import hashlib
-import math
-import re
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from miaprune.audit.evidence import (
-    Kind,
     References,
     Version,
     as_labels,
@@ -34,35 +30,14 @@ from miaprune.audit.evidence import (
     posteriors_of,
     saturated_in,
 )
+from miaprune.audit.formats import FORMATS, lacking, pieces
 from miaprune.files import FileError
 from miaprune.signals import Signals
-
-FORMATS = (".npz", ".safetensors", ".csv", ".parquet")
-
-PIECE = 8_000_000
-"""Numbers that are read at a time: 32 MB of float32."""
 
 DAMAGED = (zipfile.BadZipFile, zlib.error, SafetensorError)
 """What a format's own library raises on a file that is not as it should be."""
 
-COLUMNS: dict[Kind, str] = {"logits": "logit", "posteriors": "p"}
-
 PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt", ".joblib", ".npy")
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Some records of a file: arrays with as many rows each, and None for what the file does not have.
-
-    Of reference models records are counted through: record i of reference k is row k * n + i.
-    """
-
-    kind: Kind
-    outputs: np.ndarray
-    labels: np.ndarray | None
-    members: np.ndarray
-    sensitivities: np.ndarray | None = None
-    reference: np.ndarray | None = None
 
 
 def check_path(path: str | Path) -> Path:
@@ -92,9 +67,9 @@ def read_version(path: str | Path) -> Version:
     """One version of the audited model; raises `FileError` on what no attack can take."""
     path, said, margins, saturated, first = check_path(path), [], [], 0, 0
     with _faults(path):
-        for piece in _pieces(path, None):
+        for piece in pieces(path, None):
             if piece.labels is None:
-                raise ValueError(_lacking(path, "labels"))
+                raise ValueError(lacking(path, "labels"))
             labels = as_labels(piece.labels)
             if fault := fault_of(piece.kind, piece.outputs, labels, first):
                 raise ValueError(fault)
@@ -119,7 +94,7 @@ def read_references(path: str | Path, labels: np.ndarray) -> References:
     margins: list[np.ndarray] = []
     members: list[np.ndarray] = []
     with _faults(path):
-        for piece in _pieces(path, n):
+        for piece in pieces(path, n):
             rows = np.arange(first, first + len(piece.outputs))
             true = labels[rows % n]
             if piece.labels is not None and (other := as_labels(piece.labels) != true).any():
@@ -154,18 +129,6 @@ def source_of(path: Path) -> dict[str, Any]:
         return {"file": path.name, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
-def _pieces(path: Path, asked: int | None) -> Iterator[Piece]:
-    """The file's records, in pieces; raises `ValueError` on what is wrong, without the path.
-
-    Of references ``asked`` is how many records the versions have; None of a version.
-    """
-    if path.suffix.lower() == ".npz":
-        return _of_npz(path, asked)
-    if path.suffix.lower() == ".safetensors":
-        return _of_safetensors(path, asked)
-    return _of_table(path, asked is not None)
-
-
 @contextmanager
 def _faults(path: Path) -> Iterator[None]:
     """What may go wrong in reading, as a `FileError` of one line that names the file."""
@@ -177,234 +140,3 @@ def _faults(path: Path) -> Iterator[None]:
         raise FileError(f"{path}: {str(error).splitlines()[0] if str(error) else 'damaged'}") from None
     except MemoryError:
         raise FileError(f"{path}: larger than the memory") from None
-
-
-def _lacking(path: Path, name: str) -> str:
-    """That an array or a column lacks, and what must be there."""
-    if path.suffix.lower() in (".csv", ".parquet"):
-        names = {"labels": "label", "members": "member", "outputs": "p0, p1, ... (or logit0, logit1, ...)"}
-        return f"no column {names.get(name, name)}; it needs label, member and p0, p1, ... or logit0, logit1, ..."
-    name = "logits or posteriors" if name == "outputs" else name
-    return f"no array {name}; it needs logits or posteriors, labels and members"
-
-
-def _kind(path: Path, names: Mapping[str, Any]) -> Kind:
-    kinds = [kind for kind in COLUMNS if kind in names]
-    if not kinds:
-        raise ValueError(_lacking(path, "outputs"))
-    if len(kinds) > 1:
-        raise ValueError("logits and posteriors; give one of the two")
-    return kinds[0]
-
-
-def _check_shapes(shapes: Mapping[str, tuple[int, ...]], kind: Kind, asked: int | None) -> None:
-    """Raise `ValueError` unless the arrays' shapes agree."""
-    outputs, axes = shapes[kind], "[n, C]" if asked is None else f"[K, {asked}, C]"
-    if len(outputs) != (2 if asked is None else 3) or asked not in (None, outputs[-2]):
-        hint = "; one probability a record is not enough: give both classes'" if len(outputs) == 1 else ""
-        raise ValueError(f"{kind} {list(outputs)}; they must be {axes}{hint}")
-    expected = {"members": outputs[:-1], "labels": outputs[-2:-1], "sensitivities": outputs}
-    for name, shape in expected.items():
-        if name in shapes and shapes[name] != shape:
-            said = f"{name} {list(shapes[name])} do not fit {kind} {list(outputs)}"
-            raise ValueError(f"{said}; they must be {list(shape)}")
-
-
-def _sliced(
-    kind: Kind,
-    shape: tuple[int, ...],
-    rows: Mapping[str, Iterator[np.ndarray]],
-    labels: np.ndarray | None,
-    members: np.ndarray,
-) -> Iterator[Piece]:
-    """Pieces of arrays, of which the large ones come in pieces of the same sizes already."""
-    members, first = members.reshape(-1), 0
-    for outputs in rows[kind]:
-        here = slice(first, first := first + len(outputs))
-        of_labels = None if labels is None else labels[np.arange(here.start, here.stop) % shape[-2]]
-        sensitivities = next(rows["sensitivities"]) if "sensitivities" in rows else None
-        yield Piece(kind, outputs, of_labels, members[here], sensitivities)
-
-
-def _rows_at_a_time(classes: int) -> int:
-    return max(1, PIECE // max(1, classes))
-
-
-def _of_npz(path: Path, asked: int | None) -> Iterator[Piece]:
-    """Compressed or not, an array is read as a stream."""
-    with zipfile.ZipFile(path) as archive:
-        names = {name.removesuffix(".npy"): name for name in archive.namelist()}
-        kind = _kind(path, names)
-        wanted = [str(name) for name in (kind, "labels", "members", "sensitivities") if name in names]
-        if "members" not in names:
-            raise ValueError(_lacking(path, "members"))
-        shapes = {}
-        for name in wanted:
-            with archive.open(names[name]) as file:
-                shapes[name], _, dtype = _header(file)
-                if dtype.hasobject:
-                    raise ValueError(f"{name} are Python objects, a pickle, which is never read; save numbers")
-        if asked is not None:
-            wanted = [name for name in wanted if name != "sensitivities"]
-            shapes.pop("sensitivities", None)
-        _check_shapes(shapes, kind, asked)
-        small = {}
-        for name in {"labels", "members"} & set(wanted):
-            with archive.open(names[name]) as file:
-                small[name] = np.lib.format.read_array(file, allow_pickle=False)
-        size = _rows_at_a_time(shapes[kind][-1])
-        rows = {name: _streamed(archive, names[name], size) for name in wanted if name not in small}
-        yield from _sliced(kind, shapes[kind], rows, small.get("labels"), small["members"])
-
-
-def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Shape, whether in Fortran order, and type of the array that a file in NumPy's format begins."""
-    version = np.lib.format.read_magic(file)
-    if version == (1, 0):
-        return np.lib.format.read_array_header_1_0(file)
-    return np.lib.format.read_array_header_2_0(file)
-
-
-def _streamed(archive: zipfile.ZipFile, name: str, size: int) -> Iterator[np.ndarray]:
-    """An array's rows [..., C] counted through, ``size`` at a time."""
-    with archive.open(name) as file:
-        shape, fortran, dtype = _header(file)
-        classes, rows = shape[-1], math.prod(shape[:-1])
-        if fortran:  # its rows lie nowhere together
-            values = np.frombuffer(file.read(), dtype).reshape(shape, order="F").reshape(rows, classes)
-            yield from (values[first : first + size] for first in range(0, rows, size))
-            return
-        for first in range(0, rows, size):
-            here = min(size, rows - first)
-            raw = file.read(here * classes * dtype.itemsize)
-            if len(raw) < here * classes * dtype.itemsize:
-                raise ValueError(f"truncated in {name}")
-            yield np.frombuffer(raw, dtype).reshape(here, classes)
-
-
-def _of_safetensors(path: Path, asked: int | None) -> Iterator[Piece]:
-    with safe_open(path, framework="np") as file:
-        names = set(file.keys())
-        kind = _kind(path, dict.fromkeys(names))
-        if "members" not in names:
-            raise ValueError(_lacking(path, "members"))
-        wanted = [str(name) for name in (kind, "labels", "members", "sensitivities") if name in names]
-        if asked is not None:
-            wanted = [name for name in wanted if name != "sensitivities"]
-        slices = {name: file.get_slice(name) for name in wanted}
-        shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
-        _check_shapes(shapes, kind, asked)
-        for name, part in slices.items():
-            if part.get_dtype() == "BF16":
-                raise ValueError(f"{name} are bfloat16, which NumPy lacks; save float32")
-        small = {name: file.get_tensor(name) for name in {"labels", "members"} & set(wanted)}
-        size = _rows_at_a_time(shapes[kind][-1])
-
-        def rows(name: str) -> Iterator[np.ndarray]:
-            """An array's rows counted through; no piece has rows of two references."""
-            part, shape = slices[name], shapes[name]
-            for k in range(shape[0]) if asked is not None else [None]:
-                for first in range(0, shape[-2], size):
-                    last = min(first + size, shape[-2])
-                    yield part[first:last] if k is None else part[k : k + 1, first:last][0]
-
-        large = {name: rows(name) for name in wanted if name not in small}
-        yield from _sliced(kind, shapes[kind], large, small.get("labels"), small["members"])
-
-
-def _of_table(path: Path, of_references: bool) -> Iterator[Piece]:
-    table = _csv if path.suffix.lower() == ".csv" else _parquet
-    columns, batches = table(path)
-    kind = _kind(path, {kind: stem for kind, stem in COLUMNS.items() if f"{stem}0" in columns})
-    for name in ["member", *(["reference"] if of_references else ["label"])]:
-        if name not in columns:
-            raise ValueError(_lacking(path, name))
-    outputs = _numbered(columns, COLUMNS[kind])
-    sensitivities = [] if of_references else _numbered(columns, "sensitivity")
-    if sensitivities and len(sensitivities) != len(outputs):
-        raise ValueError(f"{len(sensitivities)} columns of sensitivities, but {len(outputs)} of {kind}")
-    whole = [name for name in ("label", "member", "reference") if name in columns]
-    for batch in batches([*whole, *outputs, *sensitivities], _rows_at_a_time(len(outputs))):
-        if not len(batch):
-            continue
-        yield Piece(
-            kind,
-            _matrix(batch, outputs),
-            _column(batch, "label") if "label" in whole else None,
-            _column(batch, "member"),
-            _matrix(batch, sensitivities) if sensitivities else None,
-            _column(batch, "reference") if of_references else None,
-        )
-
-
-def _numbered(columns: list[str], stem: str) -> list[str]:
-    """The columns stem0, stem1, ..., in this order; raises `ValueError` if one lacks."""
-    numbers = sorted(int(name[len(stem) :]) for name in columns if re.fullmatch(rf"{stem}\d+", name))
-    for i, number in enumerate(numbers):
-        if i != number:
-            raise ValueError(f"no column {stem}{i}, but {stem}{numbers[-1]}")
-    return [f"{stem}{i}" for i in numbers]
-
-
-def _column(batch: Any, name: str) -> np.ndarray:
-    """A column of a pandas table, without gaps."""
-    column = batch[name]
-    if column.isna().any():
-        raise ValueError(f"row {column.index[column.isna()][0]}: no {name}")
-    if column.dtype == object or str(column.dtype) == "str":
-        raise ValueError(f"{_text(column)}; it must be {_ASKED[name]}")
-    return column.to_numpy()
-
-
-def _text(column: Any) -> str:
-    """Where a column of a pandas table has text, and which."""
-    import pandas as pd
-
-    place = pd.to_numeric(column, errors="coerce").isna().to_numpy().argmax()
-    return f"row {column.index[place]}: {column.name} is {column.iloc[place]!r}"
-
-
-_ASKED = {"label": "0, 1, ...", "member": "0 and 1, or true and false", "reference": "0, 1, ..."}
-
-
-def _matrix(batch: Any, names: list[str]) -> np.ndarray:
-    """Columns of numbers of a pandas table, [b, C]."""
-    for name in names:
-        if batch[name].dtype.kind not in "fiu":
-            raise ValueError(f"{_text(batch[name])}; it must be a number")
-    values = batch[names].to_numpy(np.float64 if batch[names[0]].dtype.itemsize > 4 else np.float32)
-    return np.ascontiguousarray(values)
-
-
-def _csv(path: Path) -> tuple[list[str], Any]:
-    import pandas as pd
-
-    columns = [str(name) for name in pd.read_csv(path, nrows=1, header=None, dtype=str).iloc[0]]
-    if twice := [name for name in columns if name != "nan" and columns.count(name) > 1]:
-        raise ValueError(f"two columns {twice[0]}")
-
-    def batches(names: list[str], size: int) -> Iterator[Any]:
-        yield from pd.read_csv(path, usecols=names, chunksize=size)
-
-    return columns, batches
-
-
-def _parquet(path: Path) -> tuple[list[str], Any]:
-    try:
-        from pyarrow import ArrowException, parquet
-    except ImportError:
-        raise ValueError("Parquet needs pyarrow, which is not installed; pip install pyarrow, or save .npz") from None
-    try:
-        file = parquet.ParquetFile(path)
-    except ArrowException as error:
-        raise ValueError(str(error)) from None
-
-    def batches(names: list[str], size: int) -> Iterator[Any]:
-        first = 0
-        for batch in file.iter_batches(min(size, 1 << 16), columns=names):
-            table = batch.to_pandas()
-            table.index += first
-            first += len(table)
-            yield table
-
-    return list(file.schema_arrow.names), batches

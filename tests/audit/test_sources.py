@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from safetensors.numpy import save_file
 
-from miaprune.audit import of_logits, of_posteriors, references, sources
+from miaprune.audit import formats, of_logits, of_posteriors, references, sources
 from miaprune.files import FileError
 from miaprune.margins import of_logits as margins_of_logits
 
@@ -27,7 +27,7 @@ def softmax(logits):
 
 
 def table(kind, outputs, labels, members, **columns):
-    stem = sources.COLUMNS[kind]
+    stem = formats.COLUMNS[kind]
     names = {f"{stem}{c}": outputs[:, c] for c in range(outputs.shape[1])}
     return pd.DataFrame({"label": labels, "member": members, **names, **columns})
 
@@ -56,9 +56,9 @@ def write(path, kind, outputs, labels, members):
 
 @pytest.mark.parametrize("piece", [7 * C, 10**6])
 @pytest.mark.parametrize("kind", ["logits", "posteriors"])
-@pytest.mark.parametrize("suffix", sources.FORMATS)
+@pytest.mark.parametrize("suffix", formats.FORMATS)
 def test_all_formats_say_the_same(tmp_path, monkeypatch, suffix, kind, piece):
-    monkeypatch.setattr(sources, "PIECE", piece)
+    monkeypatch.setattr(formats, "PIECE", piece)
     logits, labels, members, of_references, theirs = said()
     outputs = logits if kind == "logits" else softmax(logits)
     plain = (of_logits if kind == "logits" else of_posteriors)(outputs, labels, members)
