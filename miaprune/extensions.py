@@ -10,13 +10,13 @@ from types import ModuleType
 from typing import Any
 
 from miaprune import catalog
-from miaprune.catalog import Extension, GridError, in_a_line
+from miaprune.entries import Extension, GridError, in_a_line
 
 
 def register(config: Mapping[str, Any]) -> None:
     """Run the files of ``extensions``, and register the data sets of ``own_datasets``.
 
-    Raises `miaprune.catalog.GridError` where a file is missing or raises, or a name is taken.
+    Raises `miaprune.entries.GridError` where a file is missing or raises, or a name is taken.
     """
     for path in config["extensions"]:
         run(path)

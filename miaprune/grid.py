@@ -19,13 +19,13 @@ from miaprune.catalog import DATASETS as DATASETS
 from miaprune.catalog import DEFENSES as DEFENSES
 from miaprune.catalog import MODELS as MODELS
 from miaprune.catalog import PRUNERS as PRUNERS
-from miaprune.catalog import GridError as GridError
 from miaprune.catalog import families as families
-from miaprune.catalog import known as known
-from miaprune.catalog import nearest as nearest
 from miaprune.catalog import prunes as prunes
 from miaprune.catalog import takes as takes
 from miaprune.catalog import unit as unit
+from miaprune.entries import GridError as GridError
+from miaprune.entries import known as known
+from miaprune.entries import nearest as nearest
 
 _BUILT_IN = {name: entry for name, entry in ATTACKS.items() if entry.extension is None}
 NEURAL_ATTACKS = tuple(name for name, entry in _BUILT_IN.items() if entry.network)

@@ -7,7 +7,8 @@ import pytest
 
 from miaprune import catalog
 from miaprune.attacks.base import Attack
-from miaprune.catalog import ATTACKS, DATASETS, DEFENSES, MODELS, PRUNERS, GridError, called
+from miaprune.catalog import ATTACKS, DATASETS, DEFENSES, MODELS, PRUNERS
+from miaprune.entries import GridError, called
 
 
 def parameters(entry):

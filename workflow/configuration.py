@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from miaprune import extensions, grid
-from miaprune.catalog import parameters_of
+from miaprune.entries import parameters_of
 from miaprune.grid import GridError
 
 CONFIG = Path(__file__).parents[1] / "config.yaml"

@@ -2,6 +2,7 @@
 
 from miaprune import catalog
 from miaprune.attacks.base import Attack, of_user
+from miaprune.entries import known
 
 
 def attack(name: str) -> Attack:
@@ -9,7 +10,7 @@ def attack(name: str) -> Attack:
 
     It is imported when it is first asked for: of built-in ones, only those that train networks import torch.
     """
-    entry = catalog.ATTACKS[catalog.known("attack", name, catalog.ATTACKS)]
+    entry = catalog.ATTACKS[known("attack", name, catalog.ATTACKS)]
     if entry.extension:
         return of_user(entry)
     found: Attack = entry.target

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from miaprune.catalog import AttackEntry, GridError, called
+from miaprune.entries import AttackEntry, GridError, called
 
 Fitted = dict[str, np.ndarray]
 """A fitted attack: named arrays only, so that it can be stored as safetensors and scored on other victims."""
@@ -34,7 +34,7 @@ class Attack:
 def of_user(entry: AttackEntry) -> Attack:
     """A user's attack, whose ``fit`` and ``score`` get the arguments that their parameters name.
 
-    What it gives is checked, and raises `miaprune.catalog.GridError` in one line: named arrays by ``fit``, a finite
+    What it gives is checked, and raises `miaprune.entries.GridError` in one line: named arrays by ``fit``, a finite
     number for each record by ``score``.
     """
     own = entry.target() if isinstance(entry.target, type) else entry.target

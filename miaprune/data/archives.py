@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from miaprune.catalog import DATASETS, known
+from miaprune.catalog import DATASETS
+from miaprune.entries import known
 from miaprune.files import FileError, whole
 
 DOWNLOAD_TIMEOUT = 60  # seconds without a byte

@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding
 
-from miaprune.catalog import DATASETS, DatasetEntry, known
+from miaprune.catalog import DATASETS
 from miaprune.data import own
 from miaprune.data.archives import ARCHIVES, DatasetError, fetch_archives, find
+from miaprune.entries import DatasetEntry, known
 from miaprune.files import FileError, digest, load_tensors, save_tensors
 
 FORMAT = 1

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError
 
-from miaprune.catalog import IMAGE, DatasetEntry
+from miaprune.catalog import IMAGE
 from miaprune.data.archives import DatasetError
+from miaprune.entries import DatasetEntry
 
 LEAST = 16
 """Records that a split needs: 8 in the victim's half, 8 in the adversary's."""

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from miaprune.catalog import MODELS, GridError, ModelEntry, known
+from miaprune.catalog import MODELS
+from miaprune.entries import GridError, ModelEntry, known
 
 
 def resnet18(input_shape: tuple[int, ...], classes: int) -> nn.Module:
@@ -94,7 +95,7 @@ def _unfilled(name: str, input_shape: tuple[int, ...], classes: int) -> nn.Modul
 def _of_user(entry: ModelEntry, input_shape: tuple[int, ...], classes: int, seed: int) -> nn.Module:
     """A user's model as its constructors fill it, with this seed; the global generator is left as it was.
 
-    Raises `miaprune.catalog.GridError` unless it gives a logit for each class of a record.
+    Raises `miaprune.entries.GridError` unless it gives a logit for each class of a record.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -16,7 +16,8 @@ from torch.nn import functional as F
 from torch.nn.utils import prune as torch_prune
 from torch.utils.hooks import RemovableHandle
 
-from miaprune.catalog import FILTERS, PRUNERS, GridError, known, unit
+from miaprune.catalog import FILTERS, PRUNERS, unit
+from miaprune.entries import GridError, known
 
 
 def _weighted(model: nn.Module) -> list[nn.Conv2d | nn.Linear]:
@@ -194,7 +195,7 @@ CALIBRATION = 128
 def prune(name: str, model: nn.Module, sparsity: float, records: Tensor) -> None:
     """Prune a model in place by one of `PRUNERS`; ``records`` are for those that look at some, as `wanda`.
 
-    Raises `miaprune.catalog.GridError` if nothing is pruned then.
+    Raises `miaprune.entries.GridError` if nothing is pruned then.
     """
     PRUNERS[known("pruner", name, PRUNERS)].given(model=model, sparsity=sparsity, records=records)
     if all(mask.all() for mask in masks(model).values()):

@@ -18,6 +18,7 @@ import numpy as np
 
 import miaprune
 from miaprune import catalog, grid, metrics
+from miaprune.entries import Entry
 from miaprune.files import FileError, check_facts, write_text
 from miaprune.signals import Signals
 
@@ -130,7 +131,7 @@ GPU_ONLY = ("precision",)
 """Settings of a recipe that a CPU does not heed."""
 
 
-def stage(recipe: Mapping[str, Any], device: str, own: Iterable[catalog.Entry] = ()) -> dict[str, Any]:
+def stage(recipe: Mapping[str, Any], device: str, own: Iterable[Entry] = ()) -> dict[str, Any]:
     """What one stage of a result was computed by and on: for the metadata of its file.
 
     ``device`` is as `miaprune.devices.name_of` has it, ``own`` is what of the catalogue it was computed by: of what

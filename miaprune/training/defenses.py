@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 
-from miaprune.catalog import DEFENSES, known
+from miaprune.catalog import DEFENSES
+from miaprune.entries import known
 from miaprune.grid import derive_seed
 from miaprune.networks.models import initialise
 from miaprune.networks.pruning import masks

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
-from miaprune import catalog, extensions
+from miaprune import catalog, entries, extensions
 from miaprune.data import own
 from miaprune.data.archives import DatasetError
 from miaprune.data.datasets import load, prepare
@@ -27,7 +27,7 @@ def prepared(tmp_path):
 
     def make(found, kind="table", **facts):
         catalog.DATASETS.pop("mine", None)
-        with catalog.registering(catalog.Extension("my_lab.py", "0")):
+        with catalog.registering(entries.Extension("my_lab.py", "0")):
             catalog.dataset("mine", kind=kind, **facts)(lambda: found)
         prepare("mine", tmp_path, tmp_path / "out")
         return load(tmp_path / "out")

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from miaprune import catalog, grid
+from miaprune import catalog, entries, grid
 from miaprune.report import claims, claims_text, summary, tables
 
 LEVELS = ("0.5", "0.6", "0.7", "0.8", "0.9")
@@ -549,7 +549,7 @@ def test_a_failed_attack_on_a_defended_model_is_not_the_strongest():
 
 @pytest.mark.usefixtures("catalogue")
 def test_the_papers_claims_are_not_about_attacks_that_users_add():
-    with catalog.registering(catalog.Extension("my_lab.py", "0")):
+    with catalog.registering(entries.Extension("my_lab.py", "0")):
         catalog.attack("gap")(Scorer)
     table = family([70.0, 71.0, 72.0], conf=[60.0, 61.0, 62.0])
     with_it = table + [row | {"attack": "gap", "accuracy": 0.99} for row in table if row["attack"] == "corr"]

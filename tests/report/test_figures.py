@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from synthetic import make_signals
 
-from miaprune import catalog, grid, metrics
+from miaprune import catalog, entries, grid, metrics
 from miaprune.margins import Margins
 from miaprune.report import figures, page, results, tables
 from miaprune.report.figures import controls, style
@@ -282,7 +282,7 @@ def test_no_two_attacks_or_datasets_look_alike():
 
 @pytest.mark.usefixtures("catalogue")
 def test_what_users_add_is_drawn_in_grey():
-    with catalog.registering(catalog.Extension("my_lab.py", "0")):
+    with catalog.registering(entries.Extension("my_lab.py", "0")):
         catalog.defense("smooth")(print)
         catalog.attack("gap")(Scorer)
     part = {"part": "all", "adversaries": ["adaptive", "unaware"]}

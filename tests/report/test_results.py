@@ -11,7 +11,7 @@ from importlib.metadata import version
 import pytest
 from synthetic import make_signals
 
-from miaprune import catalog, grid, metrics
+from miaprune import catalog, entries, grid, metrics
 from miaprune.files import FileError
 from miaprune.report import results
 
@@ -88,7 +88,7 @@ def test_a_stage_says_what_was_heeded_there():
     made_by = {"device": "cpu, AVX2", "commit": results.commit(), "torch": version("torch")}
     assert on_cpu == {"recipe": {"epochs": 50}} | made_by | {"extensions": {}}
     assert results.stage(recipe, "NVIDIA H100")["recipe"] == recipe
-    own = catalog.Entry("mine", None, catalog.Extension("my_lab.py", "12ab"))
+    own = entries.Entry("mine", None, entries.Extension("my_lab.py", "12ab"))
     of_both = results.stage(recipe, "cpu, AVX2", [own, catalog.MODELS["fc"]])["extensions"]
     assert of_both == {"mine": {"path": "my_lab.py", "sha256": "12ab"}}
 

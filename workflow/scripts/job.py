@@ -228,7 +228,7 @@ def states_of(
     return States(folder, config["save_state_every"], fits, goes_on=slurm_ends_it)
 
 
-TRAINING_CODE = ("data", "networks", "training", "catalog.py", "devices.py", "files.py", "grid.py")
+TRAINING_CODE = ("data", "networks", "training", "catalog.py", "entries.py", "devices.py", "files.py", "grid.py")
 """What decides, in miaprune/, what a training ends with: half of it by other code is nobody's result."""
 
 
