@@ -34,7 +34,7 @@ def pair_divergence(logits: Tensor) -> Tensor:
         return logits.sum() * 0
     log_p = F.log_softmax(logits.sort(dim=1, descending=True).values, dim=1)
     first, second = log_p[:pairs], log_p[pairs : 2 * pairs]
-    return (second.exp() * (second - first)).sum(dim=1).mean()  # F.kl_div knows no vmap
+    return (second.exp() * (second - first)).sum(dim=1).mean()
 
 
 class PairBalancing(CrossEntropy):
@@ -227,6 +227,6 @@ def build(
     objective: Objective = entry.given(
         **{**recipe, **options, "strength": strength, "data": data, "split": split, "seed": seed}
     )
-    if entry.extension:  # nobody knows whether it can be stacked, or be captured as a graph
+    if entry.extension:  # nobody knows whether it can be captured as a graph
         objective.by_loss = False
     return objective

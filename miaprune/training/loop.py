@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
-from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from miaprune.devices import Autocast, Captured, channels_last
-from miaprune.networks.stack import Stack, unstack
 from miaprune.training.objectives import Objective
 from miaprune.training.resume import Slot, State, load_optimizer, optimizer_state, pack, unpack
 from miaprune.training.stopping import span
@@ -36,49 +34,41 @@ logger = logging.getLogger(__name__)
 
 
 @torch.inference_mode()
-def accuracies(
-    model: nn.Module, data: Dataset, index: Tensor, between: Callable[[], None] = lambda: None
-) -> list[float]:
-    """Share of the records at ``index`` (int64 [n], or [k, n] for a `Stack`) that each model classifies correctly.
+def accuracy(model: nn.Module, data: Dataset, index: Tensor, between: Callable[[], None] = lambda: None) -> float:
+    """Share of the records at ``index`` (int64 [n]) that the model classifies correctly.
 
     ``between`` is called between batches.
     """
     model.eval()
     correct: list[Tensor] = []
-    for batch in index.split(EVALUATION_BATCH, dim=-1):
+    for batch in index.split(EVALUATION_BATCH):
         if correct:
             between()
-        correct.append(model(inputs(data, batch)).argmax(-1) == data.labels[batch])
-    shares: list[float] = torch.cat(correct, dim=-1).double().mean(-1).reshape(-1).tolist()
-    return shares
-
-
-def inputs(data: Dataset, index: Tensor) -> Tensor:
-    """Normalised inputs of the records at ``index``, int64 of any shape, float32 [*index.shape, *input_shape]."""
-    return data.batch(index.flatten()).view(*index.shape, *data.input_shape)
+        correct.append(model(data.batch(batch)).argmax(-1) == data.labels[batch])
+    return torch.cat(correct).double().mean().item()
 
 
 @dataclass
 class Run:
-    """A training under way: all that its next step depends on. Lists have an entry for each model of a stack."""
+    """A training under way: all that its next step depends on."""
 
     model: nn.Module
     optimizer: torch.optim.Adam
     objective: Objective
-    generators: list[torch.Generator]  # draw the batches
+    generator: torch.Generator  # draws the batches
     device: torch.device
     epoch: int = 1
     step: int = 0  # steps taken in this epoch
     over: bool = False  # all epochs are done; what is left is to evaluate the best weights
-    epoch_draws: list[Tensor] = field(default_factory=list)  # the generators' states at the epoch's start
-    best_epoch: list[int] = field(default_factory=list)
-    best_accuracy: list[float] = field(default_factory=list)
-    best: list[dict[str, Tensor]] = field(default_factory=list)
+    epoch_draws: Tensor = field(default_factory=torch.Tensor)  # the generator's state at the epoch's start
+    best_epoch: int = 0
+    best_accuracy: float = -1.0
+    best: dict[str, Tensor] = field(default_factory=dict)
 
     def state(self) -> State:
         if self.device.type == "cuda":  # it may be read on another stream than it is computed on
             torch.cuda.synchronize(self.device)
-        draws = {"global": torch.get_rng_state(), **{f"epoch_{i}": t for i, t in enumerate(self.epoch_draws)}}
+        draws = {"global": torch.get_rng_state(), "epoch": self.epoch_draws}
         if self.device.type == "cuda":
             draws["cuda"] = torch.cuda.get_rng_state(self.device)
         tensors = {
@@ -86,7 +76,7 @@ class Run:
             "optimizer": optimizer_state(self.optimizer),
             "objective": self.objective.state(),
             "draws": draws,
-            "best": pack({str(i): best for i, best in enumerate(self.best)}),
+            "best": self.best,
         }
         names = ("epoch", "step", "over", "best_epoch", "best_accuracy")
         return State(pack(tensors), {name: getattr(self, name) for name in names})
@@ -95,45 +85,36 @@ class Run:
         self.model.load_state_dict(unpack(state.tensors, "model"))
         load_optimizer(self.optimizer, unpack(state.tensors, "optimizer"))
         self.objective.load_state(unpack(state.tensors, "objective"))
-        draws, best = unpack(state.tensors, "draws"), unpack(state.tensors, "best")
-        for i, generator in enumerate(self.generators):
-            generator.set_state(draws[f"epoch_{i}"])
+        draws = unpack(state.tensors, "draws")
+        self.generator.set_state(draws["epoch"])
         torch.set_rng_state(draws["global"])
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(draws["cuda"], self.device)
-        self.best = [unpack(best, str(i)) for i in range(len(self.best))]
+        self.best = unpack(state.tensors, "best")
         for name, number in state.numbers.items():
             setattr(self, name, number)
 
-    def keep(self, dev_accuracies: Sequence[float], patience: int) -> None:
-        """Keep the weights of the models that are better on dev than ever, unless their training has ended."""
-        for i, (model, dev_accuracy) in enumerate(zip(unstack(self.model), dev_accuracies, strict=True)):
-            if dev_accuracy > self.best_accuracy[i] and not self.ended(i, patience):
-                self.best_epoch[i], self.best_accuracy[i] = self.epoch, dev_accuracy
-                self.best[i] = {name: tensor.clone() for name, tensor in model.items()}
-
-    def ended(self, i: int, patience: int) -> bool:
-        """Whether model ``i`` stopped before this epoch."""
-        return self.epoch - 1 - self.best_epoch[i] > patience
+    def keep(self, dev_accuracy: float) -> None:
+        """Keep the weights if they are better on dev than ever."""
+        if dev_accuracy > self.best_accuracy:
+            self.best_epoch, self.best_accuracy = self.epoch, dev_accuracy
+            self.best = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
 
 
 def train(
-    models: Sequence[nn.Module],
+    model: nn.Module,
     data: Dataset,
-    splits: Sequence[Split],
+    split: Split,
     recipe: Mapping[str, Any],
     objective: Objective,
-    seeds: Sequence[int],
+    seed: int,
     slot: Slot | None = None,
-    names: Sequence[str] = (),
+    name: str = "",
     more: int = 0,
-) -> Generator[None, None, list[Facts]]:
-    """Train models in place, early-stopped on dev accuracy; leave the best-dev weights in them.
+) -> Generator[None, None, Facts]:
+    """Train a model in place, early-stopped on dev accuracy; leave the best-dev weights in it.
 
     A generator that pauses after each step, for `in_turn` to run.
-
-    Several models of one architecture are trained as one `Stack`, each on its split and with its seed as if alone
-    but for dropout's draws; their splits must be of equal sizes and the objective ``by_loss``.
 
     ``recipe`` holds epochs, learning_rate, weight_decay, batch_size and patience: training stops once more than
     ``patience`` epochs in a row brought no better dev accuracy. On a GPU each step is one CUDA graph if the objective
@@ -141,22 +122,16 @@ def train(
     convolutions, which waits for launches and not for products, stays in float32). With a ``slot`` the training can be
     interrupted: called again with the same arguments it goes on, and on a CPU, alone, ends with the same bytes as if it
     had not been.
-    ``names`` are what the log calls the models; ``more`` is how many such models the job trains after these, for its
-    time left.
-    Returns for each model the epoch and the train, dev and test accuracies of the weights kept, in float32, and the
-    share of the test records' most frequent class: with no more than that it has learnt nothing. Raises
+    ``name`` is what the log calls the model; ``more`` is how many such models the job trains after it, for its time
+    left.
+    Returns the epoch and the train, dev and test accuracies of the weights kept, in float32, and the share of the test
+    records' most frequent class: with no more than that it has learnt nothing. Raises
     `miaprune.training.stopping.Stopped` if the ``slot``'s job is told to stop, once the state is saved.
     """
-    device, together, patience = data.inputs.device, len(models) > 1, recipe["patience"]
-    starts = [f"{name}: " for name in names] or [""] * len(models)
-    model = Stack(models) if together else models[0]
+    device, patience, start = data.inputs.device, recipe["patience"], f"{name}: " if name else ""
     on_gpu = device.type == "cuda"
-    # Before the first step: the fused kernel wants moments laid out like their parameters.
-    if not together:
-        channels_last(model)
-    train_index = [torch.from_numpy(split.train).to(device) for split in splits]
-    dev = torch.stack([torch.from_numpy(split.dev).to(device) for split in splits])
-    dev = dev if together else dev[0]
+    channels_last(model)  # before the first step: the fused kernel wants moments laid out like their parameters
+    train_index, dev = (torch.from_numpy(part).to(device) for part in (split.train, split.dev))
     run = Run(
         model,
         torch.optim.Adam(
@@ -167,18 +142,15 @@ def train(
             capturable=captured([objective], device),
         ),
         objective,
-        [torch.Generator().manual_seed(seed) for seed in seeds],
+        torch.Generator().manual_seed(seed),
         device,
-        best_epoch=[0] * len(models),
-        best_accuracy=[-1.0] * len(models),
-        best=[{}] * len(models),
     )
     mixed = on_gpu and recipe.get("precision") == "bfloat16" and objective.by_loss and convolves(model)
     forward = Autocast(model) if mixed else model
 
     def step(batch: Tensor) -> None:
         run.optimizer.zero_grad()
-        objective.backward(forward, inputs(data, batch), data.labels[batch])
+        objective.backward(forward, data.batch(batch), data.labels[batch])
         run.optimizer.step()
 
     def between() -> None:  # batches of an evaluation, each up to half a minute of an image network on a CPU
@@ -187,69 +159,50 @@ def train(
 
     take_step = Captured(step) if captured([objective], device) else step
     epochs, started, steps = recipe["epochs"], time.perf_counter(), 0
-    torch.manual_seed(seeds[0])  # dropout draws from the global generator
+    torch.manual_seed(seed)  # dropout draws from the global generator
     saved = slot.load() if slot else None
     if saved and saved.finished:
-        logger.info(f"{starts[0]}trained in an earlier attempt")
-        for i, one in enumerate(models):
-            one.load_state_dict(unpack(saved.tensors, str(i)))
-        found: list[Facts] = saved.numbers["facts"]
+        logger.info(f"{start}trained in an earlier attempt")
+        model.load_state_dict(saved.tensors)
+        found: Facts = saved.numbers["facts"]
         return found
     if saved:
         run.load(saved)
-        logger.info(f"{starts[0]}resumes in epoch {run.epoch}, after step {run.step}")
+        logger.info(f"{start}resumes in epoch {run.epoch}, after step {run.step}")
     while not run.over:
         model.train()
-        run.epoch_draws = [generator.get_state() for generator in run.generators]
-        drawn = (
-            objective.batches(i, recipe["batch_size"], g) for i, g in zip(train_index, run.generators, strict=True)
-        )
-        for batches in islice(zip(*drawn, strict=True), run.step, None):
-            batch = torch.stack(batches) if together else batches[0]
+        run.epoch_draws = run.generator.get_state()
+        batches = objective.batches(train_index, recipe["batch_size"], run.generator)
+        for batch in islice(batches, run.step, None):
             take_step(batch)
             run.step, steps = run.step + 1, steps + 1
             if slot:
                 slot.step(run.state)
             yield
-        dev_accuracies = accuracies(forward, data, dev, between)
-        run.keep(dev_accuracies, patience)
-        run.over = run.epoch == epochs or all(run.epoch - best > patience for best in run.best_epoch)
+        dev_accuracy = accuracy(forward, data, dev, between)
+        run.keep(dev_accuracy)
+        run.over = run.epoch == epochs or run.epoch - run.best_epoch > patience
         if run.over or run.epoch <= 10 or run.epoch % max(1, epochs // 20) == 0:  # a screenful
-            line = f"{starts[0]}epoch {run.epoch}/{epochs}: {_accuracy(dev_accuracies, run.best_accuracy)}"
+            line = f"{start}epoch {run.epoch}/{epochs}: dev accuracy {dev_accuracy:.4f}, best {run.best_accuracy:.4f}"
             if steps:  # taken by this attempt
                 pace = (time.perf_counter() - started) / steps * run.step
-                records = sum(len(split.train) for split in splits)
-                line += _speed(pace, records, 0 if run.over else epochs - run.epoch, more * epochs)
+                line += _speed(pace, len(split.train), 0 if run.over else epochs - run.epoch, more * epochs)
             logger.info(line)
         if not run.over:
             run.epoch, run.step = run.epoch + 1, 0
-    run.optimizer.zero_grad()  # the job holds on to the models, and needs no gradients
-    facts = [
-        {"epoch": epoch, "epochs_run": min(run.epoch, epoch + patience + 1)}
-        | _keep(one, data, split, best, between, start)
-        | objective.facts()
-        for one, split, best, epoch, start in zip(models, splits, run.best, run.best_epoch, starts, strict=True)
-    ]
+    run.optimizer.zero_grad()  # the job holds on to the model, and needs no gradients
+    if not all(tensor.isfinite().all() for tensor in run.best.values()):
+        raise FloatingPointError(
+            f"{start}the training diverged: its weights are not finite; lower learning_rate in config.yaml"
+        )
+    model.load_state_dict(run.best)
+    facts = {"epoch": run.best_epoch, "epochs_run": run.epoch} | evaluate(model, data, split, between, start)
+    facts |= objective.facts()
     if on_gpu:  # what it evaluated in would stay its stream's: 6 GB of ResNet-18, beside those of five others
         torch.cuda.empty_cache()
     if slot:
-        slot.finish(State(pack({str(i): best for i, best in enumerate(run.best)}), {"facts": facts}, finished=True))
+        slot.finish(State(run.best, {"facts": facts}, finished=True))
     return facts
-
-
-def _keep(
-    model: nn.Module, data: Dataset, split: Split, best: Mapping[str, Tensor], between: Callable[[], None], name: str
-) -> Facts:
-    """Put these weights into the model and `evaluate` it.
-
-    Raises FloatingPointError if they are not finite: the training has diverged.
-    """
-    if not all(tensor.isfinite().all() for tensor in best.values()):
-        raise FloatingPointError(
-            f"{name}the training diverged: its weights are not finite; lower learning_rate in config.yaml"
-        )
-    model.load_state_dict(best)
-    return evaluate(model, data, split, between, name)
 
 
 def evaluate(
@@ -260,9 +213,9 @@ def evaluate(
     ``between`` is called between batches; ``name`` begins the warning about a model that learnt nothing.
     """
     parts = {part: torch.from_numpy(getattr(split, part)).to(data.inputs.device) for part in ("train", "dev", "test")}
-    found = {f"{part}_accuracy": accuracies(model, data, index, between)[0] for part, index in parts.items()}
+    found = {f"{part}_accuracy": accuracy(model, data, index, between) for part, index in parts.items()}
     labels = data.labels[parts["test"]]
-    guess = (labels == labels.bincount().argmax()).double().mean().item()  # rounded as `accuracies` are
+    guess = (labels == labels.bincount().argmax()).double().mean().item()  # rounded as `accuracy` is
     noise = ONE_SIDED * (guess * (1 - guess) / len(labels)) ** 0.5
     learnt = found["test_accuracy"] > guess + noise
     if not learnt:
@@ -277,12 +230,6 @@ def captured(objectives: Iterable[Objective], device: torch.device) -> bool:
 
 def convolves(model: nn.Module) -> bool:
     return any(isinstance(module, nn.Conv2d) for module in model.modules())
-
-
-def _accuracy(now: Sequence[float], best: Sequence[float]) -> str:
-    """The dev accuracies of an epoch, of several models their means."""
-    mean = f"mean of {len(now)} models' " if len(now) > 1 else ""
-    return f"{mean}dev accuracy {fmean(now):.4f}, best {fmean(best):.4f}"
 
 
 def _speed(pace: float, records: int, left: int, after: int) -> str:

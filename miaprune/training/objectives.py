@@ -7,7 +7,6 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.func import vmap
 from torch.nn import functional as F
 
 
@@ -15,8 +14,7 @@ class Objective(Protocol):
     """What one training step minimises, and on which batches. Defences are objectives."""
 
     by_loss: bool
-    """Whether all it does is to differentiate a loss of the logits. Then ``backward`` also takes a `Stack` with
-    x [k, b, ...] and y [k, b], and may be captured as a CUDA graph."""
+    """Whether all it does is to differentiate a loss of the logits. Then a step may be captured as a CUDA graph."""
 
     def batches(self, index: Tensor, size: int, generator: torch.Generator) -> Iterator[Tensor]:
         """One epoch's batches of record indices, drawn from ``index`` (int64 [n])."""
@@ -47,9 +45,7 @@ class CrossEntropy:
         return F.cross_entropy(logits, y)
 
     def backward(self, model: nn.Module, x: Tensor, y: Tensor) -> None:
-        logits = model(x)
-        loss = self.loss(logits, y) if y.dim() == 1 else vmap(self.loss)(logits, y).sum()
-        loss.backward()
+        self.loss(model(x), y).backward()
 
     def facts(self) -> dict[str, Any]:
         return {}

@@ -54,7 +54,7 @@ def pruned_model(data, name="cnn", pruner="l1", seed=0):
 
 def trained(data, objective, name="cnn", pruner="l1", recipe=RECIPE, split=SPLIT, seed=1):
     model = pruned_model(data, name, pruner)
-    ((facts,),) = in_turn([train([model], data, [split], recipe, objective, [seed])], data.inputs.device)
+    (facts,) = in_turn([train(model, data, split, recipe, objective, seed)], data.inputs.device)
     return model, facts
 
 

@@ -66,8 +66,8 @@ def trained(folder, data, case, slot=None, recipe=RECIPE, split=SPLIT, seed=1, i
     if pruner:
         pruning.PRUNERS[pruner](model, 0.5)
     defended = defense and defenses.build(defense, 1.0, OPTIONS[defense], data, split, recipe, seed)
-    training = train([model], data, [split], recipe, defended or CrossEntropy(), [seed], slot)
-    ((facts,),) = in_turn([training], data.inputs.device)
+    training = train(model, data, split, recipe, defended or CrossEntropy(), seed, slot)
+    (facts,) = in_turn([training], data.inputs.device)
     files.save_tensors(folder / "checkpoint", pruning.finalise(model).state_dict(), facts)
     return (folder / "checkpoint").read_bytes(), facts
 
@@ -107,15 +107,15 @@ def test_a_job_told_to_stop_in_an_evaluation_stops_there(digits, tmp_path, case,
     monkeypatch.setattr(training, "EVALUATION_BATCH", 19)
     passes, states, tell = [], states_in(tmp_path), None
 
-    def inputs(data, index):
+    def batch(data, index):
         if len(index) == 19:  # no batch of training has that size
             passes.append(len(passes) + 1)
             if passes[-1] == tell:
                 states.told = "SIGTERM"
         return reads(data, index)
 
-    reads = training.inputs
-    monkeypatch.setattr(training, "inputs", inputs)
+    reads = type(digits).batch
+    monkeypatch.setattr(type(digits), "batch", batch)
     undisturbed = trained(tmp_path, digits, case)
     tell = evaluation if evaluation > 0 else passes[evaluation]
     passes.clear()
@@ -163,7 +163,7 @@ def test_a_signal_lets_the_step_end_and_its_state_be_saved(digits, tmp_path):
     before = signal.getsignal(signal.SIGTERM)
     model = models.build("fc", digits.input_shape, digits.classes, seed=0)
     with pytest.raises(Stopped, match="SIGTERM"), states_in(tmp_path).stoppable() as states:
-        in_turn([train([model], digits, [SPLIT], RECIPE, Interrupted(), [1], states.slot("victim"))], CPU)
+        in_turn([train(model, digits, SPLIT, RECIPE, Interrupted(), 1, states.slot("victim"))], CPU)
     assert signal.getsignal(signal.SIGTERM) == before
     assert len(steps) == STEPS + 2
     saved = files.load_metadata(tmp_path / "states/victim.state.safetensors")["numbers"]
@@ -218,7 +218,7 @@ def test_states_are_saved_when_the_last_are_old_enough(digits, tmp_path, monkeyp
             super().backward(model, x, y)
 
     model = models.build("fc", digits.input_shape, digits.classes, seed=0)
-    in_turn([train([model], digits, [SPLIT], recipe, Minutes(), [1], states.slot("victim"))], CPU)
+    in_turn([train(model, digits, SPLIT, recipe, Minutes(), 1, states.slot("victim"))], CPU)
     assert written == [60.0 * step for step in range(4, 3 * STEPS + 1, 4)]
 
 
@@ -253,7 +253,7 @@ def beside(folder, data, states, roles, stop_at=None):
         if stop_at and role == list(roles)[-1]:
             slot = StopsAt(slot, stop_at)
         split = splits.shadow_split(1797, 7, seed)
-        trainings.append(train([models_of[role]], data, [split], recipe, CrossEntropy(), [seed], slot, [role]))
+        trainings.append(train(models_of[role], data, split, recipe, CrossEntropy(), seed, slot, role))
     facts = in_turn(trainings, CPU)
     return [model.state_dict() for model in models_of.values()], facts
 
@@ -268,8 +268,8 @@ def test_trainings_in_turn_are_those_that_run_alone(digits, tmp_path, caplog):
     for seed, (role, recipe) in enumerate(ROLES.items()):
         split = splits.shadow_split(1797, 7, seed)
         alone, same = trained(tmp_path, digits, ("cnn", None, None), None, recipe, split, seed, seed)
-        files.save_tensors(tmp_path / "beside", weights[seed], facts[seed][0])
-        assert (tmp_path / "beside").read_bytes() == alone and facts[seed] == [same]
+        files.save_tensors(tmp_path / "beside", weights[seed], facts[seed])
+        assert (tmp_path / "beside").read_bytes() == alone and facts[seed] == same
         assert any(line.startswith(f"{role}: epoch 1/{recipe['epochs']}: dev accuracy") for line in caplog.messages)
 
 
@@ -582,12 +582,12 @@ def test_training_goes_on_when_a_state_cannot_be_saved(digits, tmp_path, caplog,
     slot = states_in(tmp_path, every=0).slot("victim")
     model = models.build("fc", digits.input_shape, digits.classes, seed=0)
     small_files(1000)
-    in_turn([train([model], digits, [SPLIT], RECIPE, CrossEntropy(), [1], slot)], CPU)
+    in_turn([train(model, digits, SPLIT, RECIPE, CrossEntropy(), 1, slot)], CPU)
     small_files(resource.RLIM_INFINITY)
     assert "state not saved" in caplog.text and "File too large" in caplog.text
     assert list((tmp_path / "states").iterdir()) == []
     undisturbed = models.build("fc", digits.input_shape, digits.classes, seed=0)
-    in_turn([train([undisturbed], digits, [SPLIT], RECIPE, CrossEntropy(), [1])], CPU)
+    in_turn([train(undisturbed, digits, SPLIT, RECIPE, CrossEntropy(), 1)], CPU)
     assert all(torch.equal(t, undisturbed.state_dict()[name]) for name, t in model.state_dict().items())
 
 
@@ -615,7 +615,7 @@ def test_the_log_is_a_screenful_a_model(digits, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     model = models.build("fc", digits.input_shape, digits.classes, seed=0)
     recipe = RECIPE | {"epochs": 90, "patience": 90}
-    in_turn([train([model], digits, [SPLIT], recipe, CrossEntropy(), [1], more=2)], CPU)
+    in_turn([train(model, digits, SPLIT, recipe, CrossEntropy(), 1, more=2)], CPU)
     assert 20 < len(caplog.messages) < 40
     assert caplog.messages[0].startswith("epoch 1/90: dev accuracy 0.")
     assert " s/epoch, " in caplog.text and " records/s, at most 0:0" in caplog.text

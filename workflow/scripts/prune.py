@@ -42,7 +42,7 @@ def objective(data, split, seed):
     else:
         strength = float(setting.strength)
         found = defenses.build(setting.defense, strength, params.defense, data, split, params.recipe, seed)
-    if own:  # nobody knows whether it can be stacked or captured
+    if own:  # nobody knows whether it can be captured
         found.by_loss = False
     return found
 

@@ -30,7 +30,7 @@ def main(device, states):
     }
     print(setting.name)
     objective = CrossEntropy()
-    # Nobody knows whether a user's network can be stacked or captured.
+    # Nobody knows whether a user's network can be captured.
     objective.by_loss = grid.MODELS[setting.model].extension is None
     objectives = dict.fromkeys(trained, objective)
     facts = train_roles(networks, data, parts, params.recipe, objectives, seeds, states)
