@@ -127,7 +127,7 @@ def parameters_of(function: Callable[..., Any]) -> dict[str, bool]:
 
 @dataclass(frozen=True)
 class DatasetEntry(Entry):
-    """See `dataset`; ``of`` is the data set that it is a subset of, ``file`` the one that it is read from, if any."""
+    """See `miaprune.catalog.dataset`; ``of``: the data set that it is a subset of, ``file``: what it is read from."""
 
     kind: str
     classes: int | None = None
@@ -143,7 +143,7 @@ class DatasetEntry(Entry):
 
 @dataclass(frozen=True)
 class ModelEntry(Entry):
-    """See `model`."""
+    """See `miaprune.catalog.model`."""
 
     takes: tuple[str, ...]
     convolves: bool
@@ -152,7 +152,7 @@ class ModelEntry(Entry):
 
 @dataclass(frozen=True)
 class PrunerEntry(Entry):
-    """See `pruner`."""
+    """See `miaprune.catalog.pruner`."""
 
     prunes: tuple[str, ...] | None
     unit: str
@@ -161,14 +161,14 @@ class PrunerEntry(Entry):
 
 @dataclass(frozen=True)
 class DefenseEntry(Entry):
-    """See `defense`."""
+    """See `miaprune.catalog.defense`."""
 
     least: float
 
 
 @dataclass(frozen=True)
 class AttackEntry(Entry):
-    """See `attack`."""
+    """See `miaprune.catalog.attack`."""
 
     sees: str
     network: bool

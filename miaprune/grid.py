@@ -375,19 +375,6 @@ def attacked_in(folder: str) -> Attacked:
     return Setting.parse(folder), "matched"
 
 
-def shadows_of(victim: Setting, adversary: str) -> Setting:
-    """The setting whose shadows an adversary trains on (method, section 8).
-
-    ``adversary`` is matched, unaware, or shadows_{pruner}_{sparsity} for a mismatched one.
-    """
-    if adversary == "matched":
-        return victim
-    if adversary == "unaware":
-        return victim.undefended
-    shadows = Setting.parse(f"{victim.dataset}/{victim.model}/{adversary.removeprefix('shadows_')}")
-    return replace(shadows, seed=victim.seed)
-
-
 def _unique(items: Iterable[Any]) -> list[Any]:
     return list(dict.fromkeys(items))
 

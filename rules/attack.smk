@@ -110,7 +110,7 @@ rule scores:
 rule unaware:
     input:
         victim=f"{RESULTS}/{{undefended}}/{{defense}}_{{strength}}/signals.safetensors",
-        margins=f"{RESULTS}/{{undefended}}/{{defense}}_{{strength}}/margins.safetensors",
+        margins=[f"{RESULTS}/{{undefended}}/{{defense}}_{{strength}}/margins.safetensors"],
         attackers=attackers(f"{RESULTS}/{{undefended}}"),
         extensions=attacks_files(SCORED),
     output:
@@ -137,7 +137,7 @@ rule unaware:
 use rule unaware as mismatched with:
     input:
         victim=f"{RESULTS}/{{repetition}}{{dataset}}/{{model}}/{{variant}}/signals.safetensors",
-        margins=f"{RESULTS}/{{repetition}}{{dataset}}/{{model}}/{{variant}}/margins.safetensors",
+        margins=[f"{RESULTS}/{{repetition}}{{dataset}}/{{model}}/{{variant}}/margins.safetensors"],
         attackers=attackers(f"{RESULTS}/{{repetition}}{{dataset}}/{{model}}/{{shadows}}"),
         extensions=attacks_files(SCORED),
     output:

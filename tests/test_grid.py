@@ -86,7 +86,6 @@ def test_a_pruner_with_none_of_its_sparsities_is_an_error_not_an_empty_run():
 def test_a_pruner_s_name_ends_where_its_sparsity_begins(pruner):
     setting = Setting("digits", "cnn", pruner, "0.5")
     assert Setting.parse(setting.path) == setting
-    assert grid.shadows_of(setting.original, f"shadows_{pruner}_0.5") == setting
 
 
 def test_a_dataset_that_no_listed_model_takes_is_an_error_not_an_empty_run():
@@ -174,11 +173,8 @@ def test_controls_are_of_every_original_and_of_the_part_s_pruned_settings():
     }
 
 
-def test_adversaries_know_whose_shadows_they_use():
+def test_an_adversary_s_results_lie_below_its_victim_s():
     victim = Setting("location", "fc", "l1", "0.7", "ppb", "4")
-    assert grid.shadows_of(victim, "matched") == victim
-    assert grid.shadows_of(victim, "unaware") == victim.undefended == Setting("location", "fc", "l1", "0.7")
-    assert grid.shadows_of(victim.undefended, "shadows_l1_0.5") == Setting("location", "fc", "l1", "0.5")
     assert grid.folder(victim, "unaware") == "location/fc/l1_0.7/ppb_4/unaware"
     assert Setting.parse(victim.path) == victim
 

@@ -200,16 +200,14 @@ def _check_cell(target: str, results_dir: str, parts: Sequence[str], attacks: Se
         grid.known("file", file, ("models.safetensors", "margins.safetensors"))
         return
     victim, adversary = grid.attacked_in("/".join(folder))
-    grid.shadows_of(victim, adversary)
     if adversary == "unaware" and victim.defense is None:
         raise GridError(f"{target}: only a defended victim has an unaware adversary; write pruner_sparsity/ppb_4")
-    shadows = adversary.removeprefix("shadows_")
-    if shadows != adversary and (
-        victim.pruner is None
-        or victim.version != victim.variant
-        or shadows in (victim.variant, "original", "finetuned")
-    ):
-        raise GridError(f"{target}: a mismatched adversary's victim is undefended and pruned otherwise than it")
+    if adversary.startswith("shadows_"):
+        shadows = adversary.removeprefix("shadows_")
+        grid.Setting.parse(f"{victim.dataset}/{victim.model}/{shadows}")
+        prunes_otherwise = victim.pruner and shadows not in (victim.variant, "original", "finetuned")
+        if not prunes_otherwise or victim.version != victim.variant:
+            raise GridError(f"{target}: a mismatched adversary's victim is undefended and pruned otherwise than it")
     if suffix == ".json":
         grid.known("attack", stem, grid.ATTACKS)
         if adversary != "matched" and stem not in attacks:

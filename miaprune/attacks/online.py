@@ -61,9 +61,7 @@ def lira(inside: Told, outside: Told, margins: np.ndarray) -> np.ndarray:
 
 def _variances(heard: Told, own: bool) -> np.ndarray:
     """Variances of the margins, float64 [n]: all records' one, or ``own`` ones; 1 where nothing tells them."""
-    variance, freedom = heard.variance, np.maximum(heard.count - 1.0, 0.0)
-    pooled = np.nansum(variance * freedom) / freedom.sum() if freedom.any() else 0.0
-    common = np.full(len(freedom), pooled if pooled > 0 else 1.0)
+    variance, common = heard.variance, np.full(len(heard.count), heard.pooled_variance)
     return np.where(variance > 0, variance, common) if own else common
 
 

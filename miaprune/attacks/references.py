@@ -28,42 +28,49 @@ A_UNKNOWN = 0.3
 
 @dataclass(frozen=True)
 class Told:
-    """What K references say of n records.
+    """What K references say of n records, those that are heard: the OUT ones; online also the IN ones, apart.
 
     Attributes
     ----------
     margins : np.ndarray
         float64 [K, n].
-    out : np.ndarray
-        bool [K, n], whether the reference is OUT for the record; the others' margins are not looked at. Every record
+    heard : np.ndarray
+        bool [K, n], whether the reference is heard on the record; the others' margins are not looked at. Every record
         has one that is.
     """
 
     margins: np.ndarray
-    out: np.ndarray
+    heard: np.ndarray
 
     @property
     def count(self) -> np.ndarray:
-        """How many references are OUT, int64 [n]."""
-        return np.count_nonzero(self.out, axis=0)
+        """How many references are heard, int64 [n]."""
+        return np.count_nonzero(self.heard, axis=0)
 
     @property
     def mean(self) -> np.ndarray:
-        """Mean margin of the references that are OUT, float64 [n]."""
-        return np.where(self.out, self.margins, 0.0).sum(axis=0) / self.count
+        """Mean margin, float64 [n]."""
+        return np.where(self.heard, self.margins, 0.0).sum(axis=0) / self.count
 
     @property
     def log_mean_posterior(self) -> np.ndarray:
         """Logarithm of the mean posterior of the true class, float64 [n]; no margin is too large or too small."""
-        logs = np.where(self.out, log_posterior(self.margins), -np.inf)
+        logs = np.where(self.heard, log_posterior(self.margins), -np.inf)
         return np.logaddexp.reduce(logs, axis=0) - np.log(self.count)
 
     @property
     def variance(self) -> np.ndarray:
-        """Sample variance of the margins, float64 [n]; NaN where fewer than two references are OUT."""
-        squares = np.where(self.out, (self.margins - self.mean) ** 2, 0.0).sum(axis=0)
+        """Sample variance of the margins, float64 [n]; NaN where fewer than two references are heard."""
+        squares = np.where(self.heard, (self.margins - self.mean) ** 2, 0.0).sum(axis=0)
         freedom = self.count - 1.0
         return np.divide(squares, freedom, out=np.full(len(freedom), np.nan), where=freedom > 0)
+
+    @property
+    def pooled_variance(self) -> float:
+        """The variance of all records, pooled within records; 1 where no record has two margins, or two that differ."""
+        freedom = np.maximum(self.count - 1.0, 0.0)
+        pooled = np.nansum(self.variance * freedom) / freedom.sum() if freedom.any() else 0.0
+        return float(pooled) if pooled > 0 else 1.0
 
 
 def log_posterior(margins: np.ndarray) -> np.ndarray:
@@ -100,11 +107,8 @@ def rmia_score(fitted: Fitted, margins: np.ndarray) -> np.ndarray:
 
 
 def _one_variance(told: Told, fixed: Fitted) -> Fitted:
-    """LiRA's mean of each record and one variance of all, pooled within records; 1 where no record has two margins."""
-    freedom = np.maximum(told.count - 1.0, 0.0)
-    squares = np.nansum(told.variance * freedom)
-    pooled = squares / freedom.sum() if freedom.sum() > 0 else 0.0
-    return {"mean": told.mean, "sd": np.array(np.sqrt(pooled) if pooled > 0 else 1.0)}
+    """LiRA's mean of each record and one variance of all."""
+    return {"mean": told.mean, "sd": np.array(np.sqrt(told.pooled_variance))}
 
 
 def lira_score(fitted: Fitted, margins: np.ndarray) -> np.ndarray:

@@ -279,7 +279,7 @@ def _clear_dead_channels(model: nn.Module) -> None:
                 conv.weight[_dead(layer)] = 0.0
                 if conv.bias is not None:
                     conv.bias[_dead(layer)] = 0.0
-        elif isinstance(layer, nn.Conv2d):
+        elif isinstance(layer, nn.Conv2d) and layer.groups == 1:  # else a weight has not every channel
             while isinstance(of(source), nn.ReLU | nn.MaxPool2d | nn.Dropout):
                 source = source.all_input_nodes[0]
             norm = of(source)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
 from miaprune.grid import FINETUNED, RANDOM, UNTUNED
+from miaprune.report.effects import versions
 from miaprune.report.tables import failures, largest, matched, over_seeds, strongest, undefended
 
 LEAST, MOST = "leaks least", "leaks most"
@@ -22,10 +24,7 @@ def answer(attacks: pd.DataFrame) -> pd.DataFrame:
     """
     rows = over_seeds(attacks[attacks["adversary"] == "matched"])
     rows = rows[(rows["tuning"] != UNTUNED) & (rows["pruner"] != RANDOM)]
-    defended, tuned, unpruned = rows["defense"].notna(), rows["tuning"].notna(), rows["pruner"].isna()
-    rows = rows.assign(version="pruned")
-    for version, here in (("original", unpruned), (FINETUNED, tuned), ("defended", defended)):
-        rows["version"] = rows["version"].mask(here, version)
+    rows = rows.assign(version=np.where(rows["defense"].notna(), "defended", versions(rows)))
     best = largest(rows, "auc")
     found = []
     for _, network in best.groupby(["dataset", "model"], sort=False):

@@ -150,7 +150,7 @@ def learnt_nothing(facts: Mapping[str, Any]) -> bool:
 
 def versions() -> dict[str, str | None]:
     """What the scores were computed with."""
-    packages = {name: version(name) for name in ("torch", "numpy", "scikit-learn")}
+    packages = {name: version(name) for name in ("torch", "numpy", "scipy")}
     own = {"miaprune": miaprune.__version__, "commit": commit(), "python": platform.python_version()}
     return own | packages
 

@@ -59,12 +59,12 @@ def plain(name, margins, told, out, fixed):
 def test_a_score_is_the_papers_formula(name):
     rng = np.random.default_rng(1)
     told = Told(rng.normal(0, rng.uniform(0.2, 3, 300), (6, 300)), rng.random((6, 300)) < 0.8)
-    told.out[0] = True
+    told.heard[0] = True
     victim = rng.normal(0, 2, 300)
     known = told.count > 1
     degrees, common = references.prior(told.variance[known], told.count[known] - 1)
     assert 1 < degrees < 20, "records differ in variance, so their own one counts"
-    squares = [np.var(m[o]) * o.sum() for m, o in zip(told.margins.T, told.out.T, strict=True)]
+    squares = [np.var(m[o]) * o.sum() for m, o in zip(told.margins.T, told.heard.T, strict=True)]
     fixed = {"a": 0.3, "sd": math.sqrt(sum(squares) / (told.count - 1).sum()), "degrees": degrees, "common": common}
     prepare, score = {
         "base": (references._posteriors, references.base_score),
@@ -73,7 +73,7 @@ def test_a_score_is_the_papers_formula(name):
         "lira_t": (references._own_variances, references.lira_t_score),
     }[name]
     found = score(prepare(told, {"a": np.array(0.3)} if name == "rmia" else {}), victim)
-    expected = [plain(name, *record, fixed) for record in zip(victim, told.margins.T, told.out.T, strict=True)]
+    expected = [plain(name, *record, fixed) for record in zip(victim, told.margins.T, told.heard.T, strict=True)]
     # Wallace's quantile is an approximation; the rest are the same numbers.
     near = np.abs(expected) < 4
     np.testing.assert_allclose(found[near], np.array(expected)[near], atol=0.05 if name == "lira_t" else 1e-9)

@@ -246,6 +246,15 @@ def test_a_channel_that_others_read_too_keeps_its_filter():
     assert all(torch.equal(after[k], v) for k, v in before.items())
 
 
+def test_a_grouped_convolution_behind_dead_channels_says_the_same():
+    """A depthwise one, as of MobileNet: each of its weights reads one channel."""
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 8, 3, groups=4)).eval()
+    pruning.slim(model, 0.5)
+    x = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    before = model(x)
+    assert torch.equal(pruning.finalise(model)(x), before)
+
+
 def layers_of(model):
     return {n: m for n, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)}
 

@@ -78,7 +78,7 @@ def test_a_result_has_the_names_and_values_of_the_design():
         "signals": MEASURED,
         "attack": FITTED,
     }
-    assert set(result["versions"]) == {"miaprune", "commit", "torch", "numpy", "python", "scikit-learn"}
+    assert set(result["versions"]) == {"miaprune", "commit", "torch", "numpy", "python", "scipy"}
     assert result["versions"]["commit"] == results.commit()
 
 

@@ -19,17 +19,12 @@ from miaprune.report import results
 register(snakemake.config)
 
 
-def several(files):
-    """A named file or files of a rule as a list: Snakemake gives one as a text."""
-    return [files] if isinstance(files, str) else files
-
-
 params, path, names = snakemake.params, snakemake.input.victim, list(snakemake.params.options)
 jsons = snakemake.output[: len(names)]
 victims, results_of = Path(path).parent, Path(jsons[0]).parent
 setting = grid.Setting.parse(str(victims.relative_to(snakemake.config["results_dir"])))
 adversary = "matched" if results_of == victims else results_of.name
-attackers = several((snakemake.output if adversary == "matched" else snakemake.input).attackers)
+attackers = (snakemake.output if adversary == "matched" else snakemake.input).attackers
 
 
 def main(device, where):
@@ -40,11 +35,9 @@ def main(device, where):
     # Those who only score need the victim's margins: what references say of its records was fitted.
     count = params.options[names[0]]["references"] if reference and adversary == "matched" else grid.SHADOWS
     if count > grid.SHADOWS:
-        further = {
-            role: about for file in several(snakemake.input.margins)[1:] for role, about in load_metadata(file).items()
-        }
+        further = {role: about for file in snakemake.input.margins[1:] for role, about in load_metadata(file).items()}
         guessing += [role for role, about in further.items() if results.learnt_nothing(about)]
-    of_models = margins.load(several(snakemake.input.margins), params.seed, count) if reference else None
+    of_models = margins.load(snakemake.input.margins, params.seed, count) if reference else None
     shadows = signals.load_shadows(path, grid.SHADOWS) if adversary == "matched" and set(names) - reference else None
     scored = {}
     for name, attacker, output in zip(names, attackers, jsons, strict=True):

@@ -159,12 +159,11 @@ def samia_vs_others(attacks: pd.DataFrame) -> Figure:
 
 
 @styled()
-def gaps_vs_accuracy(attacks: pd.DataFrame, attack: str = "samia") -> Figure:
-    """One attack's accuracy against the victim's three gaps, a point per setting, with the correlations."""
+def gaps_vs_accuracy(attacks: pd.DataFrame) -> Figure:
+    """SAMIA's accuracy against the victim's three gaps, a point per setting, with the correlations."""
     rows = undefended(attacks)
-    rows = rows[rows["attack"] == attack].set_index(PLACE)
-    name = "SAMIA" if attack == "samia" else attack
-    figure, places = panels(len(GAPS), len(GAPS), 2.3, f"{name} accuracy (%)", sharey=True)
+    rows = rows[rows["attack"] == "samia"].set_index(PLACE)
+    figure, places = panels(len(GAPS), len(GAPS), 2.3, "SAMIA accuracy (%)", sharey=True)
     for axes, (key, label) in zip(places, GAPS.items(), strict=True):
         scale = 100 if key == "generalization_gap" else 1
         both = (rows[[f"victim_{key}", "accuracy"]] * [scale, 100]).dropna()
@@ -176,7 +175,7 @@ def gaps_vs_accuracy(attacks: pd.DataFrame, attack: str = "samia") -> Figure:
     _dataset_legend(figure, rows.reset_index())
     finish(
         figure,
-        f"Accuracy of {name} against the gaps of its victims",
+        "Accuracy of SAMIA against the gaps of its victims",
         "Attack accuracy against how differently the victim treats its members: mean over members minus mean "
         "over non-members of being right, of the confidence, and of the sensitivity. Each point is one "
         "victim model; r is Pearson's, ρ Spearman's correlation over n points. "

@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from miaprune import grid
+from miaprune.report.effects import versions
 from miaprune.report.figures.captions import failures, finish, plural, seeds
 from miaprune.report.figures.means import SEVERAL, averaged, bars, how_often, interval, results_behind
 from miaprune.report.figures.style import (
@@ -27,7 +28,7 @@ from miaprune.report.figures.style import (
     styled,
     write_failed,
 )
-from miaprune.report.tables import PLACE, largest
+from miaprune.report.tables import PLACE, largest, matched
 
 PRUNED, UNTUNED, RANDOM = "pruned", grid.UNTUNED, grid.RANDOM
 LINES: dict[str, dict[str, Any]] = {
@@ -123,12 +124,12 @@ def leak_vs_accuracy(attacks: pd.DataFrame, dataset: str, model: str) -> Figure:
     levels = sorted(set(best["sparsity"].dropna()))
     for k, axes in enumerate(places):
         pruner, (name, label) = shown[k // 2], list(VICTIM.items())[k % 2]
-        versions = _versions(best, pruner)
+        mine = _versions(best, pruner)
         axes.axhline(50, **GUESSING)
-        for version, those in versions.items():
+        for version, those in mine.items():
             _points(axes, those.sort_values("sparsity"), version, name, levels)
         axes.margins(0.1)
-        failed = [_named(version, row) for version, v in versions.items() for row in v[_lost(v)].to_dict("records")]
+        failed = [_named(version, row) for version, v in mine.items() for row in v[_lost(v)].to_dict("records")]
         title = pruner + (f"; failed: {', '.join(failed)}" if failed else "")
         axes.set_title(textwrap.fill(title, 100) if k % 2 == 0 else "", loc="left")
         axes.set_xlabel(label)
@@ -156,7 +157,7 @@ def leak_vs_accuracy(attacks: pd.DataFrame, dataset: str, model: str) -> Figure:
 def _undefended(attacks: pd.DataFrame, dataset: str, model: str) -> pd.DataFrame:
     """The matched adversary's attacks on one model's undefended versions and controls, averaged over seeds."""
     rows = attacks[(attacks["dataset"] == dataset) & (attacks["model"] == model)]
-    return averaged(rows[rows["defense"].isna() & (rows["adversary"] == "matched")])
+    return averaged(matched(rows))
 
 
 def _pruners(rows: pd.DataFrame) -> list[str]:
@@ -167,16 +168,9 @@ def _pruners(rows: pd.DataFrame) -> list[str]:
 
 def _versions(rows: pd.DataFrame, pruner: str) -> dict[str, pd.DataFrame]:
     """The rows of each of `LINES` that belong beside one pruner, by sparsity."""
-    unpruned, mine, drawn = rows["pruner"].isna(), rows["pruner"] == pruner, rows["pruner"] == RANDOM
-    plain, tuned, untuned = rows["tuning"].isna(), rows["tuning"] == grid.FINETUNED, rows["tuning"] == UNTUNED
-    where = {
-        "original": unpruned & plain,
-        grid.FINETUNED: unpruned & tuned,
-        PRUNED: mine & plain & ~drawn,
-        UNTUNED: mine & untuned,
-        RANDOM: drawn & plain,
-    }
-    return {name: rows[here].sort_values("sparsity") for name, here in where.items()}
+    beside = rows[rows["pruner"].isna() | rows["pruner"].isin([pruner, RANDOM])].sort_values("sparsity")
+    kinds = versions(beside)
+    return {name: beside[kinds == name] for name in LINES}
 
 
 def _lost(rows: pd.DataFrame) -> pd.Series:
@@ -255,8 +249,8 @@ def _mark(version: str, size: float) -> dict[str, Any]:
 
 def _behind(rows: pd.DataFrame, shown: list[str], bars: str) -> str:
     """How many models and seeds stand behind such a figure, and what its ``bars`` are."""
-    versions = [_versions(rows.drop_duplicates(PLACE), pruner) for pruner in shown]
-    numbers = {name: len(pd.concat([each[name] for each in versions]).drop_duplicates(PLACE)) for name in LINES}
+    beside = [_versions(rows.drop_duplicates(PLACE), pruner) for pruner in shown]
+    numbers = {name: len(pd.concat([each[name] for each in beside]).drop_duplicates(PLACE)) for name in LINES}
     listed = ", ".join(f"{number} {name}" for name, number in numbers.items() if number)
     models = plural(sum(numbers.values()), "victim model") + (f" ({listed})" if listed else "")
     n = results_behind(rows)

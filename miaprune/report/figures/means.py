@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from scipy.special import stdtrit
 
-from miaprune.report.tables import over_seeds
+from miaprune.report.tables import half_width, over_seeds
 
 SEVERAL = 3
 """Of so many results on a mean's interval is drawn."""
@@ -37,12 +36,12 @@ def interval(rows: pd.DataFrame, name: str, *, single: bool = False) -> tuple[np
     """
     n = results_behind(rows)
     if name in VICTIMS:
-        half = stdtrit(np.maximum(n - 1, 1), 0.975) * rows[f"{name}_sd"] / np.sqrt(np.maximum(n, 1))
+        half = half_width(rows[f"{name}_sd"], n)
         low, high = rows[name] - half, rows[name] + half
     else:
         low, high = rows[f"{name}_ci_lo"], rows[f"{name}_ci_hi"]
     shown = n >= (1 if single else SEVERAL)
-    return tuple(100 * end.where(shown).to_numpy(float) for end in (low, high))
+    return 100 * low.where(shown).to_numpy(float), 100 * high.where(shown).to_numpy(float)
 
 
 def bars(

@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator
 
 from miaprune import metrics
+from miaprune.attacks.references import Told
 from miaprune.margins import Margins
 from miaprune.report.figures.captions import GAPS, finish, number, plural
 from miaprune.report.figures.style import BLACK, BLUE, GREY, STYLE, VERMILLION, Mark, panels, styled
@@ -33,10 +34,10 @@ FEW_CLASSES = 30
 
 
 @styled()
-def signal_distributions(original: Signals | None, pruned: Mapping[str, Signals], title: str) -> Figure:
+def signal_distributions(original: Signals, pruned: Mapping[str, Signals], title: str) -> Figure:
     """Cumulative distributions of confidence and sensitivity, members against non-members.
 
-    A column for the original (None if there is none) and one per pruned model, whose label is its sparsity ("0.7"),
+    A column for the original and one per pruned model, whose label is its sparsity ("0.7"),
     with a defence after a plus where there is one ("0.7 + ppb 4"). More than six models go over several pairs of
     rows, the last one flush right: a family's defended models stand below the undefended ones. A record's
     sensitivity is its mean over the classes.
@@ -86,15 +87,14 @@ def signal_distributions(original: Signals | None, pruned: Mapping[str, Signals]
 
 @styled()
 def margin_distributions(
-    original: tuple[Margins, np.ndarray] | None, pruned: Mapping[str, tuple[Margins, np.ndarray]], title: str
+    original: tuple[Margins, np.ndarray], pruned: Mapping[str, tuple[Margins, np.ndarray]], title: str
 ) -> Figure:
     """Cumulative distributions of the margin, and of the margin less the mean of the reference models' that are OUT.
 
     Columns and labels as in `signal_distributions`; each model's margins come with bool [n], who of the records is a
     member.
     """
-    models = {} if original is None else {"original": original}
-    models |= {f"sparsity {sparsity}": each for sparsity, each in pruned.items()}
+    models = {"original": original} | {f"sparsity {sparsity}": each for sparsity, each in pruned.items()}
     columns = min(6, len(models))
     blocks = math.ceil(len(models) / columns)
     figure, places = panels(2 * blocks * columns, columns, 1.6, sharey=True)
@@ -102,8 +102,7 @@ def margin_distributions(
         axes.set_axis_off()
     for k, (name, (margins, members)) in enumerate(models.items()):
         own = margins.victim[margins.records].astype(float)
-        out = margins.out[:, margins.records]
-        mean = np.where(out, margins.references[:, margins.records], 0.0).sum(axis=0) / out.sum(axis=0)
+        mean = Told(margins.references[:, margins.records], margins.out[:, margins.records]).mean
         block, column = divmod(k, columns)
         for row, (label, values) in enumerate((("margin", own), ("margin − refs", own - mean))):
             axes = places[(2 * block + row) * columns + column]
@@ -133,8 +132,8 @@ def margin_distributions(
 
 
 @styled()
-def gaps_per_class(original: Signals | None, pruned: Mapping[str, Signals], title: str) -> Figure:
-    """Confidence and sensitivity gap per class: the original (None if there is none) beside the pruned models.
+def gaps_per_class(original: Signals, pruned: Mapping[str, Signals], title: str) -> Figure:
+    """Confidence and sensitivity gap per class: the original beside the pruned models.
 
     Labels as in `signal_distributions`; a defended model has the mark of its undefended one, hollow.
     """
@@ -200,9 +199,8 @@ def _cumulative(axes: Axes, name: str, values: np.ndarray, members: np.ndarray, 
     axes.set_xlabel(f"{name}\nd = {distance:.2f}")
 
 
-def _models(original: Signals | None, pruned: Mapping[str, Signals]) -> dict[str, Signals]:
-    models = {} if original is None else {"original": original}
-    return models | {f"sparsity {sparsity}": signals for sparsity, signals in pruned.items()}
+def _models(original: Signals, pruned: Mapping[str, Signals]) -> dict[str, Signals]:
+    return {"original": original} | {f"sparsity {sparsity}": signals for sparsity, signals in pruned.items()}
 
 
 def _plus(models: Collection[str]) -> str:
