@@ -1,4 +1,3 @@
-#!/usr/bin/env -S python3 -S
 """Jobs of a test's run as forks of a process that has torch imported: the import is most of a small job's time.
 
 Snakemake starts this file in place of Python, with a job's script; it asks the process that `serve` forks to run it.

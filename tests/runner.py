@@ -58,9 +58,13 @@ def _main(arguments, folder, environment, files):
     here = [str(ROOT / name) for name in ("tests", "workflow", "workflow/scripts", "benchmarks")]
     sys.path[:] = [path for path in sys.path if path not in here]  # pytest's own
     sys.argv = [SNAKEMAKE, *arguments]
-    os.environ[jobs.ADDRESS] = str(Path(files[1]).with_name("jobs"))
+    own = Path(files[1]).parent
+    os.environ[jobs.ADDRESS] = str(own / "jobs")
     jobs.serve(os.environ[jobs.ADDRESS])
-    sys.executable = jobs.__file__  # what Snakemake starts a job's script by
+    python = own / "python"  # what Snakemake is to start a job's script by
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} -S {jobs.__file__} "$@"\n')
+    python.chmod(0o755)
+    sys.executable = str(python)
     from snakemake.cli import main
 
     main()
