@@ -1,4 +1,4 @@
-"""What makes a training step cheap on a GPU."""
+"""The device that computes: what makes a step cheap on it, what keeps float32 exact, and its name."""
 
 from __future__ import annotations
 

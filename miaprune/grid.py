@@ -119,11 +119,6 @@ class Setting:
         """The unpruned setting that this one starts from."""
         return Setting(self.dataset, self.model, seed=self.seed)
 
-    @property
-    def undefended(self) -> Setting:
-        """The same model pruned alike, without a defence."""
-        return replace(self, defense=None, strength=None)
-
     @classmethod
     def parse(cls, path: str) -> Setting:
         """The setting whose `path` this is; raises `GridError` if there is none."""

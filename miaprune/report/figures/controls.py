@@ -127,7 +127,7 @@ def leak_vs_accuracy(attacks: pd.DataFrame, dataset: str, model: str) -> Figure:
         mine = _versions(best, pruner)
         axes.axhline(50, **GUESSING)
         for version, those in mine.items():
-            _points(axes, those.sort_values("sparsity"), version, name, levels)
+            _points(axes, those, version, name, levels)
         axes.margins(0.1)
         failed = [_named(version, row) for version, v in mine.items() for row in v[_lost(v)].to_dict("records")]
         title = pruner + (f"; failed: {', '.join(failed)}" if failed else "")
