@@ -35,6 +35,13 @@ Adam moves all weights of a unit by the rate, so that the unit's input moves by 
 classes and 1e-3 a few steps killed every unit of SAMIA's head (benchmarks/attack_training.md).
 """
 
+MANY = 80
+"""Of more classes than this a recipe's ``least_steps`` are more in proportion: SAMIA's head has weights for each class.
+
+At 200 classes, a strong leak and 27 000 records 422 steps fell short of a threshold by more than the check allows, 844
+did not (benchmarks/attack_training.md).
+"""
+
 REFITS = 3
 """How often a network that learnt nothing is fitted anew, with other draws."""
 
@@ -94,6 +101,11 @@ def epochs_of(recipe: Options, steps_per_epoch: int) -> int:
     return max(recipe["epochs"], -(-recipe.get("least_steps", 0) // steps_per_epoch))
 
 
+def of_classes(recipe: Options, classes: int) -> Options:
+    """The recipe for signals of so many classes (see `MANY`)."""
+    return {**recipe, "least_steps": recipe.get("least_steps", 0) * max(classes, MANY) // MANY}
+
+
 def schedule(optimizer: Optimizer, recipe: Options, steps_per_epoch: int) -> LRScheduler:
     """One cycle, or a tenth of the rate from each of the recipe's ``milestones`` (epochs) on."""
     if recipe["optimizer"] == "sgd":
@@ -148,6 +160,7 @@ def fit(name: str, shadows: Signals, recipe: Options, seed: int, device: str) ->
     `REFITS` times at most; if that fails too, the one with the highest AUC on the shadows is returned and marked.
     """
     build, features = NETWORKS[name]
+    recipe = of_classes(recipe, shadows.classes)
     inputs = inputs_of(features, shadows, device)
     y = torch.from_numpy(shadows.members.astype(np.int64)).to(device)
     checked = checks.sample(shadows, seed)

@@ -121,6 +121,9 @@ def test_few_records_are_trained_on_for_more_epochs():
     fast = RECIPES["fast"] | {"epochs": 5, "least_steps": 320}
     assert [neural.epochs_of(fast, steps) for steps in (1, 32, 63, 64, 65, 1000)] == [320, 10, 6, 5, 5, 5]
     assert neural.epochs_of(RECIPES["paper"], 1) == 100
+    of_classes = [neural.epochs_of(neural.of_classes(fast, classes), 10) for classes in (2, 80, 100, 200)]
+    assert of_classes == [32, 32, 40, 80]
+    assert neural.epochs_of(neural.of_classes(RECIPES["paper"], 200), 1) == 100
 
 
 ON_SIGNALS = [name for name in grid.ATTACKS if name not in grid.REFERENCE_ATTACKS]
