@@ -90,30 +90,21 @@ class Captured:
 
 @contextmanager
 def float32_exactly() -> Iterator[None]:
-    """Until the block ends, float32 is float32 in products and convolutions, not TF32 with a mantissa of 10 bits."""
-    precision, cudnn_tf32 = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    """Until the block ends, float32 is float32 in products and convolutions, not TF32 with a mantissa of 10 bits.
+
+    cuDNN then times its algorithms for each new shape and takes the quickest. In true float32 the one that it takes
+    otherwise is slow: ResNet-18's forward passes took an H100 3 times as long, VGG-16's twice, and the search one to
+    six seconds. In bfloat16 a search gained nothing.
+    """
+    cudnn = torch.backends.cudnn
+    precision, tf32, searches = torch.get_float32_matmul_precision(), cudnn.allow_tf32, cudnn.benchmark
     torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False
+    cudnn.allow_tf32, cudnn.benchmark = False, True
     try:
         yield
     finally:
         torch.set_float32_matmul_precision(precision)
-        torch.backends.cudnn.allow_tf32 = cudnn_tf32
-
-
-@contextmanager
-def searched() -> Iterator[None]:
-    """Until the block ends, cuDNN times its algorithms for each new shape and takes the quickest.
-
-    In true float32 the one that it takes otherwise is slow: ResNet-18's forward passes took an H100 3 times as long,
-    VGG-16's twice, and the search one to six seconds. In bfloat16 a search gained nothing.
-    """
-    before = torch.backends.cudnn.benchmark
-    torch.backends.cudnn.benchmark = True
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.benchmark = before
+        cudnn.allow_tf32, cudnn.benchmark = tf32, searches
 
 
 @contextmanager

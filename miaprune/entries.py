@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import import_module
+from pkgutil import resolve_name
 from typing import Any
 
 
@@ -20,17 +20,14 @@ FEW = 5
 """Of what exists, an error names so many, the nearest, and counts the rest."""
 
 
-def known(kind: str, name: object, names: Iterable[str], where: str = "valid are") -> str:
-    """Return ``name`` if it is one of ``names``; raise `GridError` naming the nearest valid ones otherwise.
-
-    ``where`` says whose ``names`` they are.
-    """
+def known(kind: str, name: object, names: Iterable[str]) -> str:
+    """Return ``name`` if it is one of ``names``; raise `GridError` naming the nearest valid ones otherwise."""
     names = list(names)
     if name in names:
         return str(name)
     near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    raise GridError(f"unknown {kind} {str(name)!r}: {hint}{where} {nearest(str(name), names)}")
+    raise GridError(f"unknown {kind} {str(name)!r}: {hint}valid are {nearest(str(name), names)}")
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
@@ -73,8 +70,7 @@ class Entry:
         """What stands behind the name."""
         if not isinstance(self.source, str):
             return self.source
-        module, _, name = self.source.partition(":")
-        found = getattr(import_module(module), name)
+        found = resolve_name(self.source)
         return found[self.name] if isinstance(found, Mapping) else found
 
     def __call__(self, *arguments: Any) -> Any:

@@ -7,7 +7,6 @@ posterior of y is 1 / (1 + exp(-margin)). It is measured of every record of a da
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,14 +73,14 @@ def fill(model: nn.Module, data: Dataset, margins: np.ndarray, role: str = "the 
     import torch
     from torch.nn import functional as F
 
-    from miaprune.devices import channels_last, float32_exactly, searched
+    from miaprune.devices import channels_last, float32_exactly
 
     device = data.inputs.device
     missing = torch.from_numpy(np.flatnonzero(np.isnan(margins))).to(device)
     on_gpu = device.type == "cuda"
     channels_last(model)
     model.eval()
-    with float32_exactly(), torch.inference_mode(), searched() if on_gpu else nullcontext():
+    with float32_exactly(), torch.inference_mode():
         for batch in missing.split(BATCH):
             n = len(batch)
             if on_gpu:  # the last one too has this size: another one would be another search

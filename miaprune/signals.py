@@ -6,7 +6,6 @@ Signals are the boundary between training and attacking: small, cached, and enou
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -141,7 +140,7 @@ def measure(
     import torch
     from torch.nn import functional as F
 
-    from miaprune.devices import channels_last, float32_exactly, searched
+    from miaprune.devices import channels_last, float32_exactly
     from miaprune.margins import of_logits
 
     device = data.inputs.device
@@ -152,7 +151,7 @@ def measure(
     model.eval()
     posteriors, sensitivities, own = [], [], []
     # epsilon is tiny: in TF32 the sensitivities would be rounding noise.
-    with float32_exactly(), torch.inference_mode(), searched() if on_gpu else nullcontext():
+    with float32_exactly(), torch.inference_mode():
         for batch in index.split(BATCH):
             if on_gpu:  # the last one too has this size: another one would be another search
                 batch = F.pad(batch, (0, BATCH - len(batch)))

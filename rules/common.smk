@@ -227,8 +227,8 @@ DATASET_TABLES = {"": "paper_table", "_controls": "controls_table", "_defenses":
 
 def attack_figures(scope):
     """Names of the figures that are drawn from the attacks table alone."""
-    of_pairs = [f"{figure}_{d}_{m}" for figure, of in PAIR_FIGURES.items() for d, m in of(scope)]
-    return ["samia_vs_others", "gaps_vs_accuracy", *of_pairs]
+    others = ("roc", *SIGNAL_FIGURES)
+    return [name for figure, names in figures(scope).items() if figure not in others for name in names]
 
 
 def figures(scope):

@@ -222,6 +222,8 @@ def posteriors_of(kind: Kind, outputs: np.ndarray) -> np.ndarray:
     """Posteriors, float32 [b, C]."""
     if kind == "posteriors":
         return outputs.astype(np.float32, copy=False)
+    # In half precision, a softmax would round the posteriors of sure labels to 1.
+    outputs = outputs.astype(np.promote_types(outputs.dtype, np.float32), copy=False)
     exponentials = np.exp(outputs - outputs.max(axis=1, keepdims=True))
     return (exponentials / exponentials.sum(axis=1, keepdims=True)).astype(np.float32)
 
@@ -231,7 +233,7 @@ def margins_of(kind: Kind, outputs: np.ndarray, labels: np.ndarray) -> np.ndarra
 
     Of posteriors they are log p_y less the logarithm of the sum of the others, each sum not below `SMALLEST`.
     """
-    true, others = labels[:, None], outputs.astype(np.float32 if outputs.itemsize < 4 else outputs.dtype)  # a copy
+    true, others = labels[:, None], outputs.astype(np.promote_types(outputs.dtype, np.float32))  # a copy
     of_true = np.take_along_axis(others, true, axis=1)[:, 0].astype(np.float64)
     if kind == "posteriors":
         np.put_along_axis(others, true, 0.0, axis=1)

@@ -286,6 +286,9 @@ def _not_run(signals: Signals, told: References | None) -> dict[str, str]:
     without_in, without_out = ~told.members.any(axis=0), told.members.all(axis=0)
     if without_in.all():
         return found | dict.fromkeys(ONLINE_ATTACKS, "no reference has a member among the records")
+    if (without_in | without_out).all():
+        said = "each record was trained on by all references or by none; more references, each on a random half"
+        return found | dict.fromkeys(WITH_REFERENCES, said)
     for lacking, kind, attacks in (
         (without_in, "trained on", ONLINE_ATTACKS),
         (without_out, "left out by", WITH_REFERENCES),

@@ -17,11 +17,9 @@ from miaprune.entries import DatasetEntry
 LEAST = 16
 """Records that a split needs: 8 in the victim's half, 8 in the adversary's."""
 
-SUFFIXES = (".csv", ".npz", ".parquet", ".safetensors")
-
 
 def read_file(file: str, label: str) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs and labels of a file, by its suffix, one of `SUFFIXES`.
+    """Inputs and labels of a file, by its suffix: .csv, .npz, .parquet or .safetensors.
 
     An .npz or .safetensors has arrays ``inputs`` [n, ...] and ``labels`` [n]; a table has a row for each record, a
     column of numbers for each feature, and the column ``label``. Raises `DatasetError`.

@@ -85,7 +85,7 @@ def slim(model: nn.Module, sparsity: float) -> None:
     One threshold over all layers could empty a layer and cut the network, so each layer keeps its largest
     channel; the achieved sparsity is then below the requested one.
     """
-    layers = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    layers = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d) and m.affine]
     masks = _without_smallest_of_all([layer.weight.abs() for layer in layers], sparsity)
     for layer, mask in zip(layers, masks, strict=True):
         torch_prune.custom_from_mask(layer, "weight", mask)

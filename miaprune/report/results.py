@@ -38,10 +38,13 @@ PRIVACY_KEYS = ("epsilon", "delta")
 """Of a victim trained with differential privacy: what its row in a table says of its "privacy" block."""
 
 TEXTS = ("dataset", "model", "pruner", "tuning", "defense", "adversary", "attack", "failed", "versions_commit")
+"""Of a row's columns, those of text."""
+
 RATES = tuple(f"tpr_at_fpr_{fpr}{part}" for fpr in FPRS for part in ("", "_ci_lo", "_ci_hi"))
 """The columns of true positive rates and their intervals: empty where a rate would stand on less than a record."""
+
 MAY_LACK = ("sparsity", "strength", "references", *RATES, *(f"victim_{key}" for key in PRIVACY_KEYS))
-"""Of a row's columns: what is text, and which numbers may be missing."""
+"""Of a row's columns, those of numbers that may be missing."""
 
 
 class ResultError(FileError):

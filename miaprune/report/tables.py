@@ -17,21 +17,14 @@ from scipy.special import stdtrit
 
 from miaprune import grid
 from miaprune.files import whole
-from miaprune.report.results import FPRS, PRIVACY_KEYS, RATES, SETTING_KEYS, TEXTS, ResultError, flat
+from miaprune.report.results import FPRS, MAY_LACK, RATES, SETTING_KEYS, TEXTS, ResultError, flat
 
 MODEL_COLUMNS = (
     *SETTING_KEYS[:-1],
     *("role", "epoch", "train_accuracy", "dev_accuracy", "test_accuracy"),
     *("majority_accuracy", "learnt", "achieved_sparsity", "seed"),
 )
-NUMBERS = [
-    "sparsity",
-    "strength",
-    "references",
-    *RATES,
-    "majority_accuracy",
-    *(f"victim_{key}" for key in PRIVACY_KEYS),
-]
+NUMBERS = [*MAY_LACK, "majority_accuracy"]
 """Columns of numbers that may be empty throughout."""
 
 FAILED = "failed"
@@ -223,7 +216,10 @@ def read_table(path: str | Path) -> pd.DataFrame:
     """Read an attacks or models table; raises `ResultError` if it is missing or something else."""
     try:
         # Some commits look like numbers, 12345e678901; in parts, a long table would have columns of several types.
-        frame = _typed(pd.read_csv(path, dtype={"versions_commit": str}, low_memory=False))
+        # A name may be one that pandas takes for a missing value, such as null.
+        types = {"versions_commit": str}
+        frame = pd.read_csv(path, dtype=types, low_memory=False, keep_default_na=False, na_values=[""])
+        frame = _typed(frame)
         of_attacks = (*SETTING_KEYS, "attack", "accuracy", "failed", "victim_test_accuracy", "seed")
         columns = of_attacks if "attack" in frame.columns else MODEL_COLUMNS
         if missing := [column for column in columns if column not in frame.columns]:

@@ -193,11 +193,13 @@ class DifferentialPrivacy:
         }
 
     def state(self) -> dict[str, Tensor]:
-        return {"noise": self.noise_generator.get_state(), "steps": torch.tensor(self.steps)}
+        # The rate too: a training that goes on may have no step left that sets it.
+        rate = torch.tensor(self.rate, dtype=torch.float64)
+        return {"noise": self.noise_generator.get_state(), "steps": torch.tensor(self.steps), "rate": rate}
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
         self.noise_generator.set_state(tensors["noise"])
-        self.steps = int(tensors["steps"])
+        self.steps, self.rate = int(tensors["steps"]), float(tensors["rate"])
 
 
 def epsilon(noise_multiplier: float, sample_rate: float, steps: int, delta: float) -> float:

@@ -155,6 +155,12 @@ def test_references_trained_as_the_victim_are_refused_not_believed(evidence):
     assert set(running.WITH_REFERENCES) <= set(found.not_run)
 
 
+def test_one_reference_with_few_members_among_the_records_runs_no_attack_with_references(evidence):
+    few = np.arange(400)[None] < 20
+    found = run({"original": evidence.version(1.0)}, evidence.references(1.0, few)).versions["original"]
+    assert set(running.WITH_REFERENCES) <= set(found.not_run) and "conf" in found.results
+
+
 def test_references_of_one_version_are_that_one_s_only(evidence):
     versions = {"original": evidence.version(1.0), "pruned": evidence.version(1.0)}
     found = run(versions, {"pruned": evidence.references(1.0)}).versions

@@ -83,6 +83,17 @@ def test_margins_are_the_library_s():
     np.testing.assert_allclose(of_posteriors(softmax(logits), labels, members).margins, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("reads", [of_logits, of_posteriors])
+def test_half_precision_loses_no_more_than_it_has(reads):
+    """A posterior of logits within float16's 1/2048 of 1 is not 1."""
+    logits = np.tile(np.array([[9.0, 0.0, -1.0], [4.0, 1.0, 0.0]], "f2"), (10, 1))
+    said = logits if reads is of_logits else softmax(logits.astype("f4")).astype("f2")
+    labels, members = np.zeros(20, int), np.arange(20) % 2 == 0
+    half, single = (reads(said.astype(kind), labels, members) for kind in ("f2", "f4"))
+    np.testing.assert_array_equal(half.signals.posteriors, single.signals.posteriors)
+    np.testing.assert_array_equal(half.margins, single.margins)
+
+
 def test_arrays_in_fortran_order_and_of_other_types_are_read(tmp_path):
     logits, labels, members, _, _ = said()
     path = tmp_path / "version.npz"

@@ -121,6 +121,15 @@ def test_slim_at_high_sparsity_keeps_a_channel_and_says_what_it_achieved():
     assert model.eval()(torch.randn(4, 1, 8, 8)).std() > 0, "the network is not cut"
 
 
+def test_slim_leaves_a_batch_norm_without_weights_alone():
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4, affine=False), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4))
+    with torch.no_grad():
+        model[3].weight.copy_(torch.tensor([1.0, 2.0, 3.0, 4.0]))
+    pruning.slim(model, 0.5)
+    pruning.finalise(model)
+    assert model[3].weight.tolist() == [0.0, 0.0, 3.0, 4.0]
+
+
 @pytest.mark.parametrize("name", ["resnet18", "densenet121", "vgg16", "cnn"])
 @pytest.mark.parametrize(
     ("pruner", "kinds"),

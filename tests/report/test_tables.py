@@ -58,6 +58,12 @@ def test_an_attacks_table_is_the_same_after_a_file(tmp_path, settings):
         pd.testing.assert_frame_equal(tables.read_table(tmp_path / "attacks.csv"), table, check_exact=True)
 
 
+def test_names_that_pandas_takes_for_missing_values_are_names(tmp_path):
+    table = tables.attacks_table([a_result(replace(PRUNED, pruner="NA"), "null")])
+    tables.write_csv(tmp_path / "attacks.csv", table)
+    pd.testing.assert_frame_equal(tables.read_table(tmp_path / "attacks.csv"), table)
+
+
 def test_an_attacks_table_has_the_names_of_the_json_flattened():
     table = tables.attacks_table([a_result()])
     assert ",".join(table.columns) == (

@@ -100,7 +100,7 @@ def test_a_stopped_training_ends_with_the_bytes_of_an_undisturbed_one(digits, tm
         assert not (tmp_path / "states").exists()
 
 
-@pytest.mark.parametrize("case", [CASES[1], CASES[4]])
+@pytest.mark.parametrize("case", [CASES[1], CASES[4], CASES[6]])
 @pytest.mark.parametrize("evaluation", [2, -3])
 def test_a_job_told_to_stop_in_an_evaluation_stops_there(digits, tmp_path, case, evaluation, monkeypatch):
     """In the second batch of the first dev accuracy; in one of the last of the test accuracy of the weights kept."""

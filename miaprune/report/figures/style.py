@@ -46,7 +46,7 @@ STYLE: Any = {
 }
 
 GUESSING: dict[str, Any] = {"color": GREY, "linewidth": 0.9, "linestyle": ":"}
-"""The line at 50 %."""
+"""A line at what guessing gives."""
 
 BAND: dict[str, Any] = {"alpha": 0.15, "linewidth": 0}
 """An interval about a line, in the line's colour."""
