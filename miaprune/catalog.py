@@ -155,7 +155,7 @@ def model(name: str, *, takes: Sequence[str], convolves: bool | None = None, lea
         takes anything but tables.
     least_side : images of fewer pixels a side are not taken.
     """
-    kinds = {DATASETS[each].kind if each in DATASETS else each for each in takes}
+    kinds = {DATASETS[each].kind if each in DATASETS else each for each in _names(takes)}
     conv = kinds != {TABLE} if convolves is None else convolves
 
     def register(function: T) -> T:
@@ -230,7 +230,7 @@ def attack(name: str, *, sees: str = SIGNALS, network: bool = False, family: str
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*", re.ASCII)
 RESERVED = {
-    "dataset": ("tables", "figures", "logs", "benchmarks", "states", "demo"),
+    "dataset": ("tables", "figures", "logs", "benchmarks", "states", "demo", "all"),
     "pruner": ("original", "finetuned"),
     "defense": ("untuned", "unaware", "references", "attackers", "scores"),
     "attack": ("cheap", "reference", "records", "members"),
@@ -283,7 +283,8 @@ def _enter(kind: str, table: dict[str, Any], entry: Entry, parameters: Sequence[
     if name in table and table[name] != entry:
         where = f"in {table[name].extension.path}" if table[name].extension else "already"
         raise GridError(f"{kind} {name!r} exists {where}; choose another name")
-    if name in RESERVED.get(kind, ()) or name.startswith(("seed_", "shadows_")):
+    ends = ("_controls", "_defenses") if kind == "dataset" else ()  # of tables
+    if name in RESERVED.get(kind, ()) or name.startswith(("seed_", "shadows_")) or name.endswith(ends):
         raise GridError(f"{kind} {name!r}: results have something else of that name; choose another one")
     if parameters and callable(entry.source):
         for each, needed in parameters_of(entry.source).items():

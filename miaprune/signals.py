@@ -156,7 +156,7 @@ def measure(
             if on_gpu:  # the last one too has this size: another one would be another search
                 batch = F.pad(batch, (0, BATCH - len(batch)))
             x = data.batch(batch)
-            logits = model(x)
+            logits = model(x.clone())  # a network may change its input in place
             p = torch.softmax(logits, dim=1)
             total = torch.zeros_like(p)
             for _ in range(draws):

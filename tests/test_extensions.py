@@ -12,6 +12,7 @@ from torch import nn
 from miaprune import catalog, extensions, grid
 from miaprune.attacks import attack
 from miaprune.grid import GridError, Setting
+from miaprune.margins import Margins
 from miaprune.networks import models, pruning
 from miaprune.training import defenses
 
@@ -87,6 +88,8 @@ def test_a_file_is_run_once_until_it_changes(lab, tmp_path):
             "attack('cheap')(object())",
             "line 2: attack 'cheap' has no fit; write fit(shadows) and score(fitted, victim)",
         ),
+        ("dataset('all', kind='table')(print)", "line 2: dataset 'all': results have something else of that name"),
+        ("dataset('a_controls', kind='table')(print)", "line 2: dataset 'a_controls': results have something else"),
         ("pruner('original')(print)", "line 2: pruner 'original': results have something else of that name"),
         ("pruner('shadows_mine')(print)", "pruner 'shadows_mine': results have something else"),
         ("dataset('my-wards', kind='table')(print)", "'my-wards': a name is letters, digits and _"),
@@ -155,6 +158,20 @@ def test_a_network_begins_as_its_constructors_leave_it_by_the_seed(lab):
     assert all(torch.equal(tensor, loaded[name]) for name, tensor in other.items())
 
 
+def test_a_network_that_its_state_does_not_tell(lab):
+    lab("""
+        import torch
+        class Net(torch.nn.Linear):
+            def __init__(self, classes):
+                super().__init__(3, classes)
+                self.register_buffer("drawn", torch.rand(3), persistent=False)
+            def forward(self, x):
+                return super().forward(x * self.drawn)
+        model("net", takes=["table"])(lambda classes: Net(classes))
+    """)
+    assert "model net: two with the same state_dict answer differently" in refused(models.build, "net", (3,), 4, 0)
+
+
 @pytest.mark.parametrize(
     ("gives", "message"),
     [
@@ -201,6 +218,34 @@ def test_a_pruners_units_are_counted(lab):
     assert "has one sparsity; write rows_0.5" in refused(Setting.parse, "digits/cnn/rows_0.7")
 
 
+def test_masks_of_any_parameter_are_counted_and_made_permanent(lab):
+    lab("""
+        from torch.nn.utils import prune
+        @pruner("with_norms", unit="filters")
+        def with_norms(model, sparsity):
+            prune.ln_structured(model[0], "weight", amount=sparsity, n=1, dim=0)
+            for name in ("weight", "bias"):
+                prune.l1_unstructured(model[1], name, amount=sparsity)
+        @pruner("biases")
+        def biases(model, sparsity):
+            prune.random_unstructured(model[0], "bias", amount=sparsity)
+        @pruner("projections")
+        def projections(model, sparsity):
+            prune.l1_unstructured(model[0], "in_proj_weight", amount=sparsity)
+    """)
+    convolutions = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4))
+    convolutions.register_buffer("causal_mask", torch.zeros(3))
+    pruning.prune("with_norms", convolutions, 0.5, torch.zeros(2, 1, 8, 8))
+    assert pruning.layer_sparsity(convolutions, "with_norms") == {"0": (2, 4)}
+    assert "pruner biases masks no weights" in refused(
+        pruning.prune, "biases", nn.Sequential(nn.Conv2d(1, 4, 3)), 0.5, torch.zeros(2, 1, 8, 8)
+    )
+    attention = nn.Sequential(nn.MultiheadAttention(4, 1))
+    pruning.prune("projections", attention, 0.5, torch.zeros(2, 4))
+    assert (pruning.finalise(attention)[0].in_proj_weight == 0).sum() == 24
+    assert attention.state_dict().keys() == nn.Sequential(nn.MultiheadAttention(4, 1)).state_dict().keys()
+
+
 def test_a_defence_gets_its_options_by_name(lab, digits):
     lab("""
         from miaprune import CrossEntropy
@@ -225,6 +270,11 @@ GAP = """
 """
 
 
+def test_one_name_is_a_list_of_one(catalogue):
+    catalog.model("mine", takes="table")(print)
+    assert not catalog.MODELS["mine"].convolves and catalog.MODELS["mine"].takes == ("table",)
+
+
 def test_what_a_program_registers_is_no_built_in():
     @catalog.model("mine", takes=["location"])
     def mine(classes, input_shape):
@@ -241,6 +291,21 @@ def test_an_attack_is_a_family_of_its_own_and_scores_like_any(lab):
     scores = attack("gap").score(fitted, victim, {}, 0, "cpu")
     np.testing.assert_allclose(scores, victim.confidence - 0.5)
     assert grid.families()["gap"] == ("gap",) and "gap" not in grid.families()["cheap"]
+
+
+def test_an_attack_on_margins_is_scored_without_what_references_say(lab):
+    """An unaware adversary's references are others than those beside the victim."""
+    lab("""
+        import numpy as np
+        @attack("gap", sees="margins")
+        class Gap:
+            def fit(self, shadows): return {"at": np.mean(shadows.references)}
+            def score(self, fitted, victim):
+                assert not len(victim.references) and not len(victim.parts)
+                return victim.victim[victim.records] - fitted["at"]
+    """)
+    seen = Margins(np.arange(4.0), np.ones((5, 4)), np.zeros((5, 4), np.int8), np.array([2, 0]))
+    assert attack("gap").score(attack("gap").fit(seen, {}, 0, "cpu"), seen, {}, 0, "cpu").tolist() == [1.0, -1.0]
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,13 @@ def test_sensitivity_of_a_linear_model_grows_as_its_weights(digits):
     assert mean_sensitivity(0.02) == pytest.approx(2 * mean_sensitivity(0.01), rel=0.05)
 
 
+def test_a_network_that_changes_its_input_is_measured_as_one_that_does_not(digits):
+    plain = nn.Sequential(nn.Threshold(0.1, 0.0), nn.Flatten(), nn.Linear(64, 10))
+    in_place = nn.Sequential(nn.Threshold(0.1, 0.0, inplace=True), *plain[1:])
+    first, second = (signals.measure(model, digits, SPLIT, 3, 0.1, 1) for model in (plain, in_place))
+    np.testing.assert_array_equal(first.sensitivities, second.sensitivities)
+
+
 def test_save_and_load_give_the_same_signals(tmp_path):
     path, roles = tmp_path / "signals.safetensors", ("victim", "shadow_0", "shadow_1")
     given = {role: make_signals(10, 4, seed) for seed, role in enumerate(roles)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,8 @@ def of_user(entry: AttackEntry) -> Attack:
         return arrays | ({"references": np.array(len(seen.references))} if entry.sees == "margins" else {})
 
     def score(fitted: Fitted, victim: Any, options: Options, seed: int, device: str) -> np.ndarray:
+        if entry.sees == "margins":  # what references say of the records was fitted: an unaware adversary's are others
+            victim = replace(victim, references=victim.references[:0], parts=victim.parts[:0])
         available = {"fitted": fitted, "victim": victim, "seed": seed, "device": device}
         with entry.blamed():
             scores = np.asarray(called(f"score of {entry.name}", own.score, available))

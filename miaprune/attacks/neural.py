@@ -200,7 +200,9 @@ def score(name: str, fitted: Fitted, victim: Signals, recipe: Options, seed: int
     with torch.random.fork_rng(devices=[]):  # constructing a layer draws throw-away weights
         model = _build(build, inputs, device).eval()
     model.load_state_dict({name: torch.from_numpy(array) for name, array in fitted.items() if name != "trained"})
-    return _scores(model, inputs, victim, device)
+    scores = _scores(model, inputs, victim, device)
+    # Of a network that came to NaN, which is marked, no score tells anything.
+    return scores if checks.trained(fitted) else np.nan_to_num(scores)
 
 
 NETWORKS: dict[str, tuple[Build, Features]] = {

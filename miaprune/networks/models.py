@@ -113,6 +113,22 @@ def _of_user(entry: ModelEntry, input_shape: tuple[int, ...], classes: int, seed
     return model.train()
 
 
+def _check_state(entry: ModelEntry, model: nn.Module, other: nn.Module, input_shape: tuple[int, ...]) -> None:
+    """Raise `GridError` if another such network with the same state answers otherwise: it would once it is loaded."""
+    answers: list[Tensor] = []
+    with entry.blamed(), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        other.load_state_dict(model.state_dict())
+        for each in (model, other):
+            torch.manual_seed(0)
+            answers.append(each.eval()(torch.randn(2, *input_shape)))
+    model.train()
+    if not torch.allclose(answers[0], answers[1], equal_nan=True):
+        raise GridError(
+            f"model {entry.name}: two with the same state_dict answer differently; keep what is drawn in parameters or "
+            "persistent buffers"
+        )
+
+
 def build(name: str, input_shape: tuple[int, ...], classes: int, seed: int) -> nn.Module:
     """An initialised model of one of `MODELS`, on the CPU; the same seed gives the same weights.
 
@@ -120,7 +136,9 @@ def build(name: str, input_shape: tuple[int, ...], classes: int, seed: int) -> n
     """
     entry = MODELS[known("model", name, MODELS)]
     if entry.extension:
-        return _of_user(entry, input_shape, classes, seed)
+        model = _of_user(entry, input_shape, classes, seed)
+        _check_state(entry, model, _of_user(entry, input_shape, classes, seed + 1), input_shape)
+        return model
     return initialise(_unfilled(name, input_shape, classes), torch.Generator().manual_seed(seed))
 
 

@@ -202,11 +202,15 @@ def prune(name: str, model: nn.Module, sparsity: float, records: Tensor) -> None
         raise GridError(
             f"pruner {name} pruned nothing at sparsity {sparsity:g}: no mask of torch.nn.utils.prune has a zero"
         )
+    if not layer_sparsity(model, name):
+        raise GridError(f"pruner {name} masks no {unit(name)}, which its sparsity counts: {', '.join(masks(model))}")
 
 
-def masks(model: nn.Module) -> dict[str, Tensor]:
-    """The masks in force, by parameter name (``conv1.weight``): 1 keeps, 0 prunes."""
-    return {name.removesuffix("_mask"): mask for name, mask in model.named_buffers() if name.endswith("_mask")}
+def masks(model: nn.Module, recurse: bool = True) -> dict[str, Tensor]:
+    """The masks in force, by parameter name (``conv1.weight``): 1 keeps, 0 prunes. Those of ``model``'s parts too."""
+    pruned = {name for name, _ in model.named_parameters(recurse=recurse) if name.endswith("_orig")}
+    found = {name.removesuffix("_mask"): buffer for name, buffer in model.named_buffers(recurse=recurse)}
+    return {name: mask for name, mask in found.items() if f"{name}_orig" in pruned}
 
 
 def layer_sparsity(model: nn.Module, pruner: str) -> dict[str, tuple[int, int]]:
@@ -216,7 +220,7 @@ def layer_sparsity(model: nn.Module, pruner: str) -> dict[str, tuple[int, int]]:
     """
     counts = {}
     for name, mask in masks(model).items():
-        if name.endswith("weight"):
+        if name.endswith("weight") and (mask.dim() > 1 or unit(pruner) != FILTERS):
             units = mask.flatten(1)[:, 0] if unit(pruner) == FILTERS else mask.flatten()
             counts[name.removesuffix(".weight")] = (int((units == 0).sum()), len(units))
     return counts
@@ -236,11 +240,9 @@ def finalise(model: nn.Module) -> nn.Module:
     checkpoint takes the space of what is left (`miaprune.files.save_tensors`).
     """
     for module in model.modules():
-        for name in ("weight", "bias"):
-            if hasattr(module, f"{name}_mask"):
-                gone = getattr(module, f"{name}_mask") == 0
-                torch_prune.remove(module, name)
-                getattr(module, name)[gone] = 0.0  # the mask left -0.0 of a negative weight
+        for name, mask in masks(module, recurse=False).items():
+            torch_prune.remove(module, name)
+            getattr(module, name)[mask == 0] = 0.0  # the mask left -0.0 of a negative weight
     _clear_dead_channels(model)
     return model
 

@@ -7,7 +7,7 @@ import pandas as pd
 
 from miaprune.grid import FINETUNED, RANDOM, UNTUNED
 from miaprune.report.effects import versions
-from miaprune.report.tables import failures, largest, matched, over_seeds, strongest, undefended
+from miaprune.report.tables import failures, largest, matched, over_seeds, sound, strongest, undefended
 
 LEAST, MOST = "leaks least", "leaks most"
 """Of several settings: that where the strongest attack's AUC is smallest, and that where it is largest."""
@@ -31,17 +31,17 @@ def answer(attacks: pd.DataFrame) -> pd.DataFrame:
         for version in ("original", FINETUNED, "pruned", "defended"):
             mine = network[network["version"] == version].sort_values("auc", kind="stable")  # those that failed last
             counted = mine.assign(settings=len(mine), failed_settings=int(mine["auc"].isna().sum()), which="")
-            sound = counted[counted["auc"].notna()]
-            if len(sound) > 1:
-                found += [sound.iloc[:1].assign(which=LEAST), sound.iloc[-1:].assign(which=MOST)]
+            said = counted[counted["auc"].notna()]
+            if len(said) > 1:
+                found += [said.iloc[:1].assign(which=LEAST), said.iloc[-1:].assign(which=MOST)]
             else:
-                found.append(sound if len(sound) else counted.iloc[:1])
+                found.append(said if len(said) else counted.iloc[:1])
     return pd.concat(found, ignore_index=True)
 
 
 def findings(attacks: pd.DataFrame) -> list[str]:
     """For each (dataset, model) the strongest attack's AUC before pruning and after, and on the control `FINETUNED`."""
-    sentences, finetuned, best = [], matched(attacks[attacks["tuning"] == FINETUNED]), answer(attacks)
+    sentences, finetuned, best = [], sound(matched(attacks[attacks["tuning"] == FINETUNED])), answer(attacks)
     for (dataset, model), rows in undefended(attacks).groupby(["dataset", "model"], sort=False):
         mine, failed = best[(best["dataset"] == dataset) & (best["model"] == model)], failures(rows)
         said = [
@@ -55,7 +55,7 @@ def findings(attacks: pd.DataFrame) -> list[str]:
             else "no attack says anything."
         )
         alike = finetuned[(finetuned["dataset"] == dataset) & (finetuned["model"] == model)]
-        if len(alike):
+        if alike["auc"].notna().any():
             found += f" Fine-tuned alike, the original without pruning has {strongest(alike)}."
         sentences.append(f"{dataset}, {model}: {found}" + (f" {failed}." if failed else ""))
     return sentences

@@ -193,7 +193,7 @@ def _cell(value: Any) -> str:
     return escape(first) + "".join(f"<small>{escape(line)}</small>" for line in further)
 
 
-NUMBER = re.compile(r"[-+−]?\d*\.?\d+(?=$|[\s%(])")
+NUMBER = re.compile(r"[-+−]?\d*\.?\d+(?:e-\d+)?(?=$|[\s%(])")
 """What a text begins with that is sorted as a number; the same in `SCRIPT`."""
 
 
@@ -253,7 +253,7 @@ SCRIPT = """
 "use strict";
 const first = cell => cell.firstChild ? cell.firstChild.textContent.trim() : "";
 const number = text => {
-  const found = text.match(/^[-+\\u2212]?\\d*\\.?\\d+(?=$|[\\s%(])/);
+  const found = text.match(/^[-+\\u2212]?\\d*\\.?\\d+(?:e-\\d+)?(?=$|[\\s%(])/);
   return found ? parseFloat(found[0].replace("\\u2212", "-")) : NaN;
 };
 for (const table of document.querySelectorAll("table")) {

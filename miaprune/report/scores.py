@@ -71,7 +71,9 @@ def exposed(attacks: pd.DataFrame, scores: Mapping[grid.Setting, Scores]) -> pd.
         if found is None or found[0] not in of_setting.by_attack:
             continue
         values = of_setting.by_attack[found[0]]
-        order = np.argsort(-values, kind="stable")[: max(1, round(SUREST * len(values)))]
+        # Ties fall as the records are shuffled, by setting: members come first in the file.
+        shuffled = np.random.default_rng(grid.derive_seed(0, setting.name)).permutation(len(values))
+        order = np.lexsort((shuffled, -values))[: max(1, round(SUREST * len(values)))]
         surest[setting] = set(of_setting.records[order].tolist())
         rows += [
             {

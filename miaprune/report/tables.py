@@ -269,10 +269,10 @@ def controls(rows: pd.DataFrame) -> pd.Series:
 
 
 def _with_variant(attacks: pd.DataFrame) -> pd.DataFrame:
-    columns = zip(attacks["pruner"], attacks["sparsity"], attacks["tuning"], strict=True)
+    columns = zip(attacks["pruner"], map(grid.written, attacks["sparsity"]), attacks["tuning"], strict=True)
     variants = [
-        (tuning or "original") if pd.isna(pruner) else f"{pruner}_{sparsity:g}" + (f"/{tuning}" if tuning else "")
-        for pruner, sparsity, tuning in columns
+        (tuning or "original") if pd.isna(pruner) else f"{pruner}_{level}" + (f"/{tuning}" if tuning else "")
+        for pruner, level, tuning in columns
     ]
     return attacks.assign(variant=pd.Series(variants, index=attacks.index, dtype=object))
 

@@ -145,7 +145,7 @@ class DifferentialPrivacy:
 
     def clipped_sum(self, model: nn.Module, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         """Sum over the batch of each record's gradient, scaled down to L2 norm ``clip`` where it is longer."""
-        parameters = {name: p.detach() for name, p in model.named_parameters()}
+        parameters = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
 
         def record_loss(parameters: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
             return F.cross_entropy(functional_call(model, parameters, (x[None],)), y[None])
@@ -156,7 +156,7 @@ class DifferentialPrivacy:
             if len(xs) == 0:  # Poisson sampling can draw nobody: the step is then noise alone
                 continue
             gradients = per_record(parameters, xs, ys)
-            norms = torch.stack([g.flatten(1).norm(dim=1) for g in gradients.values()]).norm(dim=0)
+            norms = torch.stack([g.reshape(len(xs), -1).norm(dim=1) for g in gradients.values()]).norm(dim=0)
             factors = (self.clip / norms.clamp(min=1e-12)).clamp(max=1.0)
             for name, g in gradients.items():
                 total[name] += torch.einsum("n,n...->...", factors, g)
@@ -170,6 +170,8 @@ class DifferentialPrivacy:
         kept = masks(model)
         total = self.clipped_sum(model, x, y)
         for name, parameter in model.named_parameters():
+            if not parameter.requires_grad:  # a user's network may have frozen layers
+                continue
             noise = torch.randn(parameter.shape, generator=self.noise_generator, device=parameter.device)
             mask = kept.get(name.removesuffix("_orig"), torch.ones((), device=parameter.device))
             # In place: the optimiser's fused kernel wants gradients laid out like their parameters.

@@ -39,7 +39,10 @@ class CrossEntropy:
 
     def batches(self, index: Tensor, size: int, generator: torch.Generator) -> Iterator[Tensor]:
         order = torch.randperm(len(index), generator=generator).to(index.device)
-        yield from index[order].split(size)
+        batches = index[order].split(size)
+        if len(batches) > 1 and len(batches[-1]) == 1:  # a batch norm takes no single record
+            batches = (*batches[:-2], torch.cat(batches[-2:]))
+        yield from batches
 
     def loss(self, logits: Tensor, y: Tensor) -> Tensor:
         return F.cross_entropy(logits, y)

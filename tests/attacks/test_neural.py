@@ -236,6 +236,14 @@ def test_a_dead_head_is_found_out_and_fitted_anew(monkeypatch, caplog):
     assert metrics.auc(attack("samia").score(fitted, victim, QUICK, 0, "cpu"), victim.members) > 0.9
 
 
+def test_a_network_that_comes_to_nan_is_marked_and_scored():
+    shadows = make_signals(400, 3, 0, member_boost=3)
+    recipe = RECIPES["paper"] | {"epochs": 1, "lr": 1e6}
+    fitted = attack("nn").fit(shadows, recipe, 0, "cpu")
+    assert not checks.trained(fitted)
+    assert np.isfinite(attack("nn").score(fitted, shadows, recipe, 0, "cpu")).all()
+
+
 def test_a_network_that_cannot_learn_is_marked(monkeypatch, caplog):
     monkeypatch.setitem(neural.NETWORKS, "samia", (stillborn, neural.samia_features))
     shadows = make_signals(1000, 3, 0, member_boost=3)

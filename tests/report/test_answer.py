@@ -57,6 +57,14 @@ def test_where_no_attack_says_anything_there_is_no_number():
     assert found["auc"].isna().tolist() == [False, True] and found["failed_settings"].tolist() == [0, 2]
 
 
+def test_a_control_that_failed_is_no_number_in_the_sentence():
+    table, control = everything(), grid.Setting("location", "fc", tuning="finetuned")
+    failing(table, control)
+    assert "0.690 (conf; 1 failed)" in findings(attacks_of(table))[0]
+    failing(table, control, "conf")
+    assert "Fine-tuned alike" not in findings(attacks_of(table))[0]
+
+
 def test_several_seeds_are_one_row_and_several_networks_are_apart():
     table = [row for seed in (7, 8) for row in family([60 + seed], seed=seed)] + family([70], dataset="texas")
     found = answer(attacks_of(table))

@@ -11,7 +11,7 @@ pytestmark = needs_chromium
 
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="500" height="300"><circle r="99"/></svg>'
 LONG = "l1_structured_of_my_lab_0.95/adversarial_regularisation_0.125/shadows_l1_structured_0.95"
-VALUES = ["9 (rmia)", "-1.5\n-2 to -1", "failed", "10", "+0.25", None, "−3", "2.5 %", "1e3 no number"]
+VALUES = ["9 (rmia)", "-1.5\n-2 to -1", "failed", "10", "+0.25", None, "−3", "2.5e-05 %", "1e3 no number"]
 FRAME = pd.DataFrame(
     {
         "setting": [LONG, *(f"l1_{i}" for i in range(10, 2, -1))],
@@ -58,8 +58,8 @@ def test_nothing_overflows_and_nothing_is_loaded(written, width):
 def test_tables_are_sorted_and_filtered(written):
     seen = look(written, 1400, SORT)
     first, up, sorted_up, down, sorted_down, names, _ = seen["orders"]
-    assert first == ["9 (rmia)", "-1.5", "failed", "10", "+0.25", "", "−3", "2.5 %", "1e3 no number"]
-    numbers, words = ["−3", "-1.5", "+0.25", "2.5 %", "9 (rmia)", "10"], {"failed", "", "1e3 no number"}
+    assert first == ["9 (rmia)", "-1.5", "failed", "10", "+0.25", "", "−3", "2.5e-05 %", "1e3 no number"]
+    numbers, words = ["−3", "-1.5", "2.5e-05 %", "+0.25", "9 (rmia)", "10"], {"failed", "", "1e3 no number"}
     assert up[:6] == numbers and set(up[6:]) == words, "what is no number comes last"
     assert down[:6] == numbers[::-1] and set(down[6:]) == words
     assert (sorted_up, sorted_down) == ([[1, "ascending"]], [[1, "descending"]])

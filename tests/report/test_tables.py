@@ -58,6 +58,11 @@ def test_an_attacks_table_is_the_same_after_a_file(tmp_path, settings):
         pd.testing.assert_frame_equal(tables.read_table(tmp_path / "attacks.csv"), table, check_exact=True)
 
 
+def test_a_sparsity_is_written_as_in_paths():
+    table = tables.attacks_table([a_result(replace(PRUNED, sparsity="0.9921875"), "conf")])
+    assert tables.sound(table)["variant"].tolist() == ["l1_0.9921875"]
+
+
 def test_names_that_pandas_takes_for_missing_values_are_names(tmp_path):
     table = tables.attacks_table([a_result(replace(PRUNED, pruner="NA"), "null")])
     tables.write_csv(tmp_path / "attacks.csv", table)

@@ -326,6 +326,31 @@ def test_dp_sums_each_records_clipped_gradient(digits, name, pruner):
         assert not total[f"{parameter}_orig"][mask == 0].any(), "pruned weights have no part in the norm"
 
 
+def test_dp_leaves_frozen_layers_alone_and_takes_a_parameter_of_one_number(digits):
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.Linear(8, 10))
+            self.scale = nn.Parameter(torch.tensor(2.0))
+
+        def forward(self, x):
+            return self.scale * self.layers(x)
+
+    model = Scaled()
+    model.layers[1].requires_grad_(False)
+    x, y = train_batch(digits)
+    total = objective_of(digits, "dp", clip=1e9).clipped_sum(model, x, y)
+    F.cross_entropy(model(x), y, reduction="sum").backward()
+    expected = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
+    assert "scale" in expected and len(expected) == 3
+    assert_close(total, expected, rel=1e-4)
+    objective = objective_of(digits, "dp")
+    next(objective.batches(torch.arange(100), 50, torch.Generator().manual_seed(0)))
+    model.zero_grad()
+    objective.backward(model, x, y)
+    assert model.layers[1].weight.grad is None and model.scale.grad is not None
+
+
 def test_dp_takes_a_pruned_resnet18(digits):
     model = models.build("resnet18", (3, 32, 32), 5, seed=0)
     pruning.l1_structured(model, 0.5)

@@ -37,6 +37,15 @@ def test_same_seed_same_bytes_and_another_seed_others(digits, name):
     assert not all(torch.equal(a[k], c[k]) for k in a)
 
 
+@pytest.mark.parametrize(("n", "sizes"), [(1, [1]), (8, [4, 4]), (9, [4, 5]), (10, [4, 4, 2])])
+def test_no_batch_of_several_is_a_single_record(n, sizes):
+    """A batch norm takes none."""
+    batches = list(CrossEntropy().batches(torch.arange(n), 4, torch.Generator().manual_seed(0)))
+    assert [len(batch) for batch in batches] == sizes
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(torch.cat(batches), order)
+
+
 def test_it_learns_and_reports_the_accuracy_of_the_weights_it_keeps(digits):
     model, facts = run(digits, RECIPE | {"epochs": 30})
     for part in ("train", "dev", "test"):

@@ -161,7 +161,8 @@ def samia_vs_others(attacks: pd.DataFrame) -> Figure:
 @styled()
 def gaps_vs_accuracy(attacks: pd.DataFrame) -> Figure:
     """SAMIA's accuracy against the victim's three gaps, a point per setting, with the correlations."""
-    rows = undefended(attacks)
+    known = attacks["failed"].isna()  # both means of a point are over the same victims
+    rows = undefended(attacks.assign(**{f"victim_{key}": attacks[f"victim_{key}"].where(known) for key in GAPS}))
     rows = rows[rows["attack"] == "samia"].set_index(PLACE)
     figure, places = panels(len(GAPS), len(GAPS), 2.3, "SAMIA accuracy (%)", sharey=True)
     for axes, (key, label) in zip(places, GAPS.items(), strict=True):

@@ -168,7 +168,8 @@ def _pruners(rows: pd.DataFrame) -> list[str]:
 
 def _versions(rows: pd.DataFrame, pruner: str) -> dict[str, pd.DataFrame]:
     """The rows of each of `LINES` that belong beside one pruner, by sparsity."""
-    beside = rows[rows["pruner"].isna() | rows["pruner"].isin([pruner, RANDOM])].sort_values("sparsity")
+    drawn = (rows["pruner"] == RANDOM) & rows["tuning"].isna()
+    beside = rows[rows["pruner"].isna() | (rows["pruner"] == pruner) | drawn].sort_values("sparsity")
     kinds = versions(beside)
     return {name: beside[kinds == name] for name in LINES}
 

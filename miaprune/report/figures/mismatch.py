@@ -41,8 +41,9 @@ def transfer(attacks: pd.DataFrame, dataset: str, model: str) -> Figure:
     variants = list(dict.fromkeys(zip(rows["pruner"], rows["sparsity"], strict=True)))
     pruners = [p for p in grid.PRUNERS if p in {p for p, _ in variants}]
     levels = sorted({s for _, s in variants})
-    families = [(p, "sparsity", {f"{p}_{s:g}": f"{s:g}" for s in levels}) for p in pruners]
-    families += [(f"sparsity {s:g}", "pruner", {f"{p}_{s:g}": p for p in pruners}) for s in levels]
+    as_written = {s: grid.written(s) for s in levels}
+    families = [(p, "sparsity", {f"{p}_{text}": text for text in as_written.values()}) for p in pruners]
+    families += [(f"sparsity {text}", "pruner", {f"{p}_{text}": p for p in pruners}) for text in as_written.values()]
     maps = []
     for title, by, names in families:
         if any(a != b and (a, b) in accuracies for a in names for b in names):

@@ -55,12 +55,11 @@ def signal_distributions(original: Signals, pruned: Mapping[str, Signals], title
     low, high = (positive.min() / 1.5, positive.max() * 1.5) if len(positive) else (0.1, 1.0)
     for (pair, column), sensitivity, (name, signals) in zip(cells, sensitivities, models.items(), strict=True):
         upper, lower = (places[(2 * pair + row) * columns + column] for row in (0, 1))
-        confidence = np.clip(signals.confidence.astype(float), *CONFIDENCES)
-        _cumulative(upper, "confidence", confidence, signals.members, CONFIDENCES)
+        _cumulative(upper, "confidence", signals.confidence.astype(float), signals.members, CONFIDENCES)
         upper.set_xscale("logit")
         upper.set(xlim=CONFIDENCES, title=name.replace(" + ", "\n+ "))
         upper.set_xticks([0.01, 0.5, 0.999], [".01", ".5", ".999"])
-        _cumulative(lower, "sensitivity", np.maximum(sensitivity, low), signals.members, (low, high))
+        _cumulative(lower, "sensitivity", sensitivity, signals.members, (low, high))
         lower.set_xscale("log")
         lower.set(xlim=(low, high))
         lower.xaxis.set_major_locator(LogLocator(numticks=4))
@@ -194,7 +193,8 @@ def _cumulative(axes: Axes, name: str, values: np.ndarray, members: np.ndarray, 
         shares[group] = np.searchsorted(np.sort(values[here]), steps, side="right") / here.sum()
         # A thousand points look like a hundred thousand, in a file of a hundredth the size.
         kept = np.unique(np.linspace(0, len(steps) - 1, 1000).round().astype(int))
-        axes.plot([ends[0], *steps[kept], ends[1]], [0, *shares[group][kept], 1], drawstyle="steps-post", **line)
+        drawn = np.clip(steps[kept], *ends)
+        axes.plot([ends[0], *drawn, ends[1]], [0, *shares[group][kept], 1], drawstyle="steps-post", **line)
     distance = np.abs(np.subtract(*shares.values())).max()
     axes.set_xlabel(f"{name}\nd = {distance:.2f}")
 
