@@ -51,7 +51,14 @@ def takes(model: str, dataset: str) -> bool:
 def prunes(pruner: str, model: str) -> bool:
     """Whether a pruner applies to a model."""
     those = PRUNERS[pruner].prunes
-    return those is None or model in those or (CONV in those and MODELS[model].convolves)
+    return those is None or model in those or (CONV in those and convolves(MODELS[model]))
+
+
+def convolves(model: ModelEntry) -> bool:
+    """Whether a model has 2-d convolutions: as it says, or else if it takes anything but tables."""
+    if model.convolves is not None:
+        return model.convolves
+    return {DATASETS[each].kind if each in DATASETS else each for each in model.takes} != {TABLE}
 
 
 def unit(pruner: str) -> str:
@@ -155,11 +162,9 @@ def model(name: str, *, takes: Sequence[str], convolves: bool | None = None, lea
         takes anything but tables.
     least_side : images of fewer pixels a side are not taken.
     """
-    kinds = {DATASETS[each].kind if each in DATASETS else each for each in _names(takes)}
-    conv = kinds != {TABLE} if convolves is None else convolves
 
     def register(function: T) -> T:
-        entry = ModelEntry(name, function, _running, _names(takes), conv, least_side)
+        entry = ModelEntry(name, function, _running, _names(takes), convolves, least_side)
         _enter("model", MODELS, entry, ("input_shape", "classes"))
         return function
 
@@ -229,8 +234,9 @@ def attack(name: str, *, sees: str = SIGNALS, network: bool = False, family: str
 
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*", re.ASCII)
+OF_RESULTS = ("attacks", "models", "exposed", "effects", "signals", "margins", "scores", "victim")
 RESERVED = {
-    "dataset": ("tables", "figures", "logs", "benchmarks", "states", "demo", "all"),
+    "dataset": ("tables", "figures", "logs", "benchmarks", "states", "demo", "all", *OF_RESULTS),
     "pruner": ("original", "finetuned"),
     "defense": ("untuned", "unaware", "references", "attackers", "scores"),
     "attack": ("cheap", "reference", "records", "members"),

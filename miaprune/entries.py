@@ -142,7 +142,7 @@ class ModelEntry(Entry):
     """See `miaprune.catalog.model`."""
 
     takes: tuple[str, ...]
-    convolves: bool
+    convolves: bool | None
     least_side: int
 
 

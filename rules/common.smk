@@ -173,7 +173,9 @@ def needs(stage):
     """The time and memory of a stage as functions of the job's wildcards and attempt."""
 
     def names(wildcards):
-        return [*re.findall(r"[^/_]+", "_".join(wildcards)), config["attack_recipe"]]
+        parts = "/".join(wildcards).split("/")
+        # Of l1_0.7 and adv_2 what stands before the number, too.
+        return [*parts, *(re.sub(f"_{NUMBER}$", "", part) for part in parts), config["attack_recipe"]]
 
     return {
         "runtime": lambda wildcards, attempt: attempt * minutes(stage, names(wildcards)),

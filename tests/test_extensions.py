@@ -270,9 +270,15 @@ GAP = """
 """
 
 
+def test_whether_a_network_convolves_is_asked_when_its_data_set_is_there(catalogue):
+    catalog.model("mine", takes=["wards"])(print)
+    catalog.dataset("wards", kind="table")(print)
+    assert not catalog.prunes("slim", "mine") and catalog.prunes("l1", "mine")
+
+
 def test_one_name_is_a_list_of_one(catalogue):
     catalog.model("mine", takes="table")(print)
-    assert not catalog.MODELS["mine"].convolves and catalog.MODELS["mine"].takes == ("table",)
+    assert not catalog.convolves(catalog.MODELS["mine"]) and catalog.MODELS["mine"].takes == ("table",)
 
 
 def test_what_a_program_registers_is_no_built_in():

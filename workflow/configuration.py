@@ -80,6 +80,11 @@ def _meant(value: Any, schema: Mapping[str, Any], definitions: Mapping[str, Any]
     if isinstance(value, list):
         return [_meant(each, schema.get("items", {}), definitions) for each in value]
     kind = schema.get("type")
+    if not schema and isinstance(value, str):  # an option of the user's own: as YAML would have it
+        if value in ("true", "false"):
+            return value == "true"
+        if NUMBER.fullmatch(value):
+            return int(value) if value.lstrip("+-").isdigit() else float(value)
     if kind == "boolean" and value in ("true", "false"):
         return value == "true"
     if kind in ("number", "integer") and isinstance(value, str) and NUMBER.fullmatch(value):
@@ -163,7 +168,8 @@ def check_targets(
         parts = Path(name).parts
         if os.sep not in target or len(parts) < 2 or parts[0] in ("..", "logs", "benchmarks", "states"):
             continue  # a rule's name, or none of ours
-        if not os.path.relpath(target, data_dir).startswith(".."):
+        data = os.path.relpath(data_dir, results_dir)
+        if data != "." and not data.startswith("..") and not os.path.relpath(target, data_dir).startswith(".."):
             continue
         own = os.path.normpath(os.path.join(results_dir, name))
         if own != (target if os.path.isabs(target) else os.path.relpath(target)):  # Snakemake compares these

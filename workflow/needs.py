@@ -32,7 +32,8 @@ DATASET_COST = {
     "texas": 4,
     "chmnist": 0.25,
     "location": 0.25,
-    "digits": 0.25,  # and noisy_digits: jobs ask by the parts of their names
+    "digits": 0.25,
+    "noisy_digits": 0.25,
 }
 DEFENSE_COST = {"ppb": 1.5, "adv": 8, "dp": 10}
 """Times the minutes. A defence makes a step dearer by more networks or per-record gradients; adv and dp are guesses."""
@@ -63,4 +64,4 @@ def minutes(stage: str, names: Collection[str]) -> int:
 def megabytes(stage: str, names: Collection[str]) -> int:
     """The main memory of a stage's job; as `minutes`."""
     asked = NEEDS.get(stage, NEEDS["own"])[1]
-    return min(asked, SMALL_MEGABYTES) if "digits" in names else asked
+    return min(asked, SMALL_MEGABYTES) if {"digits", "noisy_digits"} & {*names} else asked

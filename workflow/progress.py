@@ -61,22 +61,18 @@ class Cell:
 def cells(attacked: Iterable[Attacked], attacks: Sequence[str], references: int = grid.SHADOWS) -> list[Cell]:
     """The cells of a grid. A victim's own jobs, training or pruning and signals, are in its first cell.
 
-    So are those of the reference models beyond the shadows, where an attack is asked for that needs them.
+    Those of the reference models beyond the shadows are in the matched adversary's, if an attack needs them.
     """
     chunks = grid.chunks(references) if any(grid.ATTACKS[attack].sees == "margins" for attack in attacks) else []
     found, seen = [], set()
     for victim, adversary in attacked:
-        jobs = []
+        jobs, made = [], "train" if victim.variant == "original" else "prune"
         if victim not in seen:
             seen.add(victim)
             checkpoints = tuple(f"{victim.path}/{role}.safetensors" for role in grid.ROLES)
-            made = "train" if victim.variant == "original" else "prune"
             jobs.append(Job(victim, "matched", made, checkpoints))
             measured = tuple(f"{victim.path}/{file}.safetensors" for file in ("signals", "margins"))
             jobs.append(Job(victim, "matched", "signals", measured))
-            for place in (f"references/{chunk}" for chunk in chunks):
-                for step, file in ((f"{place}/{made}", "models"), (f"{place}/margins", "margins")):
-                    jobs.append(Job(victim, "matched", step, (f"{victim.path}/{place}/{file}.safetensors",)))
         folder = grid.folder(victim, adversary)
         made_by = {
             family: tuple(f"{folder}/{attack}.json" for attack in members if attack in attacks)
@@ -84,6 +80,9 @@ def cells(attacked: Iterable[Attacked], attacks: Sequence[str], references: int 
         }
         scores = f"{folder}/scores.safetensors"
         if adversary == "matched":
+            for place in (f"references/{chunk}" for chunk in chunks):
+                for step, file in ((f"{place}/{made}", "models"), (f"{place}/margins", "margins")):
+                    jobs.append(Job(victim, adversary, step, (f"{victim.path}/{place}/{file}.safetensors",)))
             jobs += [Job(victim, adversary, f"attack_{family}", files) for family, files in made_by.items() if files]
             jobs.append(Job(victim, adversary, "scores", (scores,)))
         else:

@@ -208,6 +208,16 @@ def test_a_table_that_no_attack_can_take_is_one_line(tmp_path, case):
     assert str(error.value).startswith(f"{path}: ") and "\n" not in str(error.value)
 
 
+def test_a_header_of_128_bytes_makes_no_pickle(tmp_path):
+    logits, labels, members, _, _ = said()
+    path, arrays = tmp_path / "v.safetensors", {"logits": logits, "labels": labels, "members": members}
+    for length in range(1500):
+        save_file(arrays, path, {"note": "x" * length})
+        if path.read_bytes()[0] == 0x80:
+            break
+    np.testing.assert_allclose(sources.read_version(path).signals.posteriors, softmax(logits), atol=1e-6)
+
+
 class Code:
     """A pickle that, read, would run code."""
 

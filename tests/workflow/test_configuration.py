@@ -89,6 +89,20 @@ def test_numbers_within_a_defence_come_from_the_command_line_too():
     ]  # fmt: skip
 
 
+def test_options_of_a_users_defence_are_what_yaml_makes_of_them():
+    options = {"hard": "false", "share": "1e-3", "steps": "7", "kind": "soft", "deep": {"on": "true"}}
+    meant = configuration._meant({"smooth": options}, {"additionalProperties": {"type": "object"}}, {})
+    assert meant == {"smooth": {"hard": False, "share": 1e-3, "steps": 7, "kind": "soft", "deep": {"on": True}}}
+    assert isinstance(meant["smooth"]["steps"], int)
+
+
+@pytest.mark.parametrize("data_dir", ["data", "."])
+def test_a_target_is_checked_where_results_lie_in_the_data_folder(data_dir):
+    with pytest.raises(GridError, match="unknown attack 'samiaa'"):
+        check("data/results/digits/fc/l1_0.5/samiaa.json", results_dir="data/results", data_dir=data_dir)
+    check("data/digits/digits.safetensors", results_dir="data/results", data_dir=data_dir)
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [

@@ -231,6 +231,15 @@ def test_further_references_are_counted_where_an_attack_needs_them(run):
     assert report([*ATTACKS, "lira"], 21).startswith("failed: prune of references of digits/fc/l1_0.5\n")
 
 
+def test_further_references_belong_to_the_matched_adversary():
+    victim = grid.Setting.parse("digits/fc/l1_0.5/ppb_4")
+    unaware, matched = status.cells([(victim, "unaware"), (victim, "matched")], ["lira"], 13)
+    assert not [j for j in unaware.jobs if "references" in stem(j)]
+    assert len([j for j in matched.jobs if "references" in stem(j)]) == 2
+    (alone,) = status.cells([(victim, "unaware")], ["lira"], 13)
+    assert not [j for j in alone.jobs if "references" in stem(j)], "no job makes them then"
+
+
 def test_results_of_networks_that_learnt_nothing_are_named(run):
     run.finish(*JOBS)
     assert "learnt nothing" not in run.report()
