@@ -173,7 +173,7 @@ def needs(stage):
     """The time and memory of a stage as functions of the job's wildcards and attempt."""
 
     def names(wildcards):
-        parts = "/".join(wildcards).split("/")
+        parts = re.findall(r"[^/ ]+", " ".join(wildcards))
         # Of l1_0.7 and adv_2 what stands before the number, too.
         return [*parts, *(re.sub(f"_{NUMBER}$", "", part) for part in parts), config["attack_recipe"]]
 
