@@ -318,6 +318,25 @@ def test_distributions_state_the_exact_distance_between_the_groups():
     assert figure.axes[0].get_xlabel() == f"confidence\nd = {distance:.2f}"
 
 
+def test_the_distance_is_that_of_confidences_beyond_what_is_drawn():
+    some = signals()
+    true = (np.arange(len(some)), some.labels)
+    sure = np.full_like(some.posteriors, 1e-8)
+    sure[true] = np.where(some.members, 1 - 2e-7, 1 - 1e-6)
+    figure = figures.signal_distributions(replace(some, posteriors=sure), {}, "x")
+    assert figure.axes[0].get_xlabel() == "confidence\nd = 1.00"
+
+
+def test_the_lines_of_a_pruner_have_no_untuned_models_of_the_random_one():
+    rows = pd.DataFrame(
+        {"pruner": ["l1", "random", "l1", "random"], "tuning": ["untuned", "untuned", None, None], "sparsity": 0.5}
+    )
+    lines = controls._versions(rows, "l1")
+    assert {name: lines[name]["pruner"].tolist() for name in ("pruned", "untuned", "random")} == {
+        "pruned": ["l1"], "untuned": ["l1"], "random": ["random"],
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("classes", [10, 30, 100])
 def test_gaps_show_every_class_in_the_originals_order(classes):
     some = signals(classes)
