@@ -216,7 +216,8 @@ def attack(name: str, *, sees: str = SIGNALS, network: bool = False, family: str
 
     Parameters
     ----------
-    sees : "signals", or "margins" for what it is given: `miaprune.Signals`, or `miaprune.margins.Margins`.
+    sees : "signals", or "margins" for what it is given: `miaprune.Signals`, or `miaprune.margins.Margins`. Of these
+        `score` gets the victim's alone: what references say is for `fit`, since an unaware adversary has others.
     network : whether it trains a network: then it gets a GPU if there is one.
     family : of built-in ones, those that share a job.
     """
@@ -234,9 +235,11 @@ def attack(name: str, *, sees: str = SIGNALS, network: bool = False, family: str
 
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*", re.ASCII)
-OF_RESULTS = ("attacks", "models", "exposed", "effects", "signals", "margins", "scores", "victim")
 RESERVED = {
-    "dataset": ("tables", "figures", "logs", "benchmarks", "states", "demo", "all", *OF_RESULTS),
+    "dataset": (
+        *("tables", "figures", "logs", "benchmarks", "states", "demo", "all"),
+        *("attacks", "models", "exposed", "effects", "signals", "margins", "scores", "victim"),
+    ),
     "pruner": ("original", "finetuned"),
     "defense": ("untuned", "unaware", "references", "attackers", "scores"),
     "attack": ("cheap", "reference", "records", "members"),

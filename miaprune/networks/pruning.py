@@ -207,7 +207,7 @@ def prune(name: str, model: nn.Module, sparsity: float, records: Tensor) -> None
 
 
 def masks(model: nn.Module, recurse: bool = True) -> dict[str, Tensor]:
-    """The masks in force, by parameter name (``conv1.weight``): 1 keeps, 0 prunes. Those of ``model``'s parts too."""
+    """The masks in force, by parameter name (``conv1.weight``): 1 keeps, 0 prunes; its own, or its layers' too."""
     pruned = {name for name, _ in model.named_parameters(recurse=recurse) if name.endswith("_orig")}
     found = {name.removesuffix("_mask"): buffer for name, buffer in model.named_buffers(recurse=recurse)}
     return {name: mask for name, mask in found.items() if f"{name}_orig" in pruned}
@@ -218,10 +218,10 @@ def layer_sparsity(model: nn.Module, pruner: str) -> dict[str, tuple[int, int]]:
 
     The unit is the pruner's (`miaprune.catalog.PRUNERS`): a filter, or else what a single number in a mask stands for.
     """
-    counts = {}
+    counts, filters = {}, unit(pruner) == FILTERS
     for name, mask in masks(model).items():
-        if name.endswith("weight") and (mask.dim() > 1 or unit(pruner) != FILTERS):
-            units = mask.flatten(1)[:, 0] if unit(pruner) == FILTERS else mask.flatten()
+        if name.endswith("weight") and (mask.dim() > 1 or not filters):  # a batch norm's has no filters
+            units = mask.flatten(1)[:, 0] if filters else mask.flatten()
             counts[name.removesuffix(".weight")] = (int((units == 0).sum()), len(units))
     return counts
 

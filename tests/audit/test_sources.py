@@ -215,6 +215,7 @@ def test_a_header_of_128_bytes_makes_no_pickle(tmp_path):
         save_file(arrays, path, {"note": "x" * length})
         if path.read_bytes()[0] == 0x80:
             break
+    assert b"\x80" <= path.read_bytes()[:2] < b"\x80\x06", "as a pickle begins"
     np.testing.assert_allclose(sources.read_version(path).signals.posteriors, softmax(logits), atol=1e-6)
 
 

@@ -40,10 +40,9 @@ def transfer(attacks: pd.DataFrame, dataset: str, model: str) -> Figure:
     failed = {pair for pair, accuracy in accuracies.items() if math.isnan(accuracy)}
     variants = list(dict.fromkeys(zip(rows["pruner"], rows["sparsity"], strict=True)))
     pruners = [p for p in grid.PRUNERS if p in {p for p, _ in variants}]
-    levels = sorted({s for _, s in variants})
-    as_written = {s: grid.written(s) for s in levels}
-    families = [(p, "sparsity", {f"{p}_{text}": text for text in as_written.values()}) for p in pruners]
-    families += [(f"sparsity {text}", "pruner", {f"{p}_{text}": p for p in pruners}) for text in as_written.values()]
+    levels = [grid.written(sparsity) for sparsity in sorted({s for _, s in variants})]
+    families = [(p, "sparsity", {f"{p}_{s}": s for s in levels}) for p in pruners]
+    families += [(f"sparsity {s}", "pruner", {f"{p}_{s}": p for p in pruners}) for s in levels]
     maps = []
     for title, by, names in families:
         if any(a != b and (a, b) in accuracies for a in names for b in names):
