@@ -253,6 +253,21 @@ def test_a_network_that_cannot_learn_is_marked(monkeypatch, caplog):
     assert np.unique(attack("samia").score(fitted, shadows, QUICK, 0, "cpu")).size == 1
 
 
+@pytest.mark.parametrize(("recipe", "epochs"), [("fast", [1, 2, 4, 8]), ("paper", [1, 1, 1, 1])])
+def test_each_attempt_takes_twice_the_epochs_of_the_one_before_but_by_the_papers_recipe(recipe, epochs, monkeypatch):
+    monkeypatch.setitem(neural.NETWORKS, "samia", (stillborn, neural.samia_features))
+    found, train = [], neural.train
+
+    def noted(build, inputs, y, recipe, seed):
+        found.append(recipe["epochs"])
+        return train(build, inputs, y, recipe, seed)
+
+    monkeypatch.setattr(neural, "train", noted)
+    options = RECIPES[recipe] | {"epochs": 1, "least_steps": 1}
+    attack("samia").fit(make_signals(400, 3, 0, member_boost=3), options, 0, "cpu")
+    assert found == epochs
+
+
 @pytest.mark.parametrize("build", [stillborn, networks.Samia])
 def test_where_there_is_nothing_to_find_nothing_has_failed(build, monkeypatch, caplog):
     monkeypatch.setitem(neural.NETWORKS, "samia", (build, neural.samia_features))
