@@ -39,7 +39,7 @@ demo: $(INSTALLED)
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -m "not slurm" -n 2 --dist loadfile --no-loadscope-reorder
 
-# On a real SLURM cluster, brought up on this machine (Debian: slurm-wlm slurmdbd munge mariadb-server); about 20 minutes.
+# On a real SLURM cluster, brought up on this machine (Debian: slurm-wlm slurmdbd munge mariadb-server); 8 to 14 minutes.
 test-slurm: $(INSTALLED)
 	$(BIN)/python -m pytest -m slurm tests/slurm
 
