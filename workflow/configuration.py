@@ -40,10 +40,11 @@ def read(config: MutableMapping[str, Any]) -> None:
     `GridError` on the first thing that is wrong.
     """
     import yaml
+    from snakemake.utils import update_config
 
     schema = json.loads(SCHEMA.read_text())
     complete = yaml.safe_load(CONFIG.read_text())
-    _extend(complete, config)
+    update_config(complete, config)
     config.clear()
     config.update(complete)
     for key, value in config.items():
@@ -58,15 +59,6 @@ def read(config: MutableMapping[str, Any]) -> None:
             own["file"] = os.path.normpath(own["file"])
     extensions.register(config)
     _check(config)
-
-
-def _extend(config: MutableMapping[str, Any], other: Mapping[str, Any]) -> None:
-    """Lay ``other`` over ``config``, key by key, as Snakemake lays one configuration over another."""
-    for key, value in other.items():
-        if isinstance(value, Mapping) and isinstance(config.get(key), MutableMapping):
-            _extend(config[key], value)
-        else:
-            config[key] = value
 
 
 def _meant(value: Any, schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Any:

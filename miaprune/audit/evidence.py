@@ -101,6 +101,9 @@ def query(model: nn.Module, inputs: np.ndarray, labels: np.ndarray, members: np.
     from miaprune.signals import measure
 
     inside = as_members(members)
+    if inside.shape != np.shape(labels):
+        shapes = f"labels {list(np.shape(labels))} and members {list(inside.shape)}"
+        raise ValueError(f"{shapes} do not agree; they must be [n] and [n]")
     if fault := fault_of_members(inside):
         raise ValueError(fault)
     device = next(model.parameters()).device

@@ -13,7 +13,7 @@ import numpy as np
 from miaprune import grid, metrics
 from miaprune.attacks import attack, thresholds
 from miaprune.audit import crossfit
-from miaprune.audit.evidence import References, Version
+from miaprune.audit.evidence import References, Version, fault_of_members
 from miaprune.margins import TEST, TRAIN, UNSEEN, Margins
 from miaprune.report.results import SETTING_KEYS, measured, versions
 from miaprune.signals import Signals
@@ -126,6 +126,8 @@ def run(
     for name in by_version:
         grid.known("version", name, versions)
     first = next(iter(versions.values())).signals
+    if fault := fault_of_members(first.members):
+        raise ValueError(fault)
     for name, version in versions.items():
         check_alike(next(iter(versions)), first, name, version.signals)
         told = by_version.get(name)

@@ -58,7 +58,7 @@ def check_path(path: str | Path) -> Path:
         raise FileError(f"{path}: cannot be read ({error.strerror})") from None
     if not start:
         raise FileError(f"{path}: empty")
-    if path.suffix != ".safetensors" and start[:1] == b"\x80" and start[1:] < b"\x06":
+    if path.suffix.lower() != ".safetensors" and start[:1] == b"\x80" and start[1:] < b"\x06":
         raise FileError(f"{path}: a pickle, which is never read; save arrays with np.savez")
     return path
 

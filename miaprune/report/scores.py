@@ -12,7 +12,6 @@ import pandas as pd
 from miaprune import grid
 from miaprune.data import splits
 from miaprune.files import FileError, check_facts, load_arrays
-from miaprune.report.tables import over_seeds
 
 SUREST = 0.01
 """The share of a victim's records that is listed and compared: those that an attack is surest about."""
@@ -116,10 +115,7 @@ def most_exposed(scores: Mapping[grid.Setting, Scores], attacks: pd.DataFrame) -
 
 def strongest(attacks: pd.DataFrame, setting: grid.Setting) -> tuple[str, float] | None:
     """The matched attack on a setting with the largest AUC, and that; None where no attack says anything."""
-    here = _of(attacks, setting)
-    if not here.any():
-        return None
-    areas = over_seeds(attacks[here]).set_index("attack")["auc"].dropna()
+    areas = attacks[_of(attacks, setting) & attacks["failed"].isna()].set_index("attack")["auc"]
     return (str(areas.idxmax()), float(areas.max())) if len(areas) else None
 
 

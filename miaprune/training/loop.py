@@ -86,7 +86,8 @@ class Run:
         load_optimizer(self.optimizer, unpack(state.tensors, "optimizer"))
         self.objective.load_state(unpack(state.tensors, "objective"))
         draws = unpack(state.tensors, "draws")
-        self.generator.set_state(draws["epoch"])
+        self.epoch_draws = draws["epoch"]
+        self.generator.set_state(self.epoch_draws)
         torch.set_rng_state(draws["global"])
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(draws["cuda"], self.device)

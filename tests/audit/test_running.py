@@ -217,6 +217,22 @@ def test_a_network_says_what_its_file_would(evidence):
     assert asked.signals.sensitivities.shape == (400, 4) and asked.signals.sensitivities.min() > 0
 
 
+def test_too_few_members_are_refused(evidence):
+    said = evidence.version(1.0)
+    few = replace(said, signals=replace(said.signals, members=np.arange(400) < 9))
+    with pytest.raises(ValueError, match="9 members and 391 non-members; an audit needs 10 or more of each"):
+        run({"original": few})
+
+
+@pytest.mark.parametrize("records", [399, 401])
+def test_members_of_other_records_are_refused(evidence, records):
+    import torch
+
+    inputs, members = np.zeros((400, 5), "f4"), np.arange(records) < 200
+    with pytest.raises(ValueError, match=rf"labels \[400\] and members \[{records}\] do not agree"):
+        query(torch.nn.Linear(5, 4), inputs, evidence.labels, members)
+
+
 def test_signals_without_sensitivities_have_no_gap_of_them():
     signals = replace(make_signals(40, 3, 0), sensitivities=np.empty((40, 0), "f4"))
     assert metrics.gaps(signals)["sensitivity_gap"] is None

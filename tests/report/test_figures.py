@@ -490,18 +490,22 @@ def test_a_cell_without_a_result_stays_empty():
     }
 
 
-def test_defended_models_stand_below_the_undefended_ones():
-    some = signals()
+@pytest.mark.parametrize("kind", ["signal", "margin"])
+def test_defended_models_stand_below_the_undefended_ones(kind):
+    some, draw = {
+        "signal": (signals(), figures.signal_distributions),
+        "margin": (some_margins(), figures.margin_distributions),
+    }[kind]
     levels = ("0.5", "0.7", "0.9")
     family = {level: some for level in levels} | {f"{level} + ppb 4": some for level in levels}
-    figure = figures.signal_distributions(some, family, "x")
+    figure = draw(some, family, "x")
     shown = [[axes.get_title() if axes.axison else None for axes in figure.axes[i : i + 4]] for i in (0, 8)]
     assert shown == [
         ["original", "sparsity 0.5", "sparsity 0.7", "sparsity 0.9"],
         [None, *(f"sparsity {level}\n+ ppb 4" for level in levels)],
     ]
     assert caption(figure).endswith("After a plus: a defence in fine-tuning.")
-    assert "plus" not in caption(figures.signal_distributions(some, {"0.5": some}, "x"))
+    assert "plus" not in caption(draw(some, {"0.5": some}, "x"))
 
 
 def test_a_defended_models_gaps_have_the_mark_of_the_undefended_one_hollow():

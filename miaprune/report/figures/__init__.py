@@ -33,13 +33,11 @@ from miaprune.report.figures.defenses import defense_effect, frontier, frontier_
 from miaprune.report.figures.mismatch import transfer
 from miaprune.report.figures.roc import roc
 from miaprune.report.figures.signals import gaps_per_class, margin_distributions, signal_distributions
-from miaprune.report.figures.style import STYLE, WIDTH, as_svg, save, styled
+from miaprune.report.figures.style import as_svg, save
 
 __all__ = [
     "ATTACK_MARKS",
     "DATASET_MARKS",
-    "STYLE",
-    "WIDTH",
     "accuracy_vs_sparsity",
     "as_svg",
     "defense_effect",
@@ -54,6 +52,5 @@ __all__ = [
     "samia_vs_others",
     "save",
     "signal_distributions",
-    "styled",
     "transfer",
 ]

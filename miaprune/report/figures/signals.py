@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import matplotlib
 import numpy as np
@@ -26,6 +26,8 @@ GROUP_LINES: dict[str, dict[str, Any]] = {
 }
 MODEL_MARKERS = "os^v<>PXp"
 
+T = TypeVar("T")
+
 CONFIDENCES = (1e-3, 1 - 1e-5)
 """Ends of the confidence axis; what lies beyond is drawn at the end."""
 
@@ -37,27 +39,20 @@ FEW_CLASSES = 30
 def signal_distributions(original: Signals, pruned: Mapping[str, Signals], title: str) -> Figure:
     """Cumulative distributions of confidence and sensitivity, members against non-members.
 
-    A column for the original and one per pruned model, whose label is its sparsity ("0.7"),
-    with a defence after a plus where there is one ("0.7 + ppb 4"). More than six models go over several pairs of
-    rows, the last one flush right: a family's defended models stand below the undefended ones. A record's
-    sensitivity is its mean over the classes.
+    A column for the original and one per pruned model, whose label is its sparsity ("0.7"), with a defence after a plus
+    where there is one ("0.7 + ppb 4"), as `_pairs_of_panels` lays them out. A record's sensitivity is its mean over the
+    classes.
     """
     models = _models(original, pruned)
-    pairs = math.ceil(len(models) / 6)
-    columns = math.ceil(len(models) / pairs)
-    figure, places = panels(2 * pairs * columns, columns, 1.6, sharey=True)
-    empty = pairs * columns - len(models)
-    cells = [(k // columns, k % columns) for k in range((pairs - 1) * columns)]
-    cells += [(pairs - 1, column) for column in range(empty, columns)]
+    figure, pairs = _pairs_of_panels(models)
     sensitivities = [s.sensitivities.mean(axis=1, dtype=float) for s in models.values()]
     # A sensitivity of exactly 0 (a saturated softmax) has no place on a log axis: draw it at the left end.
     positive = np.concatenate([s[s > 0] for s in sensitivities])
     low, high = (positive.min() / 1.5, positive.max() * 1.5) if len(positive) else (0.1, 1.0)
-    for (pair, column), sensitivity, (name, signals) in zip(cells, sensitivities, models.items(), strict=True):
-        upper, lower = (places[(2 * pair + row) * columns + column] for row in (0, 1))
+    for (upper, lower), sensitivity, signals in zip(pairs, sensitivities, models.values(), strict=True):
         _cumulative(upper, "confidence", signals.confidence.astype(float), signals.members, CONFIDENCES)
         upper.set_xscale("logit")
-        upper.set(xlim=CONFIDENCES, title=name.replace(" + ", "\n+ "))
+        upper.set(xlim=CONFIDENCES)
         upper.set_xticks([0.01, 0.5, 0.999], [".01", ".5", ".999"])
         _cumulative(lower, "sensitivity", sensitivity, signals.members, (low, high))
         lower.set_xscale("log")
@@ -65,14 +60,6 @@ def signal_distributions(original: Signals, pruned: Mapping[str, Signals], title
         lower.xaxis.set_major_locator(LogLocator(numticks=4))
         for axes in (upper, lower):
             axes.xaxis.set_minor_locator(NullLocator())
-            axes.set(ylim=(-0.02, 1.02), yticks=[0, 0.5, 1])
-            if column == (empty if pair == pairs - 1 else 0):
-                axes.tick_params(labelleft=True)
-                axes.set_ylabel("share at or below")
-    for axes in (*places[-2 * columns :][:empty], *places[-columns:][:empty]):
-        axes.set_axis_off()
-    handles = [Line2D([], [], label=group, **line) for group, line in GROUP_LINES.items()]
-    figure.legend(handles=handles, loc="outside upper right", ncols=2)
     finish(
         figure,
         title,
@@ -93,29 +80,14 @@ def margin_distributions(
     Columns and labels as in `signal_distributions`; each model's margins come with bool [n], who of the records is a
     member.
     """
-    models = {"original": original} | {f"sparsity {sparsity}": each for sparsity, each in pruned.items()}
-    columns = min(6, len(models))
-    blocks = math.ceil(len(models) / columns)
-    figure, places = panels(2 * blocks * columns, columns, 1.6, sharey=True)
-    for axes in places:
-        axes.set_axis_off()
-    for k, (name, (margins, members)) in enumerate(models.items()):
+    models = _models(original, pruned)
+    figure, pairs = _pairs_of_panels(models)
+    for (upper, lower), (margins, members) in zip(pairs, models.values(), strict=True):
         own = margins.victim[margins.records].astype(float)
         mean = Told(margins.references[:, margins.records], margins.out[:, margins.records]).mean
-        block, column = divmod(k, columns)
-        for row, (label, values) in enumerate((("margin", own), ("margin − refs", own - mean))):
-            axes = places[(2 * block + row) * columns + column]
-            axes.set_axis_on()
-            ends = np.percentile(values, [0.5, 99.5])
-            _cumulative(axes, label, np.clip(values, *ends), members, (ends[0], ends[1]))
-            axes.set(ylim=(-0.02, 1.02), yticks=[0, 0.5, 1])
-            if not row:
-                axes.set_title(name.replace(" + ", "\n+ "))
-            if not column:
-                axes.tick_params(labelleft=True)
-                axes.set_ylabel("share at or below")
-    handles = [Line2D([], [], label=group, **line) for group, line in GROUP_LINES.items()]
-    figure.legend(handles=handles, loc="outside upper right", ncols=2)
+        for axes, label, values in ((upper, "margin", own), (lower, "margin − refs", own - mean)):
+            low, high = np.percentile(values, [0.5, 99.5])
+            _cumulative(axes, label, values, members, (low, high))
     (first, members), *_ = models.values()
     finish(
         figure,
@@ -185,6 +157,35 @@ def gaps_per_class(original: Signals, pruned: Mapping[str, Signals], title: str)
     return figure
 
 
+def _pairs_of_panels(models: Collection[str]) -> tuple[Figure, list[tuple[Axes, Axes]]]:
+    """A figure of cumulative shares, and an upper and a lower panel for each model.
+
+    More than six go over several pairs of rows, the last one flush right: a family's defended models stand below the
+    undefended ones.
+    """
+    rows = math.ceil(len(models) / 6)
+    columns = math.ceil(len(models) / rows)
+    figure, places = panels(2 * rows * columns, columns, 1.6, sharey=True)
+    empty, in_last = rows * columns - len(models), (rows - 1) * columns
+    for axes in places:
+        axes.set_axis_off()
+    pairs = []
+    for k, name in enumerate(models):
+        row, column = divmod(k if k < in_last else k + empty, columns)
+        upper, lower = (places[(2 * row + below) * columns + column] for below in (0, 1))
+        for axes in (upper, lower):
+            axes.set_axis_on()
+            axes.set(ylim=(-0.02, 1.02), yticks=[0, 0.5, 1])
+            if not column or k == in_last:
+                axes.tick_params(labelleft=True)
+                axes.set_ylabel("share at or below")
+        upper.set_title(name.replace(" + ", "\n+ "))
+        pairs.append((upper, lower))
+    handles = [Line2D([], [], label=group, **line) for group, line in GROUP_LINES.items()]
+    figure.legend(handles=handles, loc="outside upper right", ncols=2)
+    return figure, pairs
+
+
 def _cumulative(axes: Axes, name: str, values: np.ndarray, members: np.ndarray, ends: tuple[float, float]) -> None:
     """Cumulative shares of both groups; their largest distance (Kolmogorov and Smirnov's) below the signal's name."""
     steps = np.unique(values)
@@ -199,8 +200,8 @@ def _cumulative(axes: Axes, name: str, values: np.ndarray, members: np.ndarray, 
     axes.set_xlabel(f"{name}\nd = {distance:.2f}")
 
 
-def _models(original: Signals, pruned: Mapping[str, Signals]) -> dict[str, Signals]:
-    return {"original": original} | {f"sparsity {sparsity}": signals for sparsity, signals in pruned.items()}
+def _models(original: T, pruned: Mapping[str, T]) -> dict[str, T]:
+    return {"original": original} | {f"sparsity {sparsity}": each for sparsity, each in pruned.items()}
 
 
 def _plus(models: Collection[str]) -> str:
