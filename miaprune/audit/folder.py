@@ -60,8 +60,8 @@ def check_folder(folder: str | Path) -> Path:
 def write(audit: Audit, folder: str | Path) -> Path:
     """Write an audit's results, scores, tables, figure and report into a folder of its own, and return that.
 
-    An audit that lies there is replaced. Raises `FileError` if it is anything else; then, and if writing fails, the
-    folder stays as it was.
+    An audit that lies there is replaced. Raises `FileError` if it is anything else; then, and if its files cannot be
+    written, the folder stays as it was.
     """
     for name in audit.versions:
         check_name(name)

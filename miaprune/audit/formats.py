@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -59,13 +59,22 @@ def lacking(path: Path, name: str) -> str:
     return f"no array {name}; it needs logits or posteriors, labels and members"
 
 
-def _kind(path: Path, names: Mapping[str, Any]) -> Kind:
+def _kind(path: Path, names: Collection[str]) -> Kind:
     kinds = [kind for kind in COLUMNS if kind in names]
     if not kinds:
         raise ValueError(lacking(path, "outputs"))
     if len(kinds) > 1:
         raise ValueError("logits and posteriors; give one of the two")
     return kinds[0]
+
+
+def _wanted(path: Path, names: Collection[str], asked: int | None) -> tuple[Kind, list[str]]:
+    """The kind of outputs, and what of a file's arrays is read; of references no sensitivities."""
+    kind = _kind(path, names)
+    if "members" not in names:
+        raise ValueError(lacking(path, "members"))
+    also = () if asked is not None else ("sensitivities",)
+    return kind, [str(name) for name in (kind, "labels", "members", *also) if name in names]
 
 
 def _check_shapes(shapes: Mapping[str, tuple[int, ...]], kind: Kind, asked: int | None) -> None:
@@ -105,19 +114,13 @@ def _of_npz(path: Path, asked: int | None) -> Iterator[Piece]:
     """Compressed or not, an array is read as a stream."""
     with zipfile.ZipFile(path) as archive:
         names = {name.removesuffix(".npy"): name for name in archive.namelist()}
-        kind = _kind(path, names)
-        wanted = [str(name) for name in (kind, "labels", "members", "sensitivities") if name in names]
-        if "members" not in names:
-            raise ValueError(lacking(path, "members"))
+        kind, wanted = _wanted(path, names, asked)
         shapes = {}
         for name in wanted:
             with archive.open(names[name]) as file:
                 shapes[name], _, dtype = _header(file)
                 if dtype.hasobject:
                     raise ValueError(f"{name} are Python objects, a pickle, which is never read; save numbers")
-        if asked is not None:
-            wanted = [name for name in wanted if name != "sensitivities"]
-            shapes.pop("sensitivities", None)
         _check_shapes(shapes, kind, asked)
         small = {}
         for name in {"labels", "members"} & set(wanted):
@@ -155,13 +158,7 @@ def _streamed(archive: zipfile.ZipFile, name: str, size: int) -> Iterator[np.nda
 
 def _of_safetensors(path: Path, asked: int | None) -> Iterator[Piece]:
     with safe_open(path, framework="np") as file:
-        names = set(file.keys())
-        kind = _kind(path, dict.fromkeys(names))
-        if "members" not in names:
-            raise ValueError(lacking(path, "members"))
-        wanted = [str(name) for name in (kind, "labels", "members", "sensitivities") if name in names]
-        if asked is not None:
-            wanted = [name for name in wanted if name != "sensitivities"]
+        kind, wanted = _wanted(path, file.keys(), asked)
         slices = {name: file.get_slice(name) for name in wanted}
         shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
         _check_shapes(shapes, kind, asked)
@@ -186,7 +183,7 @@ def _of_safetensors(path: Path, asked: int | None) -> Iterator[Piece]:
 def _of_table(path: Path, of_references: bool) -> Iterator[Piece]:
     table = _csv if path.suffix.lower() == ".csv" else _parquet
     columns, batches = table(path)
-    kind = _kind(path, {kind: stem for kind, stem in COLUMNS.items() if f"{stem}0" in columns})
+    kind = _kind(path, [kind for kind, stem in COLUMNS.items() if f"{stem}0" in columns])
     for name in ["member", *(["reference"] if of_references else ["label"])]:
         if name not in columns:
             raise ValueError(lacking(path, name))

@@ -45,8 +45,8 @@ class Archive:
     """
 
     name: str
-    checksum: str | None
-    url: str | None
+    checksum: str
+    url: str
     members: tuple[str, ...] = ()
     instead: Archive | None = None
     records: tuple[str, ...] = ()
@@ -210,7 +210,7 @@ def fetch_archives(archives: tuple[Archive, ...], folder: Path, download: bool =
     checked = []
     for archive in archives:
         copy = find(archive, folder)
-        if copy is None and download and archive.url:
+        if copy is None and download:
             copy = Copy(archive, folder / archive.name)
             _download(copy.path, archive)
         if copy is None:
@@ -225,25 +225,22 @@ def check_archives(name: str, data_dir: str | Path) -> None:
     Raises
     ------
     GridError : on an unknown name.
-    DatasetError : if one is damaged, or is missing and has no address to download it from.
+    DatasetError : if one is damaged.
     """
     folder = Path(data_dir, name)
     for archive in ARCHIVES.get(known("dataset", name, DATASETS), ()):
         copy = find(archive, folder)
         if copy is not None:
             _verify(copy)
-        elif archive.url is None:
-            raise DatasetError(_missing(folder / archive.name, archive))
 
 
 def _missing(path: Path, archive: Archive) -> str:
-    source = f" from {archive.url}" if archive.url else f" ({archive.checksum})" if archive.checksum else ""
-    return f"{path} is missing: get it{source} and put it there"
+    return f"{path} is missing: get it from {archive.url} and put it there"
 
 
 def _download(path: Path, archive: Archive) -> None:
     """Fetch an archive to ``path``, whole and as published or not at all."""
-    request = urllib.request.Request(str(archive.url), headers={"User-Agent": "miaprune"})
+    request = urllib.request.Request(archive.url, headers={"User-Agent": "miaprune"})
     with whole(path) as temporary:
         try:
             response = urllib.request.urlopen(request, timeout=DOWNLOAD_TIMEOUT)
@@ -262,16 +259,15 @@ def _verify(copy: Copy) -> str:
     if path.is_dir():
         return _by_content(archive) or f"{', '.join(archive.members)}: every line is valid; the archive was not there"
     fault = unpublished = _unpublished(path, archive)
-    if archive.members and (fault or archive.checksum is None):
+    if fault and archive.members:
         fault = _damaged(path, archive)
     if fault:
-        again = f"download it again from {archive.url}" if archive.url else "put a whole copy there"
-        raise DatasetError(f"{path}: {fault}; delete it and {again}")
+        raise DatasetError(f"{path}: {fault}; delete it and download it again from {archive.url}")
     if content := _by_content(archive):
         return content
     if unpublished:
         return f"{path.name}: every line is valid; it is not the published file, whose checksum is {archive.checksum}"
-    return f"{path.name}: {archive.checksum or 'no checksum is known'}"
+    return f"{path.name}: {archive.checksum}"
 
 
 def _by_content(archive: Archive) -> str | None:
@@ -281,8 +277,6 @@ def _by_content(archive: Archive) -> str | None:
 
 def _unpublished(path: Path, archive: Archive) -> str | None:
     """What tells a file from the published archive; None where nothing does."""
-    if archive.checksum is None:
-        return None
     algorithm = archive.checksum.partition(":")[0]
     actual = f"{algorithm}:{_hexdigest(path, algorithm)}"
     return None if actual == archive.checksum else f"checksum {actual} does not match {archive.checksum}"
