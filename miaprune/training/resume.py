@@ -1,9 +1,10 @@
 """What a training job keeps on disk besides its outputs, so that it loses little when it is stopped and run again.
 
 Snakemake removes the outputs of a failed job, and those of a whole group of jobs if one of them fails. So in a folder
-of its own a job keeps a state of each model it trains, and at its end second names (hard links, which take no space)
-of its outputs. A job of a few minutes keeps nothing. Everything is written whole, with a digest of it and of what it
-belongs to; whatever doesn't belong to the job that finds it is set aside, until that job has finished.
+of its own a job keeps a state of each model it trains, and at its end second names (hard links, which take no space
+while the outputs are there) of its outputs. A job of a few minutes keeps nothing. Everything is written whole, with a
+digest of it and of what it belongs to; whatever doesn't belong to the job that finds it is set aside, until that job
+has finished.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """Runs that don't keep checkpoints: the same results, nothing trained twice, no space held behind their backs."""
 
 import copy
+import json
 
 import pytest
 from runner import Workflow
 
-from miaprune import grid
+from miaprune import files, grid
 
 ORIGINAL, CELL = "results/digits/fc/original", "results/digits/fc/l1_0.5"
 CHECKPOINTS = [f"{role}.safetensors" for role in grid.ROLES]
@@ -16,10 +17,13 @@ LIRA = f"{CELL}/lira.json"  # with more reference models than there are shadows
 
 @pytest.fixture(scope="module")
 def lean(finished, tmp_path_factory):
-    """A finished run that pruned without checkpoints. Tests plan changes of it, and change nothing."""
+    """A finished run that pruned without checkpoints. Tests plan changes of it, and change nothing.
+
+    Without hooks, it is as a run that goes on with other settings.
+    """
     done = finished.copy(tmp_path_factory.mktemp("lean"), without=CELL)
     done.config |= LEAN | {"references": 6}
-    process = done.run("all", LIRA)
+    process = done.run("all", LIRA, "--no-hooks")
     assert process.returncode == 0, process.stdout + process.stderr
     return done
 
@@ -31,7 +35,7 @@ def change(lean):
 
 def checkpoints(folder):
     found = (path for name in (*CHECKPOINTS, "models.safetensors") for path in folder.rglob(name))
-    return sorted(str(path.relative_to(folder)) for path in found)
+    return sorted(str(path.relative_to(folder)) for path in found if "states" not in path.parts)
 
 
 def steps(plan):
@@ -46,7 +50,8 @@ ORIGINALS = sorted(f"{ORIGINAL}/{name}" for name in CHECKPOINTS)  # all that is 
 
 def test_the_results_are_the_same_bytes_and_no_pruned_checkpoint_is_left(lean, finished):
     assert checkpoints(lean.folder) == sorted([*ORIGINALS, f"{ORIGINAL}/references/5-12/models.safetensors"])
-    assert not (lean.folder / "results/states").exists()
+    held = [path.parent.relative_to(lean.folder) for path in lean.folder.glob("results/states/**/outputs.json")]
+    assert held and all("references" in place.parts for place in held), "those of further references stay until the end"
     names = [
         str(path.relative_to(finished.folder))
         for path in finished.folder.glob("results/**/*")
@@ -75,6 +80,19 @@ def test_checkpoints_that_were_kept_can_go_later(finished, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert checkpoints(later.folder) == ORIGINALS and (later.folder / CELL / "signals.safetensors").exists()
     assert later.plan("all") == []
+
+
+def test_only_references_that_were_asked_for_fail_an_attack(lean, tmp_path):
+    """Of 6 reference models the job of the sixth trained seven more, which no attack uses; 9 is one of them."""
+    marked = lean.copy(tmp_path)
+    further = marked.folder / f"{CELL}/references/5-12/margins.safetensors"
+    arrays, about = files.load_arrays(further)
+    for role in ("reference_5", "reference_9"):
+        about[role]["learnt"] = False
+    files.save_tensors(further, arrays, about)
+    done = marked.run(LIRA)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads((marked.folder / LIRA).read_text())["failed"] == ["reference_5"]
 
 
 def test_a_new_attack_trains_no_model(change):
