@@ -1,7 +1,6 @@
 """The cluster, and runs on it and beside it."""
 
-import os
-import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cluster as slurm
@@ -41,22 +40,17 @@ def on_cluster(cluster, tmp_path_factory):
 @pytest.fixture(scope="module")
 def locally(tmp_path_factory):
     """Start an undisturbed run of targets on this machine; returns a function that waits for what comes out of it."""
-    started = []
+    with ThreadPoolExecutor() as beside:
 
-    def start(config, *targets):
-        workflow = Workflow(tmp_path_factory.mktemp("local"), config)
-        with open(workflow.folder / "run.log", "w") as log:
-            started.append(subprocess.Popen(
-                workflow.command(*targets), cwd=workflow.folder, env=os.environ | {"OMP_NUM_THREADS": "1"},
-                stdout=log, stderr=log, stdin=subprocess.DEVNULL,
-            ))  # fmt: skip
+        def start(config, *targets):
+            workflow = Workflow(tmp_path_factory.mktemp("local"), config)
+            run = beside.submit(workflow.run, *targets)
 
-        def wait(process=started[-1]):
-            assert process.wait() == 0, (workflow.folder / "run.log").read_text()
-            return results(workflow.folder)
+            def wait():
+                done = run.result()
+                assert done.returncode == 0, done.stdout + done.stderr
+                return results(workflow.folder)
 
-        return wait
+            return wait
 
-    yield start
-    for process in started:
-        process.kill()
+        yield start

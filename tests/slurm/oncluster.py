@@ -1,6 +1,7 @@
 """A folder in which `snakemake --profile slurm ...` runs on the tests' cluster, as the README has it."""
 
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -62,6 +63,8 @@ class OnCluster:
             process = subprocess.Popen(
                 ["snakemake", "--profile", "slurm", *targets, *POLL], cwd=self.folder, env=self.environment, stdout=out,
                 stderr=out, stdin=subprocess.DEVNULL,
+                # Behind a shell's & it would be ignored.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
             )  # fmt: skip
         self.started.append(process)
         return process

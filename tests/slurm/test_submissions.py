@@ -11,13 +11,14 @@ from runner import ROOT, small_config
 
 from miaprune import grid
 
-TARGETS = ("attacks", "defenses", "transfer", "results/tables/attacks.csv")
+CELL = "digits/fc/l1_0.7"  # the one that is attacked with references, too
+TARGETS = ("attacks", "defenses", "transfer", "results/tables/attacks.csv", f"results/{CELL}/rmia.json")
 
 
 def config():
     """Of each one: a defended setting and its two adversaries, mismatched ones, further references, a user's attack."""
     small = small_config() | {"keep_checkpoints": False, "sparsities": [0.5, 0.7], "transfer": "all", "references": 6}
-    small |= {"extensions": [str(ROOT / "tests/slurm/my_lab.py")], "attacks": [*small["attacks"], "rmia", "gap"]}
+    small |= {"extensions": [str(ROOT / "tests/slurm/my_lab.py")], "attacks": [*small["attacks"], "gap"]}
     small["parts"] = {"all": {}, "one": {"sparsities": [0.7]}}
     small["defenses"] = [{"defense": "ppb", "strengths": [4], "part": "one", "adversaries": ["adaptive", "unaware"]}]
     return small
@@ -45,7 +46,7 @@ def test_results_are_a_local_runs_byte_for_byte_but_for_checkpoints_that_are_not
     pruned = [name for name in expected if "/original/" not in name]
     models = tuple(f"/{name}.safetensors" for name in (*grid.ROLES, "models"))  # the last: further references
     checkpoints = {name for name in pruned if name.endswith(models)}
-    assert len(checkpoints) == 3 * len(models)
+    assert len(checkpoints) == 3 * len(grid.ROLES) + 1
     expected = {name: content for name, content in expected.items() if name not in checkpoints}
     assert len(expected) > 20
     assert found.keys() == expected.keys()
@@ -66,9 +67,8 @@ def test_one_submission_per_setting_and_few_more(run):
     expected.update({f"{victim.dataset}/{victim.model}/mismatched" for victim, name in attacked if "shadows_" in name})
     # The first wildcard is the folder of the seed, and the first seed has none.
     expected.update({f"train_wildcards__{victim.dataset}_{victim.model}" for victim, _ in attacked})
-    # Of references beyond the shadows: the originals' training, a setting's pruning and margins, and the attacks.
-    expected.update({f"train_references_wildcards__{victim.dataset}_{victim.model}_5-12" for victim, _ in attacked})
-    expected.update({f"{victim.path}/references{chunk}" for victim, _ in attacked for chunk in ("", "/5-12")})
+    # Of references beyond the shadows: the originals' training, the setting's pruning and margins, and the attacks.
+    expected.update(["train_references_wildcards__digits_fc_5-12", f"{CELL}/references/5-12", f"{CELL}/references"])
     expected["prepare_wildcards_digits"] = 1
     # a comment is rule_, the group or the rule, and the group's rules or the wildcards
     submitted = collections.Counter(

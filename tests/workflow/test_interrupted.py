@@ -12,7 +12,7 @@ from miaprune import grid
 
 ORIGINAL, CELL = "results/digits/fc/original", "results/digits/fc/l1_0.5"
 CHECKPOINTS = [f"{role}.safetensors" for role in grid.ROLES]
-EPOCHS = 100
+EPOCHS = 40
 LOG = "results/logs/digits/fc/l1_0.5/prune.log"
 
 
@@ -24,7 +24,7 @@ def wait_for(condition, seconds=300):
 
 
 def slow_config():
-    """Fine-tuning slow enough to be caught in the middle of it, a second or more for each model."""
+    """Fine-tuning slow enough to be caught in the middle of it, half a second or more for each model."""
     config = small_config()
     config["finetuning"] |= {"epochs": {"image": EPOCHS, "table": 2}, "patience": EPOCHS}
     return config
@@ -58,6 +58,14 @@ def interrupted(workflow, how, ready, **environment):
     return error
 
 
+@pytest.fixture(scope="module")
+def stopped(finished, tmp_path_factory):
+    """A run that was told to end in its second model, and what it said. Tests go on with copies of it."""
+    workflow = finished.copy(tmp_path_factory.mktemp("stopped"), without=CELL)
+    workflow.config = slow_config()
+    return workflow, interrupted(workflow, signal.SIGTERM, in_the_second_model)
+
+
 def in_the_second_model(folder):
     return (folder / LOG).exists() and (folder / LOG).read_text().count("epoch 3/") >= 2
 
@@ -66,18 +74,19 @@ def a_state_of_the_third_model(folder):
     return (folder / "results/states/digits/fc/l1_0.5/shadow_1.state.safetensors").exists()
 
 
-@pytest.mark.parametrize(
-    ("how", "ready", "every"),
-    [
-        (signal.SIGTERM, in_the_second_model, 240),
-        (signal.SIGINT, in_the_second_model, 240),
-        (signal.SIGKILL, a_state_of_the_third_model, 0.1),
-    ],
-)
-def test_a_killed_run_goes_on_where_it_was(request, undisturbed, how, ready, every):
-    workflow = request.getfixturevalue("workflow" if how == signal.SIGKILL else "trained")  # one from its very start
-    workflow.config = slow_config() | {"save_state_every": every}
-    error = interrupted(workflow, how, ready)
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_killed_run_goes_on_where_it_was(request, tmp_path, undisturbed, how):
+    if how == signal.SIGTERM:
+        workflow, error = request.getfixturevalue("stopped")
+        workflow = workflow.copy(tmp_path)
+    elif how == signal.SIGINT:
+        workflow = request.getfixturevalue("trained")
+        workflow.config = slow_config()
+        error = interrupted(workflow, how, in_the_second_model)
+    else:  # one from its very start
+        workflow = request.getfixturevalue("workflow")
+        workflow.config = slow_config() | {"save_state_every": 0.1}
+        interrupted(workflow, how, a_state_of_the_third_model)
     assert not list((workflow.folder / CELL).glob("*")), "nothing half-written"
     if how != signal.SIGKILL:
         assert f"error: stopped by {how.name}, state saved in results/states/digits/fc/l1_0.5" in error
@@ -108,16 +117,16 @@ def test_under_slurm_a_job_that_is_told_to_stop_may_end_its_work(trained, undist
     assert not (trained.folder / CELL / "signals.safetensors").exists()
 
 
-def test_the_state_of_another_configuration_is_set_aside(trained, finished):
-    killed = Workflow(trained.folder, slow_config())
-    interrupted(killed, signal.SIGTERM, in_the_second_model)
-    again = trained.run(f"{CELL}/conf.json")
+def test_the_state_of_another_configuration_is_set_aside(stopped, tmp_path, finished):
+    other = stopped[0].copy(tmp_path)
+    other.config = small_config()
+    again = other.run(f"{CELL}/conf.json")
     assert again.returncode == 0, again.stdout + again.stderr
-    log = (trained.folder / LOG).read_text()
+    log = (other.folder / LOG).read_text()
     assert "shadow_0.state.safetensors.unfit: it was saved with other recipe" in log
     assert "resumes in" not in log and "trained in an earlier" not in log
     for name in (*CHECKPOINTS, "signals.safetensors", "conf.json"):
-        assert (trained.folder / CELL / name).read_bytes() == (finished.folder / CELL / name).read_bytes(), name
+        assert (other.folder / CELL / name).read_bytes() == (finished.folder / CELL / name).read_bytes(), name
 
 
 def test_another_interval_reruns_nothing(finished):
