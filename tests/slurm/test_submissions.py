@@ -67,12 +67,14 @@ def test_one_submission_per_setting_and_few_more(run):
     expected.update({f"{victim.dataset}/{victim.model}/mismatched" for victim, name in attacked if "shadows_" in name})
     # The first wildcard is the folder of the seed, and the first seed has none.
     expected.update({f"train_wildcards__{victim.dataset}_{victim.model}" for victim, _ in attacked})
-    # Of references beyond the shadows: the originals' training, the setting's pruning and margins, and the attacks.
+    # Of references beyond the shadows: the originals' training, the one setting's pruning and margins, and its attack.
     expected.update(["train_references_wildcards__digits_fc_5-12", f"{CELL}/references/5-12", f"{CELL}/references"])
+    # And every setting's scores, among which such an attack's would be.
+    expected.update({f"{victim.path}/references" for victim, _ in attacked})
     expected["prepare_wildcards_digits"] = 1
     # a comment is rule_, the group or the rule, and the group's rules or the wildcards
     submitted = collections.Counter(
-        re.fullmatch(r"rule_(.*?)(_attack_.*|_mismatched|_prune_references.*|_reference_margins)?", job["Comment"])[1]
+        re.fullmatch(r"rule_(.*?)(_attack_.*|_mismatched|_prune_references.*|_scores)?", job["Comment"])[1]
         for job in run.jobs()
         if not job["State"].startswith("CANCELLED")
     )
