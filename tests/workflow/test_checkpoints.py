@@ -23,7 +23,7 @@ def lean(finished, tmp_path_factory):
     """
     done = finished.copy(tmp_path_factory.mktemp("lean"), without=CELL)
     done.config |= LEAN | {"references": 6}
-    process = done.run("all", LIRA, "--no-hooks")
+    process = done.run("attacks", LIRA, "--no-hooks")
     assert process.returncode == 0, process.stdout + process.stderr
     return done
 
@@ -54,8 +54,8 @@ def test_the_results_are_the_same_bytes_and_no_pruned_checkpoint_is_left(lean, f
     assert held and all("references" in place.parts for place in held), "those of further references stay until the end"
     names = [
         str(path.relative_to(finished.folder))
-        for path in finished.folder.glob("results/**/*")
-        if path.suffix in (".json", ".csv") or path.parent.name == "attackers" or path.name == "signals.safetensors"
+        for path in finished.folder.glob("results/digits/**/*")
+        if path.suffix == ".json" or path.parent.name == "attackers" or path.name == "signals.safetensors"
     ]
     assert len([name for name in names if name.endswith("samia.json")]) == 2
     for name in names:
@@ -63,13 +63,13 @@ def test_the_results_are_the_same_bytes_and_no_pruned_checkpoint_is_left(lean, f
 
 
 def test_a_finished_run_plans_nothing_and_counts_as_done(lean):
-    assert lean.plan("all", LIRA) == []
+    assert lean.plan("attacks", LIRA) == []
     status = lean.status()
     assert "All 10 jobs are done." in status, status
 
 
 def test_keeping_them_or_not_changes_no_plan(lean, finished):
-    assert Workflow(lean.folder, lean.config | {"keep_checkpoints": True}).plan("all") == []
+    assert Workflow(lean.folder, lean.config | {"keep_checkpoints": True}).plan("attacks") == []
     assert Workflow(finished.folder, finished.config | LEAN).plan("all") == []
 
 
