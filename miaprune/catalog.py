@@ -242,9 +242,12 @@ RESERVED = {
     ),
     "pruner": ("original", "finetuned"),
     "defense": ("untuned", "unaware", "references", "attackers", "scores"),
-    "attack": ("cheap", "reference", "records", "members"),
+    "attack": (
+        *("cheap", "reference", "records", "members"),
+        *("model", "pruner", "sparsity", "seeds", "test_accuracy", "strongest", "setting", "adversary", "commit"),
+    ),
 }
-"""Names that mean something else in the same place of a path, of a file or of a rule."""
+"""Names that mean something else in the same place of a path, of a file, of a rule or of a table."""
 
 _running: Extension | None = None
 """The user's file that registers; None for what is built in, below."""

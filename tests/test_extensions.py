@@ -319,6 +319,7 @@ def test_an_attack_on_margins_is_scored_without_what_references_say(lab):
     [
         ("None", "0", "attack gap: fit gave NoneType; give arrays by name, such as {}"),
         ("{'a': 'text'}", "0", "attack gap: fit gave 'a' that is no array of numbers"),
+        ("{'trained': 1}", "0", "attack gap: fit gave 'trained', which has a meaning here; rename it"),
         (
             "{}",
             "victim.confidence[1:]",

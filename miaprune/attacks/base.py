@@ -13,6 +13,9 @@ from miaprune.entries import AttackEntry, GridError, called
 Fitted = dict[str, np.ndarray]
 """A fitted attack: named arrays only, so that it can be stored as safetensors and scored on other victims."""
 
+MARKS = {"attempt", "references", "trained"}
+"""What is noted beside a fitted attack's own arrays."""
+
 Options = Mapping[str, Any]
 """The attack's block of ``config.yaml``."""
 
@@ -46,6 +49,8 @@ def of_user(entry: AttackEntry) -> Attack:
         if not isinstance(fitted, Mapping) or not all(isinstance(name, str) for name in fitted):
             raise GridError(f"attack {entry.name}: fit gave {type(fitted).__name__}; give arrays by name, such as {{}}")
         arrays = {name: np.asarray(array) for name, array in fitted.items()}
+        if taken := MARKS & arrays.keys():
+            raise GridError(f"attack {entry.name}: fit gave {min(taken)!r}, which has a meaning here; rename it")
         if wrong := [name for name, array in arrays.items() if array.dtype.kind not in "biuf"]:
             raise GridError(f"attack {entry.name}: fit gave {wrong[0]!r} that is no array of numbers")
         return arrays | ({"references": np.array(len(seen.references))} if entry.sees == "margins" else {})

@@ -78,3 +78,8 @@ def failed(scores: np.ndarray, members: np.ndarray, threshold_auc: float) -> boo
 def trained(fitted: Fitted) -> bool:
     """Whether a fitted attack may decide anything: False where its network failed in every attempt."""
     return bool(fitted.get("trained", True))
+
+
+def attempt(fitted: Fitted) -> int | None:
+    """In which attempt, from 1, a fitted attack's network was trained; None where it has none."""
+    return int(fitted["attempt"]) if "attempt" in fitted else None

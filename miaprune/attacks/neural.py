@@ -19,7 +19,7 @@ from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, OneCycleLR
 
 from miaprune import metrics
 from miaprune.attacks import checks
-from miaprune.attacks.base import Attack, Fitted, Options
+from miaprune.attacks.base import MARKS, Attack, Fitted, Options
 from miaprune.attacks.networks import Samia, mlp
 from miaprune.devices import Captured
 from miaprune.grid import derive_seed
@@ -167,7 +167,9 @@ def _build(build: Build, inputs: Inputs, device: str | torch.device) -> nn.Modul
 
 
 def fit(name: str, shadows: Signals, recipe: Options, seed: int, device: str) -> Fitted:
-    """Train the attack's network on the pooled shadows and return its weights, and whether it is ``trained``.
+    """Train the attack's network on the pooled shadows.
+
+    Returned are its weights, in which ``attempt`` they were found, from 1, and whether it is ``trained``.
 
     A network that learnt nothing, as `miaprune.attacks.checks.failed` has it, is trained anew with other draws and for
     longer, `REFITS` times at most; if that fails too, the one with the highest AUC on the shadows is returned and
@@ -189,6 +191,7 @@ def fit(name: str, shadows: Signals, recipe: Options, seed: int, device: str) ->
         auc = 0.0 if np.isnan(scores).any() else metrics.auc(scores, checked.members)
         if auc > best_auc or not failed:
             best = {k: tensor.detach().cpu().numpy() for k, tensor in model.state_dict().items()}
+            best["attempt"] = np.array(1 + attempt)
             best_auc = auc
         if not failed:
             break
@@ -214,7 +217,7 @@ def score(name: str, fitted: Fitted, victim: Signals, recipe: Options, seed: int
     inputs = inputs_of(features, victim, device)
     with torch.random.fork_rng(devices=[]):  # constructing a layer draws throw-away weights
         model = _build(build, inputs, device).eval()
-    model.load_state_dict({name: torch.from_numpy(array) for name, array in fitted.items() if name != "trained"})
+    model.load_state_dict({name: torch.from_numpy(array) for name, array in fitted.items() if name not in MARKS})
     scores = _scores(model, inputs, victim, device)
     # Of a network that came to NaN, which is marked, no score tells anything.
     return scores if checks.trained(fitted) else np.nan_to_num(scores)

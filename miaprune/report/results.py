@@ -104,7 +104,7 @@ def attack_result(
             "original": model.get("original"),
             "victim": {key: model.get(key) for key in (*TRAINED_KEYS, "defense_options")},
             "signals": model.get("signals"),
-            "attack": {key: attacker.get(key) for key in STAGE_KEYS},
+            "attack": {key: attacker.get(key) for key in (*STAGE_KEYS, "attempt")},
         },
         "versions": versions(),
     }

@@ -10,7 +10,7 @@ import pandas as pd
 from miaprune.report.answer import findings
 from miaprune.report.claims import STRONGEST, Claim
 from miaprune.report.claims_text import NAMED, above_0, against, left_and_cost, left_out, warning
-from miaprune.report.tables import SEVERAL, controls_table, defense_table, paper_table, precision, source
+from miaprune.report.tables import SEVERAL, controls_table, defense_table, paper_table, precision, sound, source
 
 WIDTH = 110
 """Of a line of text, in characters."""
@@ -34,7 +34,7 @@ def summary(attacks: pd.DataFrame, claims: Sequence[Claim], guessing: Sequence[s
 
     ``attacks`` is an attacks table; ``guessing`` names settings as `miaprune.report.tables.learnt_nothing` does.
     """
-    width, several = precision(attacks), attacks["seed"].nunique() > 1
+    width, several = precision(sound(attacks)), attacks["seed"].nunique() > 1
     head = HEAD + (f" An accuracy's 95 % interval is\n{width}." if width and not several else "")
     blocks = [textwrap.fill(finding, WIDTH) for finding in findings(attacks)]
     blocks.append(f"{head}\n{SEVERAL} {source(attacks)}" if several else head)

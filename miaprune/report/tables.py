@@ -76,6 +76,10 @@ def sound(attacks: pd.DataFrame) -> pd.DataFrame:
     """
     measured = attacks.columns.intersection(list(MEASURED))
     attacks = attacks.assign(**{name: attacks[name].where(attacks["failed"].isna()) for name in measured})
+    for fpr in FPRS:  # a rate that is missing stands on none of them
+        rate, behind = f"tpr_at_fpr_{fpr}", f"tpr_at_fpr_{fpr}_false_positives"
+        if behind in attacks:
+            attacks[behind] = attacks[behind].where(attacks[rate].notna())
     return _typed(_with_variant(attacks))
 
 

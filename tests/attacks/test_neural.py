@@ -230,7 +230,7 @@ def test_a_dead_head_is_found_out_and_fitted_anew(monkeypatch, caplog):
     monkeypatch.setitem(neural.NETWORKS, "samia", (lambda i: next(builds)(i), neural.samia_features))
     shadows, victim = (make_signals(1000, 3, seed, member_boost=3) for seed in (0, 1))
     fitted = attack("samia").fit(shadows, QUICK, 0, "cpu")
-    assert checks.trained(fitted) and fitted["trained"].shape == ()
+    assert checks.trained(fitted) and fitted["trained"].shape == () and checks.attempt(fitted) == 2
     (warning,) = caplog.messages
     assert "samia learnt nothing in attempt 1 of 4: on the shadows an AUC of 0.5000" in warning
     assert metrics.auc(attack("samia").score(fitted, victim, QUICK, 0, "cpu"), victim.members) > 0.9

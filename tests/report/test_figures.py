@@ -417,6 +417,10 @@ def test_the_frontier_of_the_strongest_draws_the_largest_auc_of_each_victim():
     drawn = [list(line.get_ydata()) for line in figure.axes[0].lines]
     assert any(np.allclose(y, largest) for y in drawn if len(y) == len(largest))
     assert "(the strongest: conf " in caption(figure)
+    once = WIDE[(WIDE["pruner"] != "slim") | WIDE["strength"].isna() | (WIDE["strength"] == 4)]
+    here = once[(once["dataset"] == "svhn") & (once["pruner"] != "slim")]  # of the pruner that was not swept, nothing
+    said, alone = (caption(figures.frontier_strongest(t, "svhn", "vgg16")) for t in (once, here))
+    assert said == alone
 
 
 def test_the_frontier_draws_the_pruners_that_were_swept():

@@ -119,6 +119,15 @@ def test_a_rate_on_less_than_a_record_is_no_failure():
     assert settings_of(of([made])[1])["TPR at 1 % FPR (%)"].tolist() == ["n/a"]
 
 
+def test_false_positives_are_those_of_the_seeds_that_have_the_rate():
+    rates = {seed: {"tpr": 0.2, "ci": [0.1, 0.3], "false_positives": n} for seed, n in ((7, 11), (8, 13), (9, 0))}
+    rates[9] = {"tpr": None, "ci": None, "false_positives": 0}
+    made = [result(PRUNED, seed=seed, tpr_at_fpr={"0.01": rate, "0.001": rate}) for seed, rate in rates.items()]
+    made.append(result(PRUNED, seed=10, failed=["attack"]))
+    (said,) = settings_of(of(made)[1])["TPR at 1 % FPR (%)"]
+    assert said.endswith("\n12 false positives"), said
+
+
 def test_sections_have_their_figures_and_only_those_that_have_something():
     pictures = {"roc": [Picture(SVG, "Curves", file="figures/roc.svg")], "effects": [Picture(SVG, "Steps")]}
     _, sections = of(EVERYTHING, pictures=pictures)

@@ -82,7 +82,7 @@ def test_checkpoints_that_were_kept_can_go_later(finished, tmp_path):
     assert later.plan("all") == []
 
 
-def test_only_references_that_were_asked_for_fail_an_attack(lean, tmp_path):
+def test_models_that_learnt_nothing_fail_the_attacks_on_their_setting(lean, tmp_path):
     """Of 6 reference models the job of the sixth trained seven more, which no attack uses; 9 is one of them."""
     marked = lean.copy(tmp_path)
     further = marked.folder / f"{CELL}/references/5-12/margins.safetensors"
@@ -90,9 +90,15 @@ def test_only_references_that_were_asked_for_fail_an_attack(lean, tmp_path):
     for role in ("reference_5", "reference_9"):
         about[role]["learnt"] = False
     files.save_tensors(further, arrays, about)
-    done = marked.run(LIRA)
+    signals = marked.folder / f"{CELL}/signals.safetensors"
+    arrays, about = files.load_arrays(signals)
+    about["shadow_2"]["learnt"] = False
+    files.save_tensors(signals, arrays, about)
+    done = marked.run(LIRA, f"{CELL}/corr.json")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert json.loads((marked.folder / LIRA).read_text())["failed"] == ["reference_5"]
+    assert json.loads((marked.folder / LIRA).read_text())["failed"] == ["shadow_2", "reference_5"]
+    corr = json.loads((marked.folder / f"{CELL}/corr.json").read_text())
+    assert corr["failed"] == ["shadow_2"], "it fits nothing, and would be the strongest of those that are left"
 
 
 def test_a_new_attack_trains_no_model(change):

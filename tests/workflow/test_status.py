@@ -245,6 +245,9 @@ def test_results_of_networks_that_learnt_nothing_are_named(run):
     assert "learnt nothing" not in run.report()
     run.write("results/digits/fc/l1_0.5/samia.json", '{"trained": false, "failed": ["attack"]}')
     assert "failed to train, and says nothing: results/digits/fc/l1_0.5/samia.json" in run.report()
+    run.write("results/digits/fc/l1_0.5/conf.json", '{"trained": false, "failed": ["victim"]}')
+    (line,) = (line for line in run.report().splitlines() if "says nothing" in line)
+    assert line.endswith("results/digits/fc/l1_0.5/{samia,conf}.json")
 
 
 def test_the_time_left_is_the_mean_of_jobs_of_the_same_kind(run):

@@ -46,10 +46,11 @@ def main(device, where):
         asked = of_models if name in reference else victim
         if adversary == "matched":
             fitted = attack(name).fit(of_models if name in reference else shadows, options, seed, device)
-            # What an attack that fits nothing says does not depend on shadows.
-            failed = [role for role in guessing if role != "victim"] if fitted else []
+            # Also of an attack that fits nothing: alone it would pass for the setting's strongest.
+            failed = [role for role in guessing if role != "victim"]
             failed += ["attack"] if not checks.trained(fitted) else []
-            about = results.stage(options, where, [grid.ATTACKS[name]]) | {"failed": failed}
+            about = results.stage(options, where, [grid.ATTACKS[name]])
+            about |= {"failed": failed, "attempt": checks.attempt(fitted)}
             identity = {"setting": setting.name, "attack": name, "seed": params.seed}
             save_tensors(attacker, fitted, identity | about)
         else:

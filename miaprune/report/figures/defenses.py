@@ -56,13 +56,17 @@ def frontier_strongest(attacks: pd.DataFrame, dataset: str, model: str) -> Figur
     defended versions are drawn: where one was swept over strengths, the others have nothing to compare.
     """
     rows = _strongest(attacks, dataset, model)
-    read = f"Largest AUC of any attack (the strongest: {how_often(rows, 'accuracy')})"
-    return _frontier(rows, "largest AUC (%)", f"{dataset}/{model}", read, "AUC")
+    return _frontier(
+        rows, "largest AUC (%)", f"{dataset}/{model}", "Largest AUC of any attack (the strongest: {})", "AUC"
+    )
 
 
 @styled()
 def _frontier(rows: pd.DataFrame, ylabel: str, where: str, read: str, measure: str = "accuracy") -> Figure:
-    """A frontier; ``rows`` hold what is reached, a ``measure``, as ``accuracy``; ``read`` is how the caption begins."""
+    """A frontier; ``rows`` hold what is reached, a ``measure``, as ``accuracy``.
+
+    ``read`` is how the caption begins, with a place for how often which attack is drawn, if it says that.
+    """
     versions = rows[rows["defense"].notna()].drop_duplicates(["pruner", "defense", "strength"])["pruner"].value_counts()
     pruners = [p for p in grid.PRUNERS if p in versions and versions[p] == versions.max()]
     rows = rows[rows["pruner"].isna() | rows["pruner"].isin(pruners)]
@@ -112,9 +116,9 @@ def _frontier(rows: pd.DataFrame, ylabel: str, where: str, read: str, measure: s
     finish(
         figure,
         f"Privacy against utility: defences on {place}",
-        f"{read} against the test accuracy of its victim: the lower and the further "
-        "right, the better the defence. A defence's strengths are joined in ascending order; the strongest is "
-        "named. Filled: the adaptive adversary, whose shadow models are defended alike; hollow, above or below it: "
+        f"{read.format(how_often(rows, 'accuracy') or 'none')} against the test accuracy of its victim: the lower and "
+        "the further right, the better the defence. A defence's strengths are joined in ascending order; the strongest "
+        "is named. Filled: the adaptive adversary, whose shadow models are defended alike; hollow, above or below it: "
         f"the unaware one, who attacks the same victim with undefended shadows. {counts(rows, measure)}.",
     )
     return figure
