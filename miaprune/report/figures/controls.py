@@ -92,7 +92,7 @@ def effects(attacks: pd.DataFrame, dataset: str, model: str) -> Figure:
         levels = sorted(set(rows["sparsity"].dropna()))  # of all pruners: columns share their axis
         lower.set_xticks(levels, [f"{level:g}" for level in levels])
         lower.set_xlabel("sparsity" + (" (fraction of " if columns < 3 else "\n(of ") + f"{grid.unit(pruner)})")
-    handles = [Line2D([], [], label=LABELS[name], **line) for name, line in LINES.items()]
+    handles = [Line2D([], [], label=LABELS[name], **line) for name, line in LINES.items() if name in versions(rows)]
     handles.append(Line2D([], [], label="thin: SAMIA", color=BLACK, **THIN))
     handles.append(Line2D([], [], label="guessing", **GUESSING))
     figure.legend(handles=handles, loc="outside right center", handlelength=3.0, labelspacing=0.9)
@@ -139,6 +139,7 @@ def leak_vs_accuracy(attacks: pd.DataFrame, dataset: str, model: str) -> Figure:
             [], [], label=LABELS[version], **_mark(version, 5.0) | {"linewidth": 0.7, "linestyle": line["linestyle"]}
         )
         for version, line in LINES.items()
+        if version in versions(rows)
     ]
     handles.append(Line2D([], [], label="guessing", **GUESSING))
     figure.legend(handles=handles, loc="outside right center", handlelength=3.0, labelspacing=0.9)
