@@ -18,7 +18,7 @@ import torch
 
 from miaprune import grid, metrics, signals
 from miaprune.attacks import attack, checks
-from miaprune.attacks.neural import epochs_of, of_classes
+from miaprune.attacks.neural import epochs_of
 from miaprune.signals import Signals
 from workflow.configuration import attack_options
 
@@ -36,7 +36,7 @@ def row(name: str, options: dict, given: str, shadows: Signals, victim: Signals,
     fitted = attack(name).fit(shadows, options, seed, "cpu")
     seconds = time.process_time() - started
     auc = metrics.auc(attack(name).score(fitted, victim, options, seed, "cpu"), victim.members)
-    epochs = epochs_of(of_classes(options, shadows.classes), batches)
+    epochs = sum(epochs_of(options, batches, shadows.classes, a) for a in range(int(fitted["attempt"])))
     failed = "" if checks.trained(fitted) else " *failed*"
     beside = "| |" if best is None else f"| {best:.4f} | {auc - best:+.4f} |"
     return f"| {name} | {given} | {records} | {seed} | {auc:.4f}{failed} {beside} {epochs * batches} | {seconds:.0f} |"

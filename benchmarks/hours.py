@@ -217,7 +217,8 @@ class Estimate:
             for name in names:
                 fitting, scoring = self.attacks[entry.classes][name]
                 options = attack_options(self.config, name)
-                epochs = epochs_of(options, -(-sum(others) // options["batch_size"])) if "epochs" in options else 0
+                steps = -(-sum(others) // options.get("batch_size", 1))
+                epochs = epochs_of(options, steps, entry.classes) if "epochs" in options else 0
                 found[family] += fitting.of(sum(others), epochs) + scoring.of(queried)
         begun = self.imports + self.first_use
         return {phase: seconds + (phase != "cheap") * begun for phase, seconds in found.items()}

@@ -71,7 +71,7 @@ def cell(
     shadows = sum(queried[1:])
     options = {name: attack_options(config, name) for name in grid.NEURAL_ATTACKS}
     work = {
-        name: shadows * of_attack(name, classes, o) * epochs_of(o, -(-shadows // o["batch_size"]))
+        name: shadows * of_attack(name, classes, o) * epochs_of(o, -(-shadows // o["batch_size"]), classes)
         for name, o in options.items()
     }
     found["samia"], found["nn"] = work.pop("samia"), sum(work.values())

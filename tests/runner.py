@@ -4,6 +4,7 @@ import copy
 import multiprocessing
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import jobs
 import yaml
 
 ROOT = Path(__file__).parents[1]
+STATUS = ROOT / "workflow/status.py"
 SNAKEMAKE = str(Path(sys.executable).with_name("snakemake"))
 SMALL = {
     "datasets": ["digits"],
@@ -30,8 +32,8 @@ SMALL = {
 
 
 FORKS = multiprocessing.get_context("forkserver")
-"""Imports are most of the time of a dry run and of a small job: `snakemake` and its jobs are forks of a process that
-has them done. A run that a test stops or kills is started from `Workflow.command`, as a user's is."""
+"""Imports are most of the time of a dry run and of a small job: `snakemake`, its jobs and `status` are forks of a
+process that has them done. A run that a test stops or kills is started from `Workflow.command`, as a user's is."""
 FORKS.set_forkserver_preload(
     [
         "snakemake.cli",
@@ -48,8 +50,8 @@ FORKS.set_forkserver_preload(
 )
 
 
-def _main(arguments, folder, environment, files):
-    """What Snakemake's script does, in a process of its own."""
+def _main(program, arguments, folder, environment, files):
+    """What a script does that was started in ``folder``, in a process of its own."""
     for number, file in files.items():
         os.dup2(os.open(file, os.O_WRONLY), number)
     os.chdir(folder)
@@ -57,8 +59,11 @@ def _main(arguments, folder, environment, files):
     os.environ.update(environment)
     here = [str(ROOT / name) for name in ("tests", "workflow", "workflow/scripts", "benchmarks")]
     sys.path[:] = [path for path in sys.path if path not in here]  # pytest's own
+    program(arguments, Path(files[1]).parent)
+
+
+def _snakemake(arguments, own):
     sys.argv = [SNAKEMAKE, *arguments]
-    own = Path(files[1]).parent
     os.environ[jobs.ADDRESS] = str(own / "jobs")
     jobs.serve(os.environ[jobs.ADDRESS])
     python = own / "python"  # what Snakemake is to start a job's script by
@@ -70,18 +75,33 @@ def _main(arguments, folder, environment, files):
     main()
 
 
-def snakemake(arguments, folder):
-    """Run Snakemake to its end; returns the finished process with its output as text."""
+def _status(arguments, _):
+    sys.argv = [str(STATUS), *arguments]
+    sys.path.insert(0, str(STATUS.parent))
+    runpy.run_path(str(STATUS), run_name="__main__")
+
+
+def _forked(program, arguments, folder):
     with tempfile.TemporaryDirectory() as said:
         files = {1: f"{said}/out", 2: f"{said}/err"}
         for file in files.values():
             Path(file).touch()
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        process = FORKS.Process(target=_main, args=(arguments, str(folder), environment, files))
+        process = FORKS.Process(target=_main, args=(program, arguments, str(folder), environment, files))
         process.start()
         process.join()
         out, err = (Path(file).read_text() for file in files.values())
-    return subprocess.CompletedProcess([SNAKEMAKE, *arguments], process.exitcode, out, err)
+    return subprocess.CompletedProcess(arguments, process.exitcode, out, err)
+
+
+def snakemake(arguments, folder):
+    """Run Snakemake to its end; returns the finished process with its output as text."""
+    return _forked(_snakemake, arguments, folder)
+
+
+def status(*arguments, folder=ROOT):
+    """Run workflow/status.py in this folder; returns the finished process with its output as text."""
+    return _forked(_status, arguments, folder)
 
 
 @dataclass
@@ -117,10 +137,11 @@ class Workflow:
 
     def status(self):
         """What `make status` says of the grid."""
-        command = [sys.executable, str(ROOT / "workflow/status.py"), "--directory", str(self.folder)]
-        (self.folder / "config.yaml").write_text(yaml.safe_dump(self.config))
-        command += ["--configfile", str(self.folder / "config.yaml")]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        config = self.folder / "config.yaml"
+        config.write_text(yaml.safe_dump(self.config))
+        done = status("--directory", str(self.folder), "--configfile", str(config))
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
 
 def small_config():

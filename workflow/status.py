@@ -95,7 +95,7 @@ def report(
             folder, _, file = output.rpartition("/")
             nothing[folder].append(file.removesuffix(".json"))
     lines += [
-        f"failed to train, and says nothing: {results.results_dir}/{folder}/"
+        f"failed, because a network learnt nothing: {results.results_dir}/{folder}/"
         f"{names[0] if len(names) == 1 else '{' + ','.join(names) + '}'}.json"
         for folder, names in nothing.items()
     ]

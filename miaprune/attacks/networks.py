@@ -1,7 +1,6 @@
 """The networks that attacks train: SAMIA and the perceptron of the `nn` attacks (method, section 7).
 
-`EncoderLayer` and `Dropout` compute what torch's own do and are ours for their speed on a CPU
-(benchmarks/attack_training.md).
+`EncoderLayer` and `Dropout` compute what torch's own do and are ours for their speed on a CPU (docs/performance.md).
 """
 
 from __future__ import annotations

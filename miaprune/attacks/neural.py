@@ -43,7 +43,7 @@ did not (benchmarks/attack_training.md).
 """
 
 REFITS = 3
-"""How often a network that learnt nothing is fitted anew, with other draws and for longer (`longer`)."""
+"""How often a network that learnt nothing is fitted anew, with other draws and for longer (`epochs_of`)."""
 
 Build = Callable[[tuple[int, ...]], nn.Module]
 Features = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -96,27 +96,16 @@ def optimiser(model: nn.Module, recipe: Options, on_gpu: bool = False) -> Optimi
     return AdamW(groups, weight_decay=decay, fused=True, capturable=on_gpu)
 
 
-def epochs_of(recipe: Options, steps_per_epoch: int) -> int:
-    """The recipe's epochs; more where they would be fewer than its ``least_steps``, as one cycle needs them."""
-    return max(recipe["epochs"], -(-recipe.get("least_steps", 0) // steps_per_epoch))
+def epochs_of(recipe: Options, steps_per_epoch: int, classes: int, attempt: int = 0) -> int:
+    """The recipe's epochs, or as many as its ``least_steps`` need for signals of so many classes (see `MANY`).
 
-
-def of_classes(recipe: Options, classes: int) -> Options:
-    """The recipe for signals of so many classes (see `MANY`)."""
-    return {**recipe, "least_steps": recipe.get("least_steps", 0) * max(classes, MANY) // MANY}
-
-
-def longer(recipe: Options, attempt: int) -> Options:
-    """The recipe of a later attempt (from 0): one cycle takes twice the epochs of the attempt before.
-
-    Of models that know their members by heart `nn` sees posteriors so near to 0 and 1 that it needs more steps than are
-    good for it elsewhere, where it learns its shadows by heart (benchmarks/attack_training.md). The paper's recipe
-    stays as it is.
+    One cycle takes twice as many with each attempt (from 0). Of models that know their members by heart `nn` sees
+    posteriors so near to 0 and 1 that it needs more steps than are good for it elsewhere, where it learns its shadows
+    by heart (benchmarks/attack_training.md). The paper's recipe stays as it is.
     """
-    if recipe["optimizer"] == "sgd":
-        return recipe
-    times = 2**attempt
-    return {**recipe, "epochs": times * recipe["epochs"], "least_steps": times * recipe.get("least_steps", 0)}
+    times = 1 if recipe["optimizer"] == "sgd" else 2**attempt
+    least = recipe.get("least_steps", 0) * max(classes, MANY) // MANY
+    return max(times * recipe["epochs"], -(-times * least // steps_per_epoch))
 
 
 def schedule(optimizer: Optimizer, recipe: Options, steps_per_epoch: int) -> LRScheduler:
@@ -124,8 +113,7 @@ def schedule(optimizer: Optimizer, recipe: Options, steps_per_epoch: int) -> LRS
     if recipe["optimizer"] == "sgd":
         return MultiStepLR(optimizer, [m * steps_per_epoch for m in recipe["milestones"]])
     peaks = [group["lr"] for group in optimizer.param_groups]
-    steps = epochs_of(recipe, steps_per_epoch) * steps_per_epoch
-    return OneCycleLR(optimizer, peaks, total_steps=steps, cycle_momentum=False)
+    return OneCycleLR(optimizer, peaks, total_steps=recipe["epochs"] * steps_per_epoch, cycle_momentum=False)
 
 
 def train(build: Build, inputs: Inputs, y: Tensor, recipe: Options, seed: int) -> nn.Module:
@@ -151,7 +139,7 @@ def train(build: Build, inputs: Inputs, y: Tensor, recipe: Options, seed: int) -
 
         take_step = Captured(take) if y.is_cuda else take
         model.train()
-        for step in range(epochs_of(recipe, batches) * batches):
+        for step in range(recipe["epochs"] * batches):
             if step % batches == 0:
                 order = torch.randperm(len(y)).to(y.device).tensor_split(batches)
             if step:
@@ -176,16 +164,17 @@ def fit(name: str, shadows: Signals, recipe: Options, seed: int, device: str) ->
     marked.
     """
     build, features = NETWORKS[name]
-    recipe = of_classes(recipe, shadows.classes)
     inputs = inputs_of(features, shadows, device)
+    batches = -(-len(shadows) // recipe["batch_size"])
     y = torch.from_numpy(shadows.members.astype(np.int64)).to(device)
     checked = checks.sample(shadows, seed)
-    threshold = checks.best_threshold_auc(name, checked)
+    threshold = checks.threshold_auc(name, checked)
     best: Fitted = {}
     best_auc = -1.0
     for attempt in range(1 + REFITS):
         draws = derive_seed(seed, "refit", str(attempt)) if attempt else seed
-        model = train(build, inputs, y, longer(recipe, attempt), draws)
+        epochs = epochs_of(recipe, batches, shadows.classes, attempt)
+        model = train(build, inputs, y, {**recipe, "epochs": epochs}, draws)
         scores = _scores(model, inputs_of(features, checked, device), checked, device)
         failed = checks.failed(scores, checked.members, threshold)
         auc = 0.0 if np.isnan(scores).any() else metrics.auc(scores, checked.members)

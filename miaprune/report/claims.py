@@ -181,7 +181,8 @@ def _claim_3(without: pd.DataFrame, ppb: pd.DataFrame) -> list[Comparison]:
             else:
                 auc = reached(defended, "auc")
                 without_it, with_it = strongest(reached(without, "auc").reindex(auc.index), auc)
-                note = _failures(pd.concat([without, defended]))
+                same = without.set_index(AT).index.isin(auc.index)
+                note = _failures(pd.concat([without[same], defended]))
             cost = (_test_accuracy(without) - _test_accuracy(defended)).reindex(with_it.index)
             beside = 100 * pd.DataFrame({"left": with_it, "cost": cost})
             found.append(Comparison(3, name, measure, 100 * (without_it - with_it), beside, note))
@@ -292,7 +293,7 @@ def _claim(comparison: Comparison, scope: str, differences: pd.Series, left_out:
         cost=_mean(costs),
         cost_interval=_mean_interval(costs),
         verdict=verdict(len(originals), interval, p_value),
-        detail=_detail(differences) + (comparison.note if len(differences) else ""),
+        detail=_detail(differences) + (comparison.note if len(differences) and scope == "all" else ""),
     )
 
 

@@ -60,7 +60,6 @@ def attack_result(
     model: Mapping[str, Any],
     attacker: Mapping[str, Any],
     adversary: str = "matched",
-    fits: bool = False,
     failed: Sequence[str] = (),
     references: int | None = None,
 ) -> dict[str, Any]:
@@ -76,7 +75,6 @@ def attack_result(
         training with the "epoch" whose weights were kept and "epochs_run".
     attacker : the stage in which the attack was fitted.
     adversary : "matched" (of a defended victim: the adaptive one), "unaware" or "shadows_{pruner}_{sparsity}".
-    fits : whether the attack fits a network.
     failed : what learnt nothing, of "attack" and `miaprune.grid.ROLES`: then the result decides nothing (section 7).
     references : of an attack with reference models, how many there were.
     """
@@ -95,7 +93,7 @@ def attack_result(
         "seed": seed,
         **measured(scores, victim.members, bootstrap_seed),
         "references": references,
-        "trained": False if failed else True if fits else None,
+        "trained": False if failed else True if grid.ATTACKS[attack].network else None,
         "failed": list(failed),
         "victim": facts,
         # None where there was no such stage, or where files are from before they said so.

@@ -103,6 +103,7 @@ def failing(table, **at):
     return table.assign(failed=table["failed"].mask(here, "attack"), accuracy=table["accuracy"].mask(here, 0.5))
 
 
+@functools.cache
 def every_figure():
     table, some = attacks(LOCATION, names=("samia", "conf", "corr")), signals()
     many, undefended = signals(100), dict.fromkeys(("0.5", "0.6", "0.7", "0.8", "0.9"), some)

@@ -64,7 +64,7 @@ def test_a_sparsity_is_written_as_in_paths():
 
 
 def test_names_that_pandas_takes_for_missing_values_are_names(tmp_path):
-    table = tables.attacks_table([a_result(replace(PRUNED, pruner="NA"), "null")])
+    table = tables.attacks_table([a_result(replace(PRUNED, pruner="NA")) | {"attack": "null"}])
     tables.write_csv(tmp_path / "attacks.csv", table)
     pd.testing.assert_frame_equal(tables.read_table(tmp_path / "attacks.csv"), table)
 

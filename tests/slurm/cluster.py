@@ -117,7 +117,7 @@ def free_ports(count):
     return ports
 
 
-def wait_for(condition, what, seconds=READY_SECONDS, every=0.2):
+def wait_for(condition, what, seconds=READY_SECONDS, every=0.5):
     """Wait until ``condition()`` is true and return its value; raise after ``seconds``."""
     end = time.monotonic() + seconds
     while not (value := condition()):

@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+import runner
 import status
 import yaml
 from runner import ROOT
@@ -244,9 +245,9 @@ def test_results_of_networks_that_learnt_nothing_are_named(run):
     run.finish(*JOBS)
     assert "learnt nothing" not in run.report()
     run.write("results/digits/fc/l1_0.5/samia.json", '{"trained": false, "failed": ["attack"]}')
-    assert "failed to train, and says nothing: results/digits/fc/l1_0.5/samia.json" in run.report()
+    assert "failed, because a network learnt nothing: results/digits/fc/l1_0.5/samia.json" in run.report()
     run.write("results/digits/fc/l1_0.5/conf.json", '{"trained": false, "failed": ["victim"]}')
-    (line,) = (line for line in run.report().splitlines() if "says nothing" in line)
+    (line,) = (line for line in run.report().splitlines() if "learnt nothing" in line)
     assert line.endswith("results/digits/fc/l1_0.5/{samia,conf}.json")
 
 
@@ -315,17 +316,12 @@ def test_durations(seconds, text):
     assert status.duration(seconds) == text
 
 
-def command(*arguments, cwd=ROOT):
-    run = [sys.executable, str(ROOT / "workflow/status.py"), *arguments]
-    return subprocess.run(run, cwd=cwd, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
-
-
 ALONE = ("defenses=[]", "transfer=none", "controls=none")
 
 
 def test_the_command_reads_the_configuration_as_snakemake_does(tmp_path):
     (tmp_path / "config.yaml").write_text((ROOT / "config.yaml").read_text())
-    done = command("--config", "datasets=[location]", "sparsities=[0.50]", *ALONE, cwd=tmp_path)
+    done = runner.status("--config", "datasets=[location]", "sparsities=[0.50]", *ALONE, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert row(done.stdout, "total")[0] == [[0, 0, 0, 2]]
     for victim in ("original", "l1_0.5"):
@@ -335,18 +331,18 @@ def test_the_command_reads_the_configuration_as_snakemake_does(tmp_path):
         for name in (*(f"{a}.json" for a in grid.ATTACKS), *(f"{name}.safetensors" for name in tensors)):
             (folder / name).touch()
     arguments = ["datasets=[location]", "sparsities=[0.50]", *ALONE, "results_dir=elsewhere"]
-    done = command("--directory", str(tmp_path), "--config", *arguments)
+    done = runner.status("--directory", str(tmp_path), "--config", *arguments)
     assert row(done.stdout, "total")[0] == [[2, 0, 0, 0]]
 
 
 def test_a_file_of_ones_own_extends_config_yaml(tmp_path):
     (tmp_path / "mine.yaml").write_text("sparsities: [0.5]\ndefenses: []\ntransfer: none\ncontrols: none\n")
-    done = command("--configfile", str(tmp_path / "mine.yaml"), "--config", "datasets=[location]")
+    done = runner.status("--configfile", str(tmp_path / "mine.yaml"), "--config", "datasets=[location]")
     assert row(done.stdout, "total")[0] == [[0, 0, 0, 2]], done.stderr
 
 
 def test_the_demo_is_another_grid():
-    assert row(command("demo").stdout, "total")[0][0] != row(command().stdout, "total")[0][0]
+    assert row(runner.status("demo").stdout, "total")[0][0] != row(runner.status().stdout, "total")[0][0]
 
 
 @pytest.mark.parametrize(
@@ -359,7 +355,7 @@ def test_the_demo_is_another_grid():
     ],
 )
 def test_a_configuration_that_cannot_be_read(arguments, message):
-    done = command(*arguments)
+    done = runner.status(*arguments)
     assert done.returncode == 1 and done.stdout == ""
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1 and message in done.stderr
 

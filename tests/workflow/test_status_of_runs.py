@@ -5,15 +5,16 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
+import runner
 import status
 import yaml
-from runner import ROOT, Workflow
+from runner import Workflow
 
 from miaprune import grid
+from miaprune.report.results import read_result
 
 CELL = "digits/fc/l1_0.5"
 
@@ -50,9 +51,7 @@ def test_it_has_the_jobs_that_snakemake_plans(workflow):
 
 
 def report(workflow):
-    command = [sys.executable, str(ROOT / "workflow/status.py"), "--configfile", str(workflow.folder / "config.yaml")]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=workflow.folder, env=environment, capture_output=True, text=True)
+    done = runner.status("--configfile", str(workflow.folder / "config.yaml"), folder=workflow.folder)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -142,12 +141,26 @@ def test_a_job_that_raised_an_error_has_failed(finished, tmp_path):
     assert f"  results/logs/{CELL}/signals.log\n" in text
 
 
+def test_a_network_that_learnt_nothing_is_named_also_where_another_adversary_scores_with_it(finished, tmp_path):
+    workflow = finished.copy(tmp_path)
+    recipe = workflow.config["attack_recipes"]["fast"] | {"lr": 1e30}  # comes to NaN
+    workflow.config |= {"attacks": ["nn"], "attack_recipes": workflow.config["attack_recipes"] | {"fast": recipe}}
+    defense = {"defense": "ppb", "strengths": [4], "part": "all", "adversaries": ["unaware"]}
+    workflow.config |= {"defenses": [defense], "parts": {"all": {}}}
+    matched, unaware = f"results/{CELL}/nn.json", f"results/{CELL}/ppb_4/unaware/nn.json"
+    done = workflow.run(matched, unaware)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for file in (matched, unaware):
+        result = read_result(workflow.folder / file)
+        assert result["trained"] is False and result["failed"] == ["attack"]
+        assert f"failed, because a network learnt nothing: {file}\n" in report(workflow)
+    log = (workflow.folder / f"results/logs/{CELL}/ppb_4/unaware/score.log").read_text()
+    assert "nn: learnt nothing: attack" in log
+
+
 def test_the_demos_grid(workflow):
     """make status OF=demo, before the demo was run."""
     (workflow.folder / "config.yaml").write_text(yaml.safe_dump(workflow.config))
-    command = [sys.executable, str(ROOT / "workflow/status.py"), "demo"]
-    done = subprocess.run(
-        command, cwd=workflow.folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
-    )
+    done = runner.status("demo", folder=workflow.folder)
     demo = workflow.config["demo"]
     assert undefended(done.stdout) == [0, 0, 0, len(grid.settings(*demo["grid"]))]

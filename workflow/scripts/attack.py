@@ -30,7 +30,9 @@ attackers = (snakemake.output if adversary == "matched" else snakemake.input).at
 def main(device, where):
     victim = signals.load(path, "victim")
     facts = load_metadata(path)
-    guessing = [role for role in grid.ROLES if results.learnt_nothing(facts[role])]
+    # Also for attacks that fit nothing: alone they would pass for the setting's strongest.
+    guessing = [role for role in grid.ROLES[1:] if results.learnt_nothing(facts[role])]
+    lost = ["victim"] if results.learnt_nothing(facts["victim"]) else []
     reference = {name for name in names if grid.ATTACKS[name].sees == "margins"}
     # Those who only score need the victim's margins: what references say of its records was fitted.
     count = params.options[names[0]]["references"] if reference and adversary == "matched" else grid.SHADOWS
@@ -46,21 +48,18 @@ def main(device, where):
         asked = of_models if name in reference else victim
         if adversary == "matched":
             fitted = attack(name).fit(of_models if name in reference else shadows, options, seed, device)
-            # Also of an attack that fits nothing: alone it would pass for the setting's strongest.
-            failed = [role for role in guessing if role != "victim"]
-            failed += ["attack"] if not checks.trained(fitted) else []
             about = results.stage(options, where, [grid.ATTACKS[name]])
-            about |= {"failed": failed, "attempt": checks.attempt(fitted)}
+            about |= {"failed": guessing + ([] if checks.trained(fitted) else ["attack"])}
+            about |= {"attempt": int(fitted["attempt"]) if "attempt" in fitted else None}
             identity = {"setting": setting.name, "attack": name, "seed": params.seed}
             save_tensors(attacker, fitted, identity | about)
         else:
             fitted, about = load_arrays(attacker)
         # Rounded before they are counted: the file gives the JSON's numbers.
         scored[name] = scores = attack(name).score(fitted, asked, options, seed, device).astype("float32")
-        failed = [role for role in guessing if role == "victim"] + about["failed"]
-        fits = grid.ATTACKS[name].network
+        failed = lost + about["failed"]
         result = results.attack_result(
-            setting, name, params.seed, scores, victim, facts["victim"], about, adversary, fits, failed,
+            setting, name, params.seed, scores, victim, facts["victim"], about, adversary, failed,
             int(fitted["references"]) if name in reference else None,
         )  # fmt: skip
         results.write_json(output, result)
