@@ -247,14 +247,11 @@ def _figure(path: Path, audit: Audit) -> None:
 
     records = np.arange(len(audit.members))
     victims = {
-        name: Scores(
-            {attack: scores for attack, scores in found.scores.items() if not found.results[attack]["failed"]},
-            records,
-            audit.members,
-        )
+        name: Scores({attack: found.scores[attack] for attack in found.sound}, records, audit.members)
         for name, found in audit.versions.items()
     }
-    figures.save(figures.roc(victims, "What attackers find", WHOSE), path)
+    failed = {name: [a for a in found.results if a not in found.sound] for name, found in audit.versions.items()}
+    figures.save(figures.roc(victims, "What attackers find", failed, WHOSE), path)
 
 
 def report(audit: Audit, roc: str) -> str:

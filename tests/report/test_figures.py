@@ -123,7 +123,13 @@ def every_figure():
         "failed transfer": lambda: figures.transfer(one_not, "svhn", "vgg16"),
         "accuracy": lambda: figures.accuracy_vs_sparsity(table, "location", "fc"),
         "samia": lambda: figures.samia_vs_others(table),
-        "roc": lambda: figures.roc({"original": some_scores(), "l1_0.5 + ppb_4": some_scores(600)}, "ROC"),
+        "roc": lambda: figures.roc({"original": some_scores(), "l1_0.5 + ppb_4": some_scores(600)}, "ROC", {}),
+        "failed roc": lambda: figures.roc(
+            {"original": some_scores(), "l1_0.5 + ppb_4": some_scores(600)},
+            "ROC",
+            {"original": ["samia"], "l1_0.5 + ppb_4": list(grid.ATTACKS), "l1_0.9": ["samia"]},
+        ),
+        "no roc": lambda: figures.roc({}, "ROC", {"original": ["samia"]}),
         "margins": lambda: figures.margin_distributions(some_margins(), {"0.5 + ppb 4": some_margins()}, "Margins"),
         "distributions": lambda: figures.signal_distributions(some, {"0.5": some}, "Signals"),
         "classes": lambda: figures.gaps_per_class(some, {"0.5": some}, "Gaps"),
@@ -293,7 +299,7 @@ def test_what_users_add_is_drawn_in_grey():
     figure = figures.frontier(table, "location", "fc")
     assert "smooth, strength = 1, 2" in [text.get_text() for text in figure.legends[0].get_texts()]
     assert all(len(points) == 2 for axes in figure.axes for points in lines(axes, style.GREY).values())
-    drawn = figures.roc({"victim": some_scores()}, "title").axes[0]
+    drawn = figures.roc({"victim": some_scores()}, "title", {}).axes[0]
     (label,) = [line.get_label() for line in drawn.lines if line.get_label().startswith("gap ")]
     assert label and figures.samia_vs_others(table)
 
@@ -905,7 +911,7 @@ def test_degenerate_controls_are_drawn(name):
 def test_a_roc_curve_is_the_best_of_its_kind_and_begins_at_one_false_positive():
     scores = some_scores(2000)
     scores.by_attack["lira"] = 3 * scores.members + np.random.default_rng(1).normal(size=2000).astype("f4")
-    figure = figures.roc({"original": scores}, "ROC")
+    figure = figures.roc({"original": scores}, "ROC", {})
     curves = {line.get_label().partition(" ")[0]: line for line in figure.axes[0].lines}
     assert "lira" in curves and not {"base", "rmia", "lira_t"} & curves.keys()
     assert min(curves["lira"].get_xdata()) == pytest.approx(0.001, rel=0.01), "of 1 000 non-members"
@@ -914,3 +920,18 @@ def test_a_roc_curve_is_the_best_of_its_kind_and_begins_at_one_false_positive():
         expected = [metrics.tpr_at_fpr(scores.by_attack[name], scores.members, fpr) for fpr in x]
         np.testing.assert_allclose(y, expected)
     assert "1000 members and 1000 non-members" in caption(figure)
+
+
+def test_attacks_that_failed_have_no_curve_but_are_named():
+    scores = some_scores()
+    scores = replace(scores, by_attack={name: scores.by_attack[name] for name in ("nn", "conf")})
+    victims = {"original": scores, "l1_0.5 + ppb_4": scores}
+    failed = {"original": [], "l1_0.5 + ppb_4": ["samia", "nn_top3"], "l1_0.9": ["samia", "nn", "nn_top3", "conf"]}
+    figure = figures.roc(victims, "ROC", failed)
+    assert titles(figure)[:2] == ["original", "l1_0.5\n+ ppb_4\nfailed: samia, nn_top3"]
+    left_out = "Left out as failed, because a network learnt nothing: 6 of 10 results. All failed: l1_0.9."
+    assert caption(figure).endswith(f"150 members and 150 non-members. {left_out}")
+    assert caption(figures.roc(victims, "ROC", {})).endswith("150 members and 150 non-members.")
+    figure = figures.roc({}, "ROC", {"original": ["samia"]})
+    assert figure.axes[0].get_title(loc="left") == "all results failed"
+    assert "One seed. Left out as failed" in caption(figure)

@@ -16,16 +16,22 @@ with logged(snakemake.log[0]):
     attacks = tables.read_table(snakemake.input.attacks)
     attacks = attacks[attacks["seed"] == params.seed]
     settings = list(map(grid.Setting.parse, params.settings))
-    loaded = {
-        setting: scores.sound(scores.load(path, setting.name, params.seed), attacks, setting)
-        for setting, path in zip(settings, snakemake.input.scores, strict=True)
-    }
+    loaded, failed = {}, {}
+    for setting, path in zip(settings, snakemake.input.scores, strict=True):
+        every = scores.load(path, setting.name, params.seed)
+        loaded[setting] = scores.sound(every, attacks, setting)
+        asked = scores.sound(every, attacks.assign(failed=None), setting)  # the file may have others
+        failed[setting] = [name for name in asked.by_attack if name not in loaded[setting].by_attack]
     tables.write_csv(snakemake.output.exposed, scores.exposed(attacks, loaded))
     for pdf, (dataset, model) in zip(snakemake.output.pdf, params.pairs, strict=True):
         place = f"{dataset}/{model}"
-        shown = scores.most_exposed(
-            {s: loaded[s] for s in settings if (s.dataset, s.model) == (dataset, model)}, attacks
-        )
+        labels = {
+            s: s.name.removeprefix(f"{place}/").replace("/", " + ")
+            for s in settings
+            if (s.dataset, s.model) == (dataset, model)
+        }
+        shown = scores.most_exposed({s: loaded[s] for s in labels}, attacks)
         title = f"What attacks find at low false positive rates: {place}"
-        labelled = {setting.name.removeprefix(f"{place}/").replace("/", " + "): each for setting, each in shown.items()}
-        figures.save(figures.roc(labelled, title), Path(pdf).with_suffix(""))
+        without = {labels[s]: failed[s] for s in labels if s in shown or not loaded[s].by_attack}
+        figure = figures.roc({labels[s]: each for s, each in shown.items()}, title, without)
+        figures.save(figure, Path(pdf).with_suffix(""))

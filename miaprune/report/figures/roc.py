@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from miaprune import grid, metrics
-from miaprune.report.figures.captions import finish
+from miaprune.report.figures.captions import failures, finish
 from miaprune.report.figures.style import BLACK, BLUE, GREEN, GREY, GUESSING, ORANGE, VERMILLION, panels, styled
 from miaprune.report.scores import Scores
 
@@ -37,12 +39,16 @@ OF_A_RUN = "The matched adversary's. Of pruned and of defended models: the one t
 
 
 @styled()
-def roc(victims: Mapping[str, Scores], title: str, whose: str = OF_A_RUN) -> Figure:
+def roc(
+    victims: Mapping[str, Scores], title: str, failed: Mapping[str, Sequence[str]], whose: str = OF_A_RUN
+) -> Figure:
     """True against false positive rate, a panel per victim (by its label) and a curve per kind of attack.
 
-    ``whose`` ends the caption, followed by the number of records.
+    ``failed`` has by label the attacks on a victim that failed and whose scores it lacks, to be named. A victim without
+    any other has no panel: the caption names it. ``whose`` is in the caption, followed by the number of records.
     """
-    figure, places = panels(len(victims), 3, 2.3, "true positive rate", "no victim", sharey=True)
+    without = "all results failed" if any(failed.values()) else "no victim"
+    figure, places = panels(len(victims), 3, 2.3, "true positive rate", without, sharey=True)
     lowest = 1.0
     for axes, (label, scores) in zip(places, victims.items(), strict=True):
         others = int((~scores.members).sum())
@@ -60,7 +66,10 @@ def roc(victims: Mapping[str, Scores], title: str, whose: str = OF_A_RUN) -> Fig
             axes.fill_between(fprs, low, high, color=line["color"], alpha=0.12, linewidth=0)
             axes.plot(fprs, found[:, 0], label=f"{name} {areas[name]:.3f}", linewidth=1.2, **line)
         axes.plot([1e-5, 1], [1e-5, 1], **GUESSING)
-        axes.set(xscale="log", yscale="log", title=label.replace(" + ", "\n+ "), xlabel="false positive rate")
+        lines = [label.replace(" + ", "\n+ ")]
+        if failed.get(label):
+            lines += textwrap.wrap(f"failed: {', '.join(failed[label])}", 34)
+        axes.set(xscale="log", yscale="log", title="\n".join(lines), xlabel="false positive rate")
         axes.legend(loc="lower right", handlelength=2.2, borderaxespad=0.1)
     for axes in places:
         axes.set(xlim=(lowest, 1), ylim=(lowest, 1))
@@ -68,10 +77,10 @@ def roc(victims: Mapping[str, Scores], title: str, whose: str = OF_A_RUN) -> Fig
         axes.yaxis.set_minor_locator(NullLocator())
         axes.tick_params(labelleft=True)
     sizes = {(int(s.members.sum()), int((~s.members).sum())) for s in victims.values()}
-    records = " or ".join(f"{m} members and {n} non-members" for m, n in sorted(sizes))
-    finish(
-        figure,
-        title,
-        f"{CAPTION} {whose}; {records}.",
-    )
+    records = "; " * bool(sizes) + " or ".join(f"{m} members and {n} non-members" for m, n in sorted(sizes))
+    n_failed, n_sound = sum(map(len, failed.values())), sum(len(scores.by_attack) for scores in victims.values())
+    left_out = failures(pd.DataFrame({"failures": [n_failed], "seeds": [n_failed + n_sound]}))
+    unseen = [label for label, names in failed.items() if names and label not in victims]
+    all_failed = f". All failed: {', '.join(unseen)}" if unseen else ""
+    finish(figure, title, f"{CAPTION} {whose}{records}{left_out}{all_failed}.")
     return figure
