@@ -430,6 +430,21 @@ def test_the_frontier_of_the_strongest_draws_the_largest_auc_of_each_victim():
     assert said == alone
 
 
+def test_a_frontier_says_where_the_strongest_attack_failed_and_a_weaker_one_is_drawn():
+    left_out = "Left out as failed, because a network learnt nothing:"
+    table = failing(FULL, attack="conf", defense="ppb")
+    figure = figures.frontier_strongest(table, "location", "fc")
+    assert caption(figure).endswith(f"{left_out} 18 of 56 results. {TOO_LOW}")
+    mine = table[(table["attack"] == "samia") & (table["sparsity"] == 0.5) & (table["adversary"] == "matched")]
+    expected = mine[mine["defense"] == "ppb"].sort_values("strength")["auc"]
+    np.testing.assert_allclose(lines(figure.axes[0], style.BLUE)[True][:, 1], 100 * expected)
+    table = failing(FULL, defense="ppb")  # no point is drawn too low: there is none
+    assert caption(figures.frontier_strongest(table, "location", "fc")).endswith(f"{left_out} 36 of 56 results.")
+    assert "failed" not in caption(figures.frontier_strongest(FULL, "location", "fc"))
+    of_samia = figures.frontier(failing(everyone(LOCATION, seeds=(7, 8)), attack="samia", seed=8), "location", "fc")
+    assert caption(of_samia).endswith(f"{left_out} 28 of 56 results.")
+
+
 def test_the_frontier_draws_the_pruners_that_were_swept():
     assert [a.get_ylabel() for a in figures.frontier(WIDE, "svhn", "vgg16").axes if a.get_ylabel()] == [
         "l1\nSAMIA accuracy (%)",
@@ -529,6 +544,9 @@ def test_a_defended_models_gaps_have_the_mark_of_the_undefended_one_hollow():
     assert (plain.get_marker(), plain.get_color()) == (defended.get_marker(), defended.get_color())
     assert plain.get_marker() != other.get_marker()
     assert (plain.get_markerfacecolor(), defended.get_markerfacecolor()) == (plain.get_color(), "white")
+
+
+TOO_LOW = "Where only some of a point's results failed, the largest of the others is drawn: it may be too low."
 
 
 def drawn_below(figure, percent):
@@ -796,7 +814,8 @@ def test_failed_controls_are_named_and_not_drawn():
     assert leak.axes[0].get_title(loc="left") == "l1; failed: finetuned, random 0.7"
     assert not any(line.get_marker() == "D" for axes in leak.axes for line in axes.lines)
     for each in (figure, leak):
-        assert caption(each).endswith("Left out as failed, because a network learnt nothing: 5 of 22 results.")
+        failed = "Left out as failed, because a network learnt nothing: 5 of 22 results."
+        assert caption(each).endswith(f"{failed} {TOO_LOW}")
 
 
 def test_a_failed_victims_accuracy_is_left_out_of_the_mean_as_its_leak_is():

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from miaprune import grid
-from miaprune.report.figures.captions import GAPS, counts, finish, number
+from miaprune.report.figures.captions import GAPS, counts, failures, finish, number
 from miaprune.report.figures.means import bars, interval
 from miaprune.report.figures.style import (
     BLACK,
@@ -119,7 +119,8 @@ def accuracy_vs_sparsity(attacks: pd.DataFrame, dataset: str, model: str) -> Fig
         f"Attacks on {dataset}/{model} by sparsity",
         f"Accuracy of each attack on the pruned models ({pruned}) and on the original (hollow marks on the left, side "
         "by side; SAMIA's with a dashed line). Where an attack is higher than its hollow mark, it gained accuracy by "
-        f"the pruning. Members and non-members weigh the same: guessing gives 50 %. {counts(rows)}.",
+        "the pruning. Members and non-members weigh the same: guessing gives 50 %. "
+        f"{counts(rows)}{failures(rows)}.",
     )
     return figure
 
@@ -153,7 +154,7 @@ def samia_vs_others(attacks: pd.DataFrame) -> Figure:
         figure,
         "SAMIA against every other attack",
         "Attack accuracy; each point is one victim model. Above the diagonal SAMIA is the more accurate of "
-        f"the two; each panel's title counts those points. {counts(rows)}.",
+        f"the two; each panel's title counts those points. {counts(rows)}{failures(rows)}.",
     )
     return figure
 
@@ -180,7 +181,7 @@ def gaps_vs_accuracy(attacks: pd.DataFrame) -> Figure:
         "Attack accuracy against how differently the victim treats its members: mean over members minus mean "
         "over non-members of being right, of the confidence, and of the sensitivity. Each point is one "
         "victim model; r is Pearson's, ρ Spearman's correlation over n points. "
-        f"{counts(rows.reset_index())}.",
+        f"{counts(rows.reset_index())}{failures(rows)}.",
     )
     return figure
 

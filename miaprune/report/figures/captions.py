@@ -34,7 +34,7 @@ def counts(rows: pd.DataFrame, measure: str = "accuracy", bars: str = "Bars") ->
     pruned = plural(len(settings) - originals - defended, "pruned setting")
     if defended:
         pruned += f", {plural(defended, 'defended one')}"
-    said = f"each point is {seeds(rows)}{precision(rows, measure, bars)}{failures(rows)}"
+    said = f"each point is {seeds(rows)}{precision(rows, measure, bars)}"
     return f"{pruned}, {plural(originals, 'original')}; {said}"
 
 
@@ -42,6 +42,15 @@ def failures(rows: pd.DataFrame) -> str:
     """The next sentence: how many results are not drawn, if any."""
     said = tables.failures(rows)
     return f". {said}" if said else ""
+
+
+def failures_of_largest(rows: pd.DataFrame) -> str:
+    """`failures` where of these ``rows`` each victim's largest is drawn: what failed is not to pass for a defence."""
+    victims = rows.groupby([*PLACE, "defense", "strength", "adversary"], dropna=False)
+    failed, of = victims["failures"].sum(), victims["seeds"].sum()
+    some = (failed > 0) & (failed < of) & (victims.size() > 1)
+    said = ". Where only some of a point's results failed, the largest of the others is drawn: it may be too low"
+    return failures(rows) + said * bool(some.any())
 
 
 def precision(rows: pd.DataFrame, measure: str = "accuracy", bars: str = "Bars") -> str:

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from miaprune import grid
 from miaprune.report.effects import versions
-from miaprune.report.figures.captions import failures, finish, plural, seeds
+from miaprune.report.figures.captions import failures_of_largest, finish, plural, seeds
 from miaprune.report.figures.means import SEVERAL, averaged, bars, how_often, interval, results_behind
 from miaprune.report.figures.style import (
     BAND,
@@ -259,4 +259,4 @@ def _behind(rows: pd.DataFrame, shown: list[str], bars: str) -> str:
     kinds = {"of the one result": n == 1, "of the mean over seeds (Student's t)": n >= SEVERAL}
     of = " or ".join(kind for kind, there in kinds.items() if there.any())
     exact = f". {bars}: 95 % interval {of}" if of else ". Of two seeds no interval is drawn" * bool((n == 2).any())
-    return f"{models}; each point is {seeds(rows)}{exact}{failures(rows)}"
+    return f"{models}; each point is {seeds(rows)}{exact}{failures_of_largest(rows)}"

@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from miaprune import grid
 from miaprune.grid import PPB_STRENGTH
-from miaprune.report.figures.captions import counts, finish
+from miaprune.report.figures.captions import counts, failures, failures_of_largest, finish
 from miaprune.report.figures.means import averaged, bars, how_often, interval
 from miaprune.report.figures.style import (
     BAND,
@@ -55,15 +55,13 @@ def frontier_strongest(attacks: pd.DataFrame, dataset: str, model: str) -> Figur
     A panel per sparsity, and a row of panels per pruner if there are several. Of the pruners those with the most
     defended versions are drawn: where one was swept over strengths, the others have nothing to compare.
     """
-    rows = _strongest(attacks, dataset, model)
-    return _frontier(
-        rows, "largest AUC (%)", f"{dataset}/{model}", "Largest AUC of any attack (the strongest: {})", "AUC"
-    )
+    rows, read = _versions(attacks, dataset, model), "Largest AUC of any attack (the strongest: {})"
+    return _frontier(rows, "largest AUC (%)", f"{dataset}/{model}", read, "AUC")
 
 
 @styled()
 def _frontier(rows: pd.DataFrame, ylabel: str, where: str, read: str, measure: str = "accuracy") -> Figure:
-    """A frontier; ``rows`` hold what is reached, a ``measure``, as ``accuracy``.
+    """A frontier of the ``rows`` with the largest ``measure``, which stands as ``accuracy`` from then on.
 
     ``read`` is how the caption begins, with a place for how often which attack is drawn, if it says that.
     """
@@ -72,7 +70,10 @@ def _frontier(rows: pd.DataFrame, ylabel: str, where: str, read: str, measure: s
     rows = rows[rows["pruner"].isna() | rows["pruner"].isin(pruners)]
     defended = rows[rows["defense"].notna()]
     levels = sorted(set(defended["sparsity"]))
-    rows = rows[rows["pruner"].isna() | rows["sparsity"].isin(levels)]
+    every = rows[rows["pruner"].isna() | rows["sparsity"].isin(levels)]
+    name = measure.lower()
+    rows = largest(every, name)
+    rows = rows.assign(**{f"accuracy{end}": rows[f"{name}{end}"] for end in ("", "_ci_lo", "_ci_hi")})
     shown = [(p, s) for p in pruners for s in levels]
     columns = max(1, min(3, len(levels)) if len(pruners) < 2 else len(levels))
     height, without = 2.2 if columns < 4 else 1.5, "no defended model"
@@ -119,7 +120,8 @@ def _frontier(rows: pd.DataFrame, ylabel: str, where: str, read: str, measure: s
         f"{read.format(how_often(rows, 'accuracy') or 'none')} against the test accuracy of its victim: the lower and "
         "the further right, the better the defence. A defence's strengths are joined in ascending order; the strongest "
         "is named. Filled: the adaptive adversary, whose shadow models are defended alike; hollow, above or below it: "
-        f"the unaware one, who attacks the same victim with undefended shadows. {counts(rows, measure)}.",
+        "the unaware one, who attacks the same victim with undefended shadows. "
+        f"{counts(rows, measure)}{failures_of_largest(every)}.",
     )
     return figure
 
@@ -173,7 +175,7 @@ def defense_effect(attacks: pd.DataFrame, dataset: str, model: str) -> Figure:
         "Accuracy of SAMIA on pruned models without a defence and with PPB in fine-tuning. The adaptive adversary "
         "defends the shadow models alike, the unaware one doesn't. PPB helps where the round marks are below the "
         "diamonds; below the dashed line SAMIA is less accurate than on the original. Guessing gives 50 %. "
-        f"{counts(rows, bars='Bars and band')}.",
+        f"{counts(rows, bars='Bars and band')}{failures(rows)}.",
     )
     return figure
 
@@ -221,12 +223,6 @@ def _line_of(marker: str, color: str, filled: bool) -> dict[str, Any]:
         "linewidth": 1.4,
         "linestyle": style,
     }
-
-
-def _strongest(attacks: pd.DataFrame, dataset: str, model: str) -> pd.DataFrame:
-    """Of each victim and adversary the row of the attack with the largest AUC, which stands as ``accuracy``."""
-    best = largest(_versions(attacks, dataset, model), "auc")
-    return best.assign(accuracy=best["auc"], accuracy_ci_lo=best["auc_ci_lo"], accuracy_ci_hi=best["auc_ci_hi"])
 
 
 def _samia(attacks: pd.DataFrame, dataset: str, model: str) -> pd.DataFrame:
