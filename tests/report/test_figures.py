@@ -851,6 +851,9 @@ def test_a_rate_that_no_attack_has_is_said_to_be_missing():
     figure = figures.effects(table, "location", "fc")
     assert figure.axes[1].get_title(loc="left") == "too few non-members: no attack has such a rate"
     assert "by TPR: none." in caption(figure)
+    # The first of the attacks alone failed: no version did.
+    figure = figures.effects(failing(table, attack="samia"), "location", "fc")
+    assert not texts(figure) and titles(figure) == ["l1", ""]
 
 
 PAIRS = ("accuracy_vs_sparsity", "frontier", "frontier_strongest", "defense_effect", "transfer")

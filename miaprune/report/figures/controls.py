@@ -79,6 +79,7 @@ def effects(attacks: pd.DataFrame, dataset: str, model: str) -> Figure:
         for axes, pruner in zip(row, shown, strict=True):
             axes.axhline(guessing, **GUESSING)
             _lines(axes, _versions(best[measure], pruner), measure)
+            write_failed(axes, _failed(_versions(best["auc"], pruner)))  # a sound victim may lack the rate
             for name in ("original", grid.FINETUNED, PRUNED):
                 _line(axes, _versions(samia, pruner)[name], name, measure, **THIN)
         if best["auc"]["auc"].notna().any() and best[measure][measure].isna().all():
@@ -180,13 +181,21 @@ def _lost(rows: pd.DataFrame) -> pd.Series:
     return rows["auc"].isna()
 
 
+def _failed(versions: dict[str, pd.DataFrame]) -> dict[float, list[str]]:
+    """The pruned versions that are `_lost`, by sparsity."""
+    failed: dict[float, list[str]] = {}
+    for name in (PRUNED, UNTUNED, RANDOM):
+        for level in versions[name].loc[_lost(versions[name]), "sparsity"]:
+            failed.setdefault(level, []).append(name)
+    return failed
+
+
 def _named(version: str, row: dict[Any, Any]) -> str:
     return version if version in UNPRUNED_MARKS else f"{version} {row['sparsity']:g}"
 
 
 def _lines(axes: Axes, versions: dict[str, pd.DataFrame], measure: str) -> None:
     """The lines of one panel, with their intervals: bands about horizontal ones, else bars."""
-    failed: dict[float, list[str]] = {}
     aside = _aside(versions)
     for name, rows in versions.items():
         color = LINES[name]["color"]
@@ -196,10 +205,7 @@ def _lines(axes: Axes, versions: dict[str, pd.DataFrame], measure: str) -> None:
                     axes.axhspan(low, high, color=color, **BAND)
         else:
             bars(axes, rows, rows["sparsity"] + aside[name], measure, color, single=True)
-            for level in rows.loc[_lost(rows), "sparsity"]:
-                failed.setdefault(level, []).append(name)
         _line(axes, rows, name, measure, aside.get(name, 0.0))
-    write_failed(axes, failed)
 
 
 def _line(axes: Axes, rows: pd.DataFrame, name: str, measure: str, aside: float = 0.0, **more: Any) -> None:
