@@ -32,6 +32,7 @@ from miaprune.report.figures.style import (
     styled,
     write_failed,
 )
+from miaprune.report.results import SETTING_KEYS
 from miaprune.report.tables import PLACE, undefended
 
 # Marker and colour. Attacks of one family share a colour; no two share both.
@@ -127,26 +128,30 @@ def accuracy_vs_sparsity(attacks: pd.DataFrame, dataset: str, model: str) -> Fig
 
 @styled()
 def samia_vs_others(attacks: pd.DataFrame) -> Figure:
-    """SAMIA's accuracy against each other attack's: a panel per attack, a point per setting."""
+    """SAMIA's accuracy against each other attack's: a panel per attack, a point per setting.
+
+    Both are means over the seeds in which neither failed: other seeds have other victims.
+    """
     rows = undefended(attacks)
-    table = rows.pivot(index=PLACE, columns="attack", values="accuracy") * 100
-    there = rows.pivot(index=PLACE, columns="attack", values="seeds").notna()
-    names = [a for a in grid.ATTACKS if a in table and a != "samia"] if "samia" in table else []
+    pairs = {a: undefended(_beside_samia(attacks, a)) for a in grid.ATTACKS if a in set(rows["attack"]) - {"samia"}}
+    names = [name for name, pair in pairs.items() if len(pair)]
+    drawn = pd.concat([rows[:0], *(pairs[name] for name in names)])
     columns = min(5, max(3, len(names)))
     height, without = 1.55 if columns > 3 else 2.4, "no other attack to compare with"
     figure, places = panels(len(names), columns, height, "SAMIA (%)", without, sharey=True)
-    by_attack = {attack: those.set_index(PLACE) for attack, those in rows.groupby("attack")}
-    low, high = _limits(np.concatenate([table.to_numpy().ravel(), *interval(rows, "accuracy")]))
+    low, high = _limits(np.concatenate([100 * drawn["accuracy"], *interval(drawn, "accuracy")]))
     for axes, name in zip(places, names, strict=True):
-        compared, both = there[[name, "samia"]].all(axis=1), table[[name, "samia"]].dropna()
+        pair = pairs[name].set_index(PLACE)
+        compared = 100 * pair.pivot(columns="attack", values="accuracy")
+        both = compared.dropna()
         axes.plot([low, high], [low, high], color=GREY, linewidth=0.8)
-        theirs, ours = (by_attack[attack].loc[both.index] for attack in (name, "samia"))
+        theirs, ours = (pair[pair["attack"] == attack].loc[both.index] for attack in (name, "samia"))
         bars(axes, theirs, both["samia"], "accuracy", GREY, across=True, width=0.4)
         bars(axes, ours, both[name], "accuracy", GREY, width=0.4)
         _scatter(axes, both[name], both["samia"])
         axes.set(xlim=(low, high), ylim=(low, high), aspect="equal", xlabel=f"{name} (%)")
         above = f"{(both['samia'] > both[name]).sum()} of {len(both)} above"
-        axes.set_title(above + _and_failed(compared.sum() - len(both)))
+        axes.set_title(above + _and_failed(len(compared) - len(both)))
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
     _dataset_legend(figure, rows)
@@ -154,7 +159,7 @@ def samia_vs_others(attacks: pd.DataFrame) -> Figure:
         figure,
         "SAMIA against every other attack",
         "Attack accuracy; each point is one victim model. Above the diagonal SAMIA is the more accurate of "
-        f"the two; each panel's title counts those points. {counts(rows)}{failures(rows)}.",
+        f"the two; each panel's title counts those points. {counts(drawn)}{failures(rows)}.",
     )
     return figure
 
@@ -184,6 +189,13 @@ def gaps_vs_accuracy(attacks: pd.DataFrame) -> Figure:
         f"{counts(rows.reset_index())}{failures(rows)}.",
     )
     return figure
+
+
+def _beside_samia(attacks: pd.DataFrame, other: str) -> pd.DataFrame:
+    """SAMIA's and another's results where both have one; where one failed both are marked."""
+    pair = attacks[attacks["attack"].isin(["samia", other])]
+    victims = pair.groupby([*SETTING_KEYS, "seed"], dropna=False)
+    return pair.assign(failed=victims["failed"].transform("first"))[victims["seed"].transform("size") == 2]
 
 
 def _line(attack: str) -> dict[str, Any]:
