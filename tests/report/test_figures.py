@@ -635,6 +635,11 @@ def test_a_failed_seed_is_left_out_of_the_mean():
     assert "4 of 8 results" in caption(figures_of[0])
 
 
+def test_an_interval_without_width_is_not_stated():
+    same = attacks(LOCATION).assign(accuracy=0.5, accuracy_ci_lo=0.5, accuracy_ci_hi=0.5)
+    assert "95 %" not in caption(figures.accuracy_vs_sparsity(same, "location", "fc"))
+
+
 def degenerate_tables():
     full = attacks(LOCATION, names=("samia", "corr"))
     return {

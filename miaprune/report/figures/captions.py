@@ -56,7 +56,8 @@ def failures_of_largest(rows: pd.DataFrame) -> str:
 def precision(rows: pd.DataFrame, measure: str = "accuracy", bars: str = "Bars") -> str:
     """The next sentences: how exact one seed's measure is, if that is known, and what a mean's ``bars`` are."""
     n = results_behind(rows)
-    width = tables.precision(rows[n == 1])
+    known = rows["accuracy_ci_hi"] > rows["accuracy_ci_lo"]  # one of no width is of calls that are all the same
+    width = tables.precision(rows[known & (n == 1)])
     said = f". The 95 % interval of a single seed's {measure} is {width}" if width else ""
     return said + f". {bars}: 95 % interval of the mean over seeds (Student's t)" * bool((n >= SEVERAL).any())
 
