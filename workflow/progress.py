@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import math
 import os
 import re
@@ -159,12 +160,13 @@ class Results:
         end = lines[-1] if lines else "(empty)"
         return said or f"cancelled or killed (by a signal, for its memory or its time)? Its log ends: {end}"
 
-    def learnt_nothing(self, output: str) -> bool:
-        """Whether a result is marked as a network's that learnt nothing."""
+    def learnt_nothing(self, output: str) -> list[str]:
+        """Which networks learnt nothing by a result's JSON, such as ["attack", "shadow_2"]."""
         try:
-            return '"trained": false' in (self.root / output).read_text()
-        except (OSError, ValueError):
-            return False
+            text = (self.root / output).read_text()
+            return json.loads(text)["failed"] if '"trained": false' in text else []
+        except (OSError, ValueError, KeyError):
+            return []
 
     def seconds(self, job: Job) -> float | None:
         """How long a finished job took, by its benchmark file; None if there is none, or it has no such number."""

@@ -89,15 +89,15 @@ def report(
             lines.append(f"  Without {unknown} of which no job of their kind and data set has finished.")
     else:
         lines.append(f"All {len(known)} jobs are done.")
-    nothing: dict[str, list[str]] = defaultdict(list)
+    nothing: dict[tuple[str, str], list[str]] = defaultdict(list)
     for output in (output for job, state in known.items() if state == "done" for output in job.outputs):
-        if output.endswith(".json") and results.learnt_nothing(output):
+        if output.endswith(".json") and (networks := results.learnt_nothing(output)):
             folder, _, file = output.rpartition("/")
-            nothing[folder].append(file.removesuffix(".json"))
+            nothing[", ".join(networks), folder].append(file.removesuffix(".json"))
     lines += [
-        f"failed, because a network learnt nothing: {results.results_dir}/{folder}/"
+        f"failed, because a network learnt nothing ({networks}): {results.results_dir}/{folder}/"
         f"{names[0] if len(names) == 1 else '{' + ','.join(names) + '}'}.json"
-        for folder, names in nothing.items()
+        for (networks, folder), names in nothing.items()
     ]
     return "\n".join([*lines, *notes(found, known, results)]).strip("\n")
 

@@ -5,6 +5,8 @@ An attack that failed to train must not look like a defence that worked: its sco
 
 from __future__ import annotations
 
+from operator import itemgetter
+
 import numpy as np
 
 from miaprune import metrics
@@ -19,8 +21,8 @@ RECORDS = 20_000
 MARGIN = 0.01
 """So far may a network's AUC lie below that of a threshold on a value that it could compute itself."""
 
-CONSTANT = 1e-4
-"""Scores of which 98 % lie within this are all but constant; they are differences of two logits."""
+SAME = 0.99
+"""A network that gives more than this share of its records one answer tells them apart as little as a constant."""
 
 OF_POSTERIORS: tuple[thresholds.Value, ...] = (thresholds.top1, thresholds.negative_entropy)
 OF_ALL: tuple[thresholds.Value, ...] = (
@@ -30,12 +32,12 @@ OF_ALL: tuple[thresholds.Value, ...] = (
     lambda s: s.correct.astype(np.float64),
 )
 VALUES: dict[str, tuple[thresholds.Value, ...]] = {
-    "samia": OF_ALL,
+    "samia": (*OF_ALL, lambda s: s.sensitivities.mean(axis=1, dtype=np.float64)),
     "nn": OF_POSTERIORS,
     "nn_top3": (thresholds.top1,),
     "nn_cls": OF_ALL,
 }
-"""What the threshold attacks look at, for each network: what is a function of that network's own input."""
+"""What each network is compared with: numbers that are functions of its own input."""
 
 
 def sample(shadows: Signals, seed: int) -> Signals:
@@ -46,26 +48,25 @@ def sample(shadows: Signals, seed: int) -> Signals:
 
 
 def threshold_auc(name: str, shadows: Signals) -> float:
-    """The largest AUC of a value that the network of attack ``name`` could compute itself.
+    """The largest AUC of a value that the network of attack ``name`` could compute itself, or of its negative.
 
-    0.5 where its 95 % interval holds that: there is nothing to learn.
+    A defence may make members less sure than others. 0.5 where its 95 % interval holds that: there is nothing to learn.
     """
-    auc, best = max(
-        ((metrics.auc(v, shadows.members), v) for v in (value(shadows) for value in VALUES[name])), key=lambda of: of[0]
-    )
+    values = (sign * value(shadows) for value in VALUES[name] for sign in (1, -1))
+    auc, best = max(((metrics.auc(v, shadows.members), v) for v in values), key=itemgetter(0))
     return auc if metrics.auc_interval(best, shadows.members)[0] > 0.5 else 0.5
 
 
 def failed(scores: np.ndarray, members: np.ndarray, threshold: float) -> bool:
     """Whether scores, float [n], of fitting records tell less than a threshold of AUC ``threshold`` does.
 
-    They do if they are all but constant, or if their AUC is more than `MARGIN` below; where there is nothing to learn,
-    neither has failed. Scores that are no numbers always have.
+    They do if they call almost all records the same (`SAME`), or if their AUC is more than `MARGIN` below; where there
+    is nothing to learn, neither is a failure. Scores that are no numbers always are one.
     """
     if np.isnan(scores).any():
         return True
-    low, high = np.quantile(scores, [0.01, 0.99])
-    return threshold > 0.5 and bool(high - low < CONSTANT or metrics.auc(scores, members) < threshold - MARGIN)
+    called = np.mean(scores >= 0)
+    return threshold > 0.5 and bool(max(called, 1 - called) > SAME or metrics.auc(scores, members) < threshold - MARGIN)
 
 
 def trained(fitted: Fitted) -> bool:

@@ -186,7 +186,7 @@ def fit(name: str, shadows: Signals, recipe: Options, seed: int, device: str) ->
             break
         logger.warning(
             f"{name} learnt nothing in attempt {attempt + 1} of {1 + REFITS}: on the shadows an AUC of {auc:.4f}, the "
-            f"best threshold {threshold:.4f}; scores from {scores.min():.6g} to {scores.max():.6g}"
+            f"best threshold {threshold:.4f}; {np.mean(scores >= 0):.1%} called members"
         )
     return best | {"trained": np.array(not failed)}
 

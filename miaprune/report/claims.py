@@ -177,14 +177,15 @@ def _claim_3(without: pd.DataFrame, ppb: pd.DataFrame) -> list[Comparison]:
             defended, note = ppb[ppb["adversary"] == adversary], ""
             if measure == SAMIA:
                 with_it = _samia(reached(defended, "accuracy"))
-                without_it = _samia(reached(without, "accuracy")).reindex(with_it.index)
+                without_it, left = _samia(reached(without, "accuracy")).reindex(with_it.index), with_it
             else:
                 auc = reached(defended, "auc")
                 without_it, with_it = strongest(reached(without, "auc").reindex(auc.index), auc)
+                left = auc.max(axis=1)  # also of an attack that failed without the defence
                 same = without.set_index(AT).index.isin(auc.index)
                 note = _failures(pd.concat([without[same], defended]))
             cost = (_test_accuracy(without) - _test_accuracy(defended)).reindex(with_it.index)
-            beside = 100 * pd.DataFrame({"left": with_it, "cost": cost})
+            beside = 100 * pd.DataFrame({"left": left, "cost": cost})
             found.append(Comparison(3, name, measure, 100 * (without_it - with_it), beside, note))
     return found
 

@@ -84,7 +84,7 @@ def markdown(claims: Sequence[Claim], guessing: Sequence[str] = (), source: str 
 def warning(guessing: Sequence[str]) -> str:
     named = ", ".join(guessing[:MAX_EXCEPTIONS])
     more = f" and {len(guessing) - MAX_EXCEPTIONS} more settings" if len(guessing) > MAX_EXCEPTIONS else ""
-    return f"Models that learnt nothing, on test no better, beyond noise, than always saying one class: {named}{more}."
+    return f"Models that learnt nothing, no better, beyond noise, than always saying one class: {named}{more}."
 
 
 def _section(claims: Sequence[Claim]) -> str:
@@ -99,7 +99,7 @@ def _section(claims: Sequence[Claim]) -> str:
         )
         lines.append(f"Settings: {overall.detail}.\n")
     else:
-        lines.append(f"Seen: nothing yet; {overall.detail}{left_out(overall)}.\n")
+        lines.append(f"Seen: nothing{left_out(overall) or f' yet; {overall.detail}'}.\n")
     return "\n".join([*lines, to_markdown(pd.DataFrame(map(_cells, claims)))])
 
 
@@ -123,7 +123,7 @@ def _cells(claim: Claim) -> dict[str, str]:
         "left out": str(claim.left_out),
         "mean (points)": f"{claim.effect:+.2f}" if claim.settings else "",
         "95 % interval": interval_text(claim.interval) if claim.settings else "",
-        "sign flips p": f"{claim.sign_flip_p:.2g}",
+        "sign flips p": f"{claim.sign_flip_p:.2g}" if claim.settings else "",
     }
     if claim.number == 3:
         cells |= {
@@ -147,6 +147,8 @@ def against(claim: Claim) -> str:
 def left_out(claim: Claim) -> str:
     if not claim.left_out:
         return ""
+    if not claim.settings:
+        return f", as in all {claim.left_out} settings a network learnt nothing"
     return f"; {claim.left_out} more failed and left out, as a network of theirs learnt nothing"
 
 

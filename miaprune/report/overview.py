@@ -203,7 +203,7 @@ def _claims(claims: Sequence[Claim]) -> Section:
     statements, rows = [], []
     for claim in claims:
         if claim.scope == "all" and (claim.number != 4 or claim.measure == STRONGEST):
-            seen = claim.verdict.capitalize() if claim.settings else "Nothing to compare"
+            seen = claim.verdict.capitalize() if claim.settings else f"Nothing to compare{words.left_out(claim)}"
             named = f"claim {claim.number}{words.NAMED[claim.measure]}"
             statements.append(f"* **{seen}**: {named}, {claim.statement}{words.against(claim)}.\n")
         if claim.settings + claim.left_out and (claim.scope == "all" or not one_data_set):
@@ -293,7 +293,7 @@ def _row(
     rate = _reached(best, AT_1, 1, 100) if pd.isna(best["auc"]) or pd.notna(best[AT_1]) else "n/a"
     if rate not in (FAILED, "n/a"):
         rate += f"\n{best[f'{AT_1}_false_positives']:.3g} false positives"
-    whole = max(by_attack, key=itemgetter("seeds"))
+    whole, failed = max(by_attack, key=itemgetter("seeds")), sum(pd.isna(row["auc"]) for row in by_attack)
     seeds = [row["seed"] for row in of_seeds if row["attack"] == best["attack"]]
     folders = [grid.folder(replace(setting, seed=None if s == first_seed else s), adversary) for s in seeds]
     return {
@@ -302,7 +302,7 @@ def _row(
         TEST: _measured(100 * whole["victim_test_accuracy"], 100 * whole["test_lo"], 100 * whole["test_hi"], ".1f"),
         AUC: _reached(best, "auc", 3),
         RATE: rate,
-        ATTACK: best["attack"] if pd.notna(best["auc"]) else FAILED,
+        ATTACK: best["attack"] + (f"\n{failed} {FAILED}" if failed else "") if pd.notna(best["auc"]) else FAILED,
         **{row["attack"]: _reached(row, "accuracy", 1, 100) for row in by_attack},
         "seeds": [
             Link(str(seed), f"{results}{folder}/{best['attack']}.json")

@@ -145,7 +145,7 @@ def stage(recipe: Mapping[str, Any], device: str, own: Iterable[Entry] = ()) -> 
 
 
 def learnt_nothing(facts: Mapping[str, Any]) -> bool:
-    """Whether a model is no better on its test records, beyond noise, than always naming their most frequent class."""
+    """Whether a model is no better, beyond noise, than always naming one class: neither of its members nor on test."""
     return facts.get("learnt") is False
 
 

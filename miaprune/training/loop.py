@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from miaprune.data.splits import Split
 
 ONE_SIDED = 1.645
-"""Standard errors by which a model that learnt something is better on test than a constant answer (95 %, one-sided)."""
+"""Standard errors by which a model that learnt something is better than a constant answer (95 %, one-sided)."""
 
 EVALUATION_BATCH = 2048
 """Records at a time: a GPU launches less often for the same work. What that gains has not been measured."""
@@ -126,7 +126,7 @@ def train(
     ``name`` is what the log calls the model; ``more`` is how many such models the job trains after it, for its time
     left.
     Returns the epoch and the train, dev and test accuracies of the weights kept, in float32, and the share of the test
-    records' most frequent class: with no more than that it has learnt nothing. Raises
+    records' most frequent class; whether it has ``learnt`` is said as by `evaluate`. Raises
     `miaprune.training.stopping.Stopped` if the ``slot``'s job is told to stop, once the state is saved.
     """
     device, patience, start = data.inputs.device, recipe["patience"], f"{name}: " if name else ""
@@ -211,17 +211,26 @@ def evaluate(
 ) -> Facts:
     """A model's accuracies on its split, what a guess of one class would reach on test, and whether it learnt more.
 
-    ``between`` is called between batches; ``name`` begins the warning about a model that learnt nothing.
+    More on test or of its members: what it knows of them alone is what leaks. ``between`` is called between batches;
+    ``name`` begins the warning about a model that learnt nothing.
     """
     parts = {part: torch.from_numpy(getattr(split, part)).to(data.inputs.device) for part in ("train", "dev", "test")}
     found = {f"{part}_accuracy": accuracy(model, data, index, between) for part, index in parts.items()}
-    labels = data.labels[parts["test"]]
-    guess = (labels == labels.bincount().argmax()).double().mean().item()  # rounded as `accuracy` is
-    noise = ONE_SIDED * (guess * (1 - guess) / len(labels)) ** 0.5
-    learnt = found["test_accuracy"] > guess + noise
+    guesses = {part: _guess(data.labels[parts[part]]) for part in ("train", "test")}
+    learnt = any(found[f"{part}_accuracy"] > guess + noise for part, (guess, noise) in guesses.items())
+    guess, noise = guesses["test"]
     if not learnt:
-        logger.warning(f"{name}has learnt nothing: the most frequent class is {guess:.4f} ± {noise:.4f} of test")
+        logger.warning(
+            f"{name}has learnt nothing: neither of its members nor on test is it better than always saying one class, "
+            f"{guess:.4f} ± {noise:.4f} of test"
+        )
     return found | {"majority_accuracy": guess, "learnt": learnt}
+
+
+def _guess(labels: torch.Tensor) -> tuple[float, float]:
+    """The share of the most frequent class, and by how much an accuracy exceeds it by chance (`ONE_SIDED`)."""
+    guess = (labels == labels.bincount().argmax()).double().mean().item()  # rounded as `accuracy` is
+    return guess, ONE_SIDED * (guess * (1 - guess) / len(labels)) ** 0.5
 
 
 def captured(objectives: Iterable[Objective], device: torch.device) -> bool:

@@ -283,6 +283,7 @@ def test_a_network_below_the_thresholds_or_without_a_number_has_failed():
     assert threshold == pytest.approx(metrics.auc(best_scores(shadows, 1), shadows.members), abs=0.01)
     assert not checks.failed(best_scores(shadows, 1), shadows.members, threshold)
     assert checks.failed(noise, shadows.members, threshold)
+    assert checks.failed(best_scores(shadows, 1) + 100, shadows.members, threshold), "all are called members: 50 %"
     assert checks.failed(np.full(4000, np.nan), shadows.members, 0.5)
 
 
@@ -295,6 +296,14 @@ def test_a_network_is_compared_with_what_it_could_compute_itself():
     s = neural.Signals(posteriors, posteriors * 0, labels, members)
     assert checks.threshold_auc("samia", s) == checks.threshold_auc("nn_cls", s) == 1.0
     assert checks.threshold_auc("nn", s) == checks.threshold_auc("nn_top3", s) == 0.5
+
+
+def test_a_network_is_compared_with_members_that_are_less_sure_and_samia_with_sensitivities():
+    less = make_signals(4000, 10, 0, member_boost=-1)
+    assert all(checks.threshold_auc(name, less) > 0.55 for name in grid.NEURAL_ATTACKS)
+    even = make_signals(4000, 10, 1)
+    even.sensitivities[even.members] *= 0.5
+    assert checks.threshold_auc("samia", even) > 0.6 and checks.threshold_auc("nn_cls", even) < 0.55
 
 
 def test_at_most_so_many_records_are_checked(monkeypatch):

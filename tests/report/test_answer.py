@@ -8,7 +8,7 @@ from miaprune import grid
 from miaprune.report import tables
 from miaprune.report.answer import LEAST, MOST, answer, findings
 
-SETTING = grid.Setting("location", "fc", "l1", "0.6")
+ORIGINAL, SETTING = grid.Setting("location", "fc"), grid.Setting("location", "fc", "l1", "0.6")
 COLUMNS = ["version", "which", "variant", "attack", "settings", "failed_settings"]
 
 
@@ -57,12 +57,26 @@ def test_where_no_attack_says_anything_there_is_no_number():
     assert found["auc"].isna().tolist() == [False, True] and found["failed_settings"].tolist() == [0, 2]
 
 
+def test_the_strongest_of_those_that_worked_is_said_to_be_that():
+    table = failing(family([62, 64], conf=[61, 61]), SETTING)
+    assert "of 0.66 (conf; 1 failed) to 0.67 (samia on l1_0.5) after" in findings(attacks_of(table))[0]
+    table = failing(family([62, 64], conf=[61, 66]), SETTING)
+    assert "of 0.67 to 0.71 (conf on l1_0.6; 1 failed) after" in findings(attacks_of(table))[0]
+
+
+def test_an_original_of_which_no_attack_says_anything_is_named():
+    table = failing(failing(family([62, 64]), ORIGINAL), ORIGINAL, "conf")
+    (finding,) = findings(attacks_of(table))
+    assert "an AUC of 0.67 to 0.69 (samia on l1_0.6) after. A coin toss has 0.50. Of the original no attack" in finding
+
+
 def test_a_control_that_failed_is_no_number_in_the_sentence():
     table, control = everything(), grid.Setting("location", "fc", tuning="finetuned")
     failing(table, control)
     assert "0.690 (conf; 1 failed)" in findings(attacks_of(table))[0]
     failing(table, control, "conf")
-    assert "Fine-tuned alike" not in findings(attacks_of(table))[0]
+    (finding,) = findings(attacks_of(table))
+    assert "Fine-tuned alike" not in finding and "Of the original fine-tuned alike no attack says" in finding
 
 
 def test_several_seeds_are_one_row_and_several_networks_are_apart():

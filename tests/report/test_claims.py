@@ -498,6 +498,7 @@ def test_a_failed_attack_moves_no_claim_and_is_counted():
 def test_a_failed_attack_on_the_original_leaves_nothing_to_compare_with():
     marked = evaluate(failing(family([62, 63, 64, 65, 66]), grid.Setting("location", "fc")))[1, "all"]
     assert (marked.settings, marked.left_out, marked.verdict) == (0, 5, claims.TOO_FEW)
+    assert "Seen: nothing, as in all 5 settings a network learnt nothing." in claims_text.markdown([marked])
 
 
 def test_an_attack_that_failed_is_no_defence_that_worked():
@@ -513,7 +514,10 @@ def test_a_failed_attack_is_not_the_strongest_nor_shown_as_a_coin_toss():
     shown = tables.paper_table(table, "location").set_index("sparsity")
     assert shown.loc["0.6", "samia"] == "failed" and shown.loc["0.6", "conf"] == "61.00"
     found = summary.summary(table, claims.evaluate(table))
-    assert "of 0.66 to 0.67 (samia on l1_0.5) after" in found and "60.00 failed 61.00" in found
+    assert (
+        "of 0.66 (conf; 1 failed) to 0.67 (samia on l1_0.5) after" in " ".join(found.split())
+        and "60.00 failed 61.00" in found
+    )
     finding = " ".join(found.split("\n\n")[0].split())
     assert finding.endswith(
         "A coin toss has 0.50. Left out as failed, because a network learnt nothing: 1 of 8 results."
@@ -526,6 +530,20 @@ def test_claim_2_says_how_many_other_attacks_failed():
     assert (claim.settings, claim.holds, claim.left_out) == (2, 2, 0), "there is corr"
     text = "Others: conf, corr. Left out as failed, because a network learnt nothing: 1 of 4 results"
     assert claim.detail.endswith(text) and text in claims_text.markdown(claims.evaluate(pd.DataFrame(table)))
+
+
+def test_claim_3_leaves_what_the_strongest_attack_reaches_and_counts_the_settings_it_compares():
+    table = family([78, 60], conf=[56, 56]) + ppb([70])
+    table += rows(grid.Setting("location", "fc", "l1", "0.5", defense="ppb", strength="4"), conf=55)
+    for level in ("0.5", "0.6"):  # 0.6 has no defended version
+        failing(table, grid.Setting("location", "fc", "l1", level))
+    by_auc = [c for c in claims.evaluate(pd.DataFrame(table)) if (c.number, c.adversary) == (3, "adaptive")]
+    by_auc = [c for c in by_auc if c.measure == claims.STRONGEST]
+    (claim,) = (c for c in by_auc if c.scope == "all")
+    assert claim.left == pytest.approx(75), "of SAMIA, though nobody knows what it reached without the defence"
+    assert claim.effect == pytest.approx(1), "of conf, which is on both sides"
+    assert claim.detail.endswith("Left out as failed, because a network learnt nothing: 1 of 5 results")
+    assert all("Left out" not in c.detail for c in by_auc if c.scope != "all")
 
 
 def test_where_every_attack_failed_nothing_is_said_of_it():

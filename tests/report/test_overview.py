@@ -106,10 +106,14 @@ def test_what_failed_says_so_and_has_no_number():
     rows = settings_of(sections).set_index("setting")
     for column in ("AUC", "TPR at 1 % FPR (%)", "samia", "strongest attack"):
         assert rows.loc["original", column] == "failed"
+    weaker = [result(ORIGINAL, **gone), result(ORIGINAL, "rmia", auc=0.6)]
+    assert settings_of(of(weaker)[1])["strongest attack"].tolist() == ["rmia\n1 failed"]
     assert rows.loc["l1_0.7", "AUC"] == "0.700\n0.680 to 0.730\n1 of 2 seeds", "the interval of the one that is left"
     assert table_of(answer).set_index("network").loc["original", "settings"] == "1\n1 failed"
     assert any(
-        "learnt nothing, on test" in part for part in of(some, guessing=["a/b/c (1 of 6)"])[0] if isinstance(part, str)
+        "learnt nothing, no better" in part
+        for part in of(some, guessing=["a/b/c (1 of 6)"])[0]
+        if isinstance(part, str)
     )
 
 

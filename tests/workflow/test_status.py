@@ -245,10 +245,11 @@ def test_results_of_networks_that_learnt_nothing_are_named(run):
     run.finish(*JOBS)
     assert "learnt nothing" not in run.report()
     run.write("results/digits/fc/l1_0.5/samia.json", '{"trained": false, "failed": ["attack"]}')
-    assert "failed, because a network learnt nothing: results/digits/fc/l1_0.5/samia.json" in run.report()
-    run.write("results/digits/fc/l1_0.5/conf.json", '{"trained": false, "failed": ["victim"]}')
+    assert "failed, because a network learnt nothing (attack): results/digits/fc/l1_0.5/samia.json" in run.report()
+    for name in ("samia", "conf"):
+        run.write(f"results/digits/fc/l1_0.5/{name}.json", '{"trained": false, "failed": ["victim", "shadow_2"]}')
     (line,) = (line for line in run.report().splitlines() if "learnt nothing" in line)
-    assert line.endswith("results/digits/fc/l1_0.5/{samia,conf}.json")
+    assert line.endswith("(victim, shadow_2): results/digits/fc/l1_0.5/{samia,conf}.json")
 
 
 def test_the_time_left_is_the_mean_of_jobs_of_the_same_kind(run):

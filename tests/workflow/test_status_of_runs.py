@@ -153,7 +153,7 @@ def test_a_network_that_learnt_nothing_is_named_also_where_another_adversary_sco
     for file in (matched, unaware):
         result = read_result(workflow.folder / file)
         assert result["trained"] is False and result["failed"] == ["attack"]
-        assert f"failed, because a network learnt nothing: {file}\n" in report(workflow)
+        assert f"failed, because a network learnt nothing (attack): {file}\n" in report(workflow)
     log = (workflow.folder / f"results/logs/{CELL}/ppb_4/unaware/score.log").read_text()
     assert "nn: learnt nothing: attack" in log
 
