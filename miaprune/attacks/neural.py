@@ -182,12 +182,12 @@ def fit(name: str, shadows: Signals, recipe: Options, seed: int, device: str) ->
             best = {k: tensor.detach().cpu().numpy() for k, tensor in model.state_dict().items()}
             best["attempt"] = np.array(1 + attempt)
             best_auc = auc
+        says = f"on the shadows an AUC of {auc:.4f}, the best threshold {threshold:.4f}; "
+        says += f"{np.mean(scores >= 0):.1%} called members"
         if not failed:
+            logger.info(f"{name}: {says}")
             break
-        logger.warning(
-            f"{name} learnt nothing in attempt {attempt + 1} of {1 + REFITS}: on the shadows an AUC of {auc:.4f}, the "
-            f"best threshold {threshold:.4f}; {np.mean(scores >= 0):.1%} called members"
-        )
+        logger.warning(f"{name} learnt nothing in attempt {attempt + 1} of {1 + REFITS}: {says}")
     return best | {"trained": np.array(not failed)}
 
 
