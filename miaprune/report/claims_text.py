@@ -148,7 +148,8 @@ def left_out(claim: Claim) -> str:
     if not claim.left_out:
         return ""
     if not claim.settings:
-        return f", as in all {claim.left_out} settings a network learnt nothing"
+        where = "the only setting" if claim.left_out == 1 else f"all {claim.left_out} settings"
+        return f", as in {where} a network learnt nothing"
     return f"; {claim.left_out} more failed and left out, as a network of theirs learnt nothing"
 
 

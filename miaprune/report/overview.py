@@ -203,9 +203,10 @@ def _claims(claims: Sequence[Claim]) -> Section:
     statements, rows = [], []
     for claim in claims:
         if claim.scope == "all" and (claim.number != 4 or claim.measure == STRONGEST):
-            seen = claim.verdict.capitalize() if claim.settings else f"Nothing to compare{words.left_out(claim)}"
+            seen = f"**{claim.verdict.capitalize()}**"
+            seen = seen if claim.settings else f"**Nothing to compare**{words.left_out(claim)}"
             named = f"claim {claim.number}{words.NAMED[claim.measure]}"
-            statements.append(f"* **{seen}**: {named}, {claim.statement}{words.against(claim)}.\n")
+            statements.append(f"* {seen}: {named}, {claim.statement}{words.against(claim)}.\n")
         if claim.settings + claim.left_out and (claim.scope == "all" or not one_data_set):
             rows.append(_claim(claim))
     table = [Table(pd.DataFrame(rows), "The differences that decide")] if rows else []
