@@ -83,5 +83,6 @@ def _reached(rows: pd.DataFrame, when: str) -> str:
 
 
 def _failed(row: pd.Series) -> str:
-    """That the strongest attack is only that of those that worked."""
-    return f"; {row['failed_attacks']} failed" if row["failed_attacks"] else ""
+    """That the strongest attack is only that of those that worked, and in how many seeds it did."""
+    seeds = f"; {row['seeds'] - row['failures']} of {row['seeds']} seeds" if row["failures"] else ""
+    return (f"; {row['failed_attacks']} failed" if row["failed_attacks"] else "") + seeds

@@ -62,6 +62,8 @@ def test_the_strongest_of_those_that_worked_is_said_to_be_that():
     assert "of 0.66 (conf; 1 failed) to 0.67 (samia on l1_0.5) after" in findings(attacks_of(table))[0]
     table = failing(family([62, 64], conf=[61, 66]), SETTING)
     assert "of 0.67 to 0.71 (conf on l1_0.6; 1 failed) after" in findings(attacks_of(table))[0]
+    in_one_seed = failing(family([62, 64]), SETTING) + family([62, 64], seed=8)
+    assert "of 0.67 to 0.69 (samia on l1_0.6; 1 of 2 seeds) after" in findings(attacks_of(in_one_seed))[0]
 
 
 def test_an_original_of_which_no_attack_says_anything_is_named():
