@@ -25,7 +25,7 @@ class OnCluster:
     started: list = field(default_factory=list)
 
     def prepare(self):
-        for name in ("Snakefile", "Makefile"):
+        for name in ("Snakefile", "Makefile", ".gitignore"):  # the last: compiled files are no change of the checkout
             shutil.copy(ROOT / name, self.folder)
         for name in ("rules", "workflow", "profiles", "miaprune", "snakemake_executor_plugin_miaprune"):
             shutil.copytree(ROOT / name, self.folder / name)
