@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import http.client
 import shutil
@@ -10,7 +11,7 @@ import urllib.request
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -137,7 +138,7 @@ ARCHIVES: dict[str, tuple[Archive, ...]] = {
 
 @dataclass(frozen=True)
 class Copy:
-    """An archive as it was found: the file, or the folder below which its members lie."""
+    """An archive as it was found: the file, or the folder in which its members lie."""
 
     archive: Archive
     path: Path
@@ -147,19 +148,12 @@ def find(archive: Archive, folder: Path) -> Copy | None:
     """The copy of an archive that is in its data set's folder: the file before an unpacked one; None without one."""
     releases = [archive, *([archive.instead] if archive.instead else [])]
     for release in releases:
-        if (folder / release.name).exists():
+        if (folder / release.name).is_file():
             return Copy(release, folder / release.name)
     for release in releases:
-        if release.members and all(_unpacked(folder, member) for member in release.members):
-            return Copy(release, folder)
-    return None
-
-
-def _unpacked(folder: Path, member: str) -> Path | None:
-    """Where an archive's member lies in the data set's folder, or up to two folders below."""
-    for depth in ("", "*/", "*/*/"):
-        if found := sorted(path for path in folder.glob(depth + member) if path.is_file()):
-            return found[0]
+        for place in (folder, *sorted(folder.glob("*/")), *sorted(folder.glob("*/*/"))):
+            if release.members and all((place / member).is_file() for member in release.members):
+                return Copy(release, place)
     return None
 
 
@@ -173,13 +167,8 @@ def members(copy: Copy) -> Iterator[Mapping[str, IO[bytes]]]:
     """
     names = copy.archive.members
     if copy.path.is_dir():
-        paths = {name: _unpacked(copy.path, name) for name in names}
-        files = {name: open(path, "rb") for name, path in paths.items() if path}  # noqa: SIM115 (closed below)
-        try:
-            yield files
-        finally:
-            for file in files.values():
-                file.close()
+        with ExitStack() as files:
+            yield {name: files.enter_context(open(copy.path / name, "rb")) for name in names}
         return
     with tarfile.open(copy.path, "r:gz") as tar:
         found = _named(tar, names)
@@ -235,7 +224,8 @@ def check_archives(name: str, data_dir: str | Path) -> None:
 
 
 def _missing(path: Path, archive: Archive) -> str:
-    return f"{path} is missing: get it from {archive.url} and put it there"
+    unpacked = f", and no folder there has {', '.join(archive.members)}" if archive.members else ""
+    return f"{path} is missing{unpacked}: get it from {archive.url} and put it there"
 
 
 def _download(path: Path, archive: Archive) -> None:
@@ -291,14 +281,13 @@ def _hexdigest(path: Path, algorithm: str) -> str:
 
 
 def _damaged(path: Path, archive: Archive) -> str | None:
-    """What is wrong with a tar that somebody packed anew, as far as its list of members tells."""
+    """What is wrong with a tar that somebody packed anew, as far as its list of members and gzip's checksum tell."""
     try:
-        with tarfile.open(path, "r:gz") as tar:
-            for member in tar:
-                name = PurePosixPath(member.name)
-                if name.is_absolute() or ".." in name.parts or not (member.isfile() or member.isdir()):
-                    return f"member {member.name!r} is a link or lies outside the archive"
-            _named(tar, archive.members)
+        with gzip.open(path) as stream:
+            with tarfile.open(fileobj=stream, mode="r:") as tar:
+                _named(tar, archive.members)
+            while stream.read(2**20):  # the checksum stands behind all that tar reads
+                pass
     except KeyError as error:
         return f"not the published archive: {error.args[0]}"
     except DAMAGED as error:

@@ -240,8 +240,10 @@ def _draw(entry: DatasetEntry, parent: Path, out: str | Path) -> None:
         raise DatasetError(f"{entry.name}: {records} records of {entry.of}, which has {n}")
     drawn = torch.from_numpy(np.sort(np.random.RandomState(DRAW).permutation(n)[:records]))
     chosen = {name: tensor[drawn] for name, tensor in tensors.items()}
-    whole = f"{records} of {n} records of {entry.of}, {facts['digest']}"
-    _save(out, chosen, facts | {"name": entry.name, "records": records, "checked": [*facts["checked"], whole]})
+    if fault := own.too_little(chosen["inputs"].numpy(), chosen["labels"].numpy()):
+        raise DatasetError(f"{entry.name}: {fault}")
+    checked = [*facts.get("checked", []), f"{records} of {n} records of {entry.of}, sha256:{digest(tensors)}"]
+    _save(out, chosen, facts | {"name": entry.name, "records": records, "checked": checked})
 
 
 def _save(out: str | Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:

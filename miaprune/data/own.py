@@ -71,6 +71,8 @@ def arrays(entry: DatasetEntry, found: Any) -> tuple[np.ndarray, np.ndarray, lis
     Inputs are uint8 or float32, [n, features] or [n, channels, height, width]; labels are numbered in sorted order
     where the entry says of no ``classes``. Raises `DatasetError`.
     """
+    import pandas as pd
+
     try:
         given, labelled = found
         inputs, labels = np.asarray(given), np.asarray(labelled)
@@ -94,11 +96,7 @@ def arrays(entry: DatasetEntry, found: Any) -> tuple[np.ndarray, np.ndarray, lis
         return inputs, labels, []
     if labels.ndim != 1:
         raise DatasetError(f"{entry.name}: labels {list(labels.shape)}; give one label for each record")
-    missing = (
-        labels != labels
-        if labels.dtype.kind == "f"
-        else np.array([each is None or each != each for each in labels.tolist()])
-    )
+    missing = pd.isna(labels)
     if missing.any():
         raise DatasetError(f"{entry.name}: labels of {np.count_nonzero(missing)} of {len(labels)} records are missing")
     names, numbered = np.unique(labels.astype(str) if labels.dtype == object else labels, return_inverse=True)

@@ -32,11 +32,11 @@ def _readable(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _opened(archive: Archive, folder: Path) -> Iterator[tuple[Path, Mapping[str, IO[bytes]]]]:
-    """Where the copy of an archive lies, and its members; raises `DatasetError`, also on what is read of them."""
+def _opened(archive: Archive, folder: Path) -> Iterator[tuple[Copy, Mapping[str, IO[bytes]]]]:
+    """The copy of an archive, and its members; raises `DatasetError`, also on what is read of them."""
     copy = find(archive, folder) or Copy(archive, folder / archive.name)
     with _readable(copy.path), members(copy) as files:
-        yield copy.path, files
+        yield copy, files
 
 
 def _shape(name: str) -> tuple[int, ...]:
@@ -79,19 +79,19 @@ def read_csv(name: str, folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """One CSV, label first."""
     (archive,) = ARCHIVES[name]
     (member,) = archive.members
-    with _opened(archive, folder) as (path, files):
-        return _table(files[member], name, f"{path}: {member}")
+    with _opened(archive, folder) as (copy, files):
+        return _table(files[member], name, f"{copy.path}: {member}")
 
 
 def read_texas(name: str, folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """The labels in one file, the features in another."""
     (archive,) = ARCHIVES[name]
-    with _opened(archive, folder) as (path, files):
+    with _opened(archive, folder) as (copy, files):
         # The labels whole and first: alternating between two members would rewind the gzip stream each time.
         labels = files["100/labels"].read().splitlines()
         pairs = itertools.zip_longest(labels, files["100/feats"], fillvalue=b"")
         lines = (b"%b,%b" % pair if any(map(bytes.strip, pair)) else b"" for pair in pairs)
-        return _table(lines, name, f"{path}: texas/100/labels and feats")
+        return _table(lines, name, f"{copy.path}: 100/labels and feats")
 
 
 def read_images(name: str, folder: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -152,19 +152,18 @@ def _unpickled(batch: bytes, where: str) -> np.ndarray:
 def read_cifar(name: str, folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """Both halves, train first, of either release, by the SHA-256 of its records; of CIFAR-100 the fine labels."""
     (archive,) = ARCHIVES[name]
-    copy = find(archive, folder) or Copy(archive, folder / archive.name)
     labels, width = 1 if name == "cifar10" else 2, int(np.prod(_shape(name)))
-    with _opened(copy.archive, folder) as (path, files):
+    with _opened(archive, folder) as (copy, files):
         stored = {member: file.read() for member, file in files.items()}  # as they lie in the tar: it is read once
     for member, batch in stored.items():
         if not member.endswith(".bin"):
-            stored[member] = _unpickled(batch, f"{path}: {member}").tobytes()
+            stored[member] = _unpickled(batch, f"{copy.path}: {member}").tobytes()
     *train, test = (stored[member] for member in copy.archive.members)
     halves = {"train": b"".join(train), "test": test}
     for (half, records), expected in zip(halves.items(), archive.records, strict=True):
         if (actual := hashlib.sha256(records).hexdigest()) != expected:
             raise DatasetError(
-                f"{path}: the {half} records have SHA-256 {actual}, but those published have {expected}; "
+                f"{copy.path}: the {half} records have SHA-256 {actual}, but those published have {expected}; "
                 "delete this copy and run again"
             )
     table = np.frombuffer(bytearray().join(halves.values()), np.uint8).reshape(-1, labels + width)

@@ -15,7 +15,7 @@ import pytest
 import scipy.io
 import torch
 import torchvision
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -193,14 +193,6 @@ def test_archive_without_its_member(table):
         table("location", {"paris": b""})()
 
 
-@pytest.mark.parametrize("name", ["/etc/passwd", "../bangkok", "a/../../bangkok"])
-def test_member_that_climbs_out(name, table, tmp_path):
-    prepared = table("location", {name: b""})
-    for check in (prepared, lambda: check_archives("location", tmp_path)):
-        with pytest.raises(DatasetError, match="lies outside"):
-            check()
-
-
 def test_member_that_links(shrink, tmp_path):
     shrink("purchase", 3)
     path = tmp_path / "purchase" / "dataset_purchase.tgz"
@@ -209,17 +201,32 @@ def test_member_that_links(shrink, tmp_path):
         link = tarfile.TarInfo("dataset_purchase")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         tar.addfile(link)
-    with pytest.raises(DatasetError, match="'dataset_purchase' is a link"):
+    with pytest.raises(DatasetError, match="no file 'dataset_purchase' in it"):
         check_archives("purchase", tmp_path)
 
 
-@pytest.mark.parametrize("keep", [0.0, 0.001, 0.5, 0.9])
+@pytest.mark.parametrize("keep", [slice(0), slice(1), slice(-3_000), slice(-500), slice(-9), slice(-1)])
 def test_truncated_archive(keep, table, tmp_path):
     table("purchase", table_members("purchase", np.full(20, 5), random_bits(20, 600)))
     path = tmp_path / "purchase" / "dataset_purchase.tgz"
-    path.write_bytes(path.read_bytes()[: int(keep * path.stat().st_size)])
+    path.write_bytes(path.read_bytes()[keep])
     message = r"dataset_purchase\.tgz: (damaged archive|not the published archive).*download it again from"
     with pytest.raises(DatasetError, match=message):
+        check_archives("purchase", tmp_path)
+
+
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(flipped=st.integers(0, 2**31))
+def test_a_flipped_bit_of_an_archive_packed_anew(flipped, table, tmp_path):
+    """Where the lines are valid still, gzip's checksum tells."""
+    table("purchase", table_members("purchase", np.full(20, 5), random_bits(20, 600)))
+    path = tmp_path / "purchase" / "dataset_purchase.tgz"
+    content = bytearray(path.read_bytes())
+    header = content.index(b"\0", 10) + 1  # with a time, a name and such: nothing depends on it
+    place = header + flipped // 8 % (len(content) - header)
+    content[place] ^= 1 << flipped % 8
+    path.write_bytes(content)
+    with pytest.raises(DatasetError, match=r"damaged archive|not the published archive"):
         check_archives("purchase", tmp_path)
 
 
@@ -305,7 +312,9 @@ def test_missing_archive_says_where_to_get_it_and_where_to_put_it(tmp_path):
         prepare("purchase", tmp_path, tmp_path / "out", download=False)
     path = tmp_path / "purchase" / "dataset_purchase.tgz"
     url = "https://github.com/privacytrustlab/datasets/raw/master/dataset_purchase.tgz"
-    assert str(error.value) == f"{path} is missing: get it from {url} and put it there"
+    assert str(error.value) == (
+        f"{path} is missing, and no folder there has dataset_purchase: get it from {url} and put it there"
+    )
 
 
 def test_unknown_name(tmp_path):
@@ -334,7 +343,7 @@ def test_failed_download_leaves_nothing(content, shrink, tmp_path):
         source.write_bytes(content)
     shrink("location", 3, checksum="sha256:00", url=source.as_uri())
     reason = "does not match sha256:00" if content else "No such file"
-    with pytest.raises(DatasetError, match=rf"is missing: get it from .*put it there \(download failed: .*{reason}"):
+    with pytest.raises(DatasetError, match=rf"is missing, .*: get it from .*put it there \(download failed: .*{reason}"):
         prepare("location", tmp_path, tmp_path / "out")
     assert list((tmp_path / "location").iterdir()) == []
 
@@ -418,7 +427,6 @@ def tell_records(monkeypatch, name, table, train):
     records = tuple(hashlib.sha256(part.tobytes()).hexdigest() for part in (table[:train], table[train:]))
     few = replace(archive, records=records, instead=replace(archive.instead, records=records))
     monkeypatch.setitem(DATASETS, name, replace(DATASETS[name], records=len(table)))
-    monkeypatch.setitem(archives.ARCHIVES, name, (few,))
     monkeypatch.setitem(archives.ARCHIVES, name, (few,))
 
 
@@ -505,7 +513,7 @@ def test_an_incomplete_folder_is_none(tmp_path):
     folder.mkdir(parents=True)
     for i in range(1, 6):
         (folder / f"data_batch_{i}.bin").write_bytes(b"")
-    with pytest.raises(DatasetError, match=r"cifar-10-python\.tar\.gz is missing"):
+    with pytest.raises(DatasetError, match=r"missing, and no folder there has data_batch_1, .*, test_batch: get"):
         prepare("cifar10", tmp_path, tmp_path / "out", download=False)
 
 
@@ -597,23 +605,6 @@ def test_class_that_there_is_not(label, classes, message, tmp_path, monkeypatch)
     with pytest.raises(DatasetError, match=message):
         prepare("digits", tmp_path, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_table_of_floats_that_are_bits(tmp_path, monkeypatch):
-    inputs = np.array([[0, 1, 1], [1, 0, 0]], np.float32)
-    facts = {"kind": "table", "records": 2, "shape": (3,), "mean": (), "std": ()}
-    spec = replace(DATASETS["digits"], **facts, source=lambda: (inputs, np.array([0, 1])))
-    monkeypatch.setitem(DATASETS, "digits", spec)
-    prepare("digits", tmp_path, tmp_path / "out")
-    np.testing.assert_array_equal(all_inputs(load(tmp_path / "out")), inputs)
-
-
-def test_inputs_that_are_no_numbers(tmp_path, monkeypatch):
-    inputs = np.full((2, 1, 8, 8), np.nan, np.float32)
-    spec = replace(DATASETS["digits"], records=2, source=lambda: (inputs, np.array([0, 1])))
-    monkeypatch.setitem(DATASETS, "digits", spec)
-    with pytest.raises(DatasetError, match="digits: inputs of 2 of 2 records are no finite numbers"):
-        prepare("digits", tmp_path, tmp_path / "out")
 
 
 def test_more_than_256_classes_are_kept(tmp_path, monkeypatch):

@@ -102,6 +102,12 @@ def test_labels_are_numbered_as_they_sort(prepared, labels, names):
         assert own.arrays(catalog.DATASETS["mine"], (NUMBERS, given))[2] == (names or ["0.5", "1.0", "2.0"])
 
 
+def test_a_missing_label_of_pandas_own_type(prepared):
+    labels = pd.array(["a", "b", None], dtype="string").take(LABELS)
+    with pytest.raises(DatasetError, match="mine: labels of 13 of 40 records are missing"):
+        prepared((NUMBERS, labels))
+
+
 BAD = NUMBERS.copy()
 BAD[3, 1] = np.nan
 
@@ -246,3 +252,14 @@ def test_a_part_of_packed_bits_and_of_an_own_data_set(tmp_path, prepared):
     np.testing.assert_array_equal(batch(data), bits[drawn].astype(np.float32))
     with pytest.raises(DatasetError, match="more: 50 records of mine, which has 40"):
         part(tmp_path, "more", "mine", 50)
+
+
+def test_a_part_on_which_nothing_can_be_trained(tmp_path, prepared):
+    drawn = np.random.RandomState(0).permutation(N)[:16]
+    labels = np.ones(N, int)
+    labels[drawn] = 0
+    prepared((NUMBERS, labels))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "out").rename(tmp_path / "mine/mine.safetensors")
+    with pytest.raises(DatasetError, match=r"^few: all records are of class 0; a classifier needs two or more"):
+        part(tmp_path, "few", "mine", 16)
