@@ -53,6 +53,12 @@ LABELS = {
 }
 """What a legend says of each."""
 
+MEANINGS = {
+    UNTUNED: "Untuned: pruned and not trained further.",
+    RANDOM: "Random: as many weights as l1 takes, drawn at random.",
+}
+"""What a caption says of those that it shows."""
+
 MEASURES = {"auc": ("largest AUC (%)", 50), "tpr_at_fpr_0.01": ("largest TPR at 1 % FPR (%)", 1)}
 """How an axis names them, and what guessing gives, in percent."""
 
@@ -104,8 +110,8 @@ def effects(attacks: pd.DataFrame, dataset: str, model: str) -> Figure:
         "The largest AUC of any attack, and below it the largest share of members that an attack finds while it "
         "accuses 1 % of the non-members; both in percent, each of the attack that is largest there. From the original "
         "to the finetuned line is what further training does, from there to the pruned marks what pruning does. "
-        "Untuned: pruned and not trained further; random: as many weights as l1 takes, drawn at random. "
-        f"Strongest by AUC: {often[0] or 'none'}; by TPR: {often[1] or 'none'}. "
+        + "".join(f"{said} " for name, said in MEANINGS.items() if name in versions(rows))
+        + f"Strongest by AUC: {often[0] or 'none'}; by TPR: {often[1] or 'none'}. "
         f"{_behind(rows, shown, 'Bars and bands')}.",
     )
     return figure
