@@ -343,7 +343,7 @@ def test_failed_download_leaves_nothing(content, shrink, tmp_path):
         source.write_bytes(content)
     shrink("location", 3, checksum="sha256:00", url=source.as_uri())
     reason = "does not match sha256:00" if content else "No such file"
-    with pytest.raises(DatasetError, match=rf"is missing, .*: get it from .*put it there \(download failed: .*{reason}"):
+    with pytest.raises(DatasetError, match=rf"is missing, .*: get it from .*\(download failed: .*{reason}"):
         prepare("location", tmp_path, tmp_path / "out")
     assert list((tmp_path / "location").iterdir()) == []
 
